@@ -1,0 +1,24 @@
+//! The Kubernetes objects umbra reads, as their users write them.
+//!
+//! Takes: JSON as the API server or `kubectl get -o yaml` gives it. Gives: plain values with only the fields that
+//! umbra uses; of VirtualService and DestinationRule every other field is kept in `rest`, so that it can be named.
+//! Never does I/O. The feature `kubernetes` adds what the `kube` crates need, and the CRDs' schemas.
+
+mod destination_rule;
+mod endpoint_slice;
+mod meta;
+mod node;
+mod pod;
+mod service;
+mod virtual_service;
+
+pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset};
+pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice, TargetRef};
+pub use meta::{Labels, Meta, ObjectKey, Rest};
+pub use node::{Node, NodeSpec};
+pub use pod::{OwnerReference, Pod, PodIp, PodSpec, PodStatus};
+pub use service::{Service, ServicePort, ServiceSpec};
+pub use virtual_service::{
+    Destination, HttpMatchRequest, HttpMirrorPolicy, HttpRoute, HttpRouteDestination, Percent, PortSelector,
+    StringMatch, VirtualService, VirtualServiceSpec,
+};

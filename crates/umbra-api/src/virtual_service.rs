@@ -1,0 +1,170 @@
+//! VirtualService, `networking.istio.io`: the fields umbra understands, and the rest as written.
+//!
+//! Meaning of each field: <https://istio.io/latest/docs/reference/config/networking/virtual-service/>.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::meta::{Meta, Rest, null_is_default};
+
+/// Routes requests for hosts to destinations, and copies of them to mirrors.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VirtualService {
+    /// Name, namespace, uid, generation, age.
+    pub metadata: Meta,
+    /// What the author asks for.
+    pub spec: VirtualServiceSpec,
+}
+
+/// `spec` of a VirtualService.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VirtualServiceSpec {
+    /// Service names, short (of this namespace) or full.
+    #[serde(deserialize_with = "null_is_default")]
+    pub hosts: Vec<String>,
+    /// Absent or containing `mesh`: applies to calls between pods.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub gateways: Vec<String>,
+    /// Rules in order; the first that matches serves.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub http: Vec<HttpRoute>,
+    /// Fields umbra does not know: `tcp`, `tls`, `exportTo`, ...
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// One rule.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HttpRoute {
+    /// A name for people and metrics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Any of these must hold; none given matches every request.
+    #[serde(rename = "match", skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub matches: Vec<HttpMatchRequest>,
+    /// Where users' answers come from.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub route: Vec<HttpRouteDestination>,
+    /// One mirror; `mirrorPercentage` is its share.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Destination>,
+    /// Several mirrors, each with its own share.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub mirrors: Vec<HttpMirrorPolicy>,
+    /// Share of `mirror`; absent is 100 %.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror_percentage: Option<Percent>,
+    /// Deprecated whole-number share of `mirror`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror_percent: Option<i64>,
+    /// The second spelling that Istio's CRD has of `mirrorPercent`.
+    #[serde(rename = "mirror_percent", skip_serializing_if = "Option::is_none")]
+    pub mirror_percent_snake: Option<i64>,
+    /// Actions umbra does not know: `rewrite`, `fault`, `retries`, ...
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// All conditions of one block must hold.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HttpMatchRequest {
+    /// A name for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The path without its query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uri: Option<StringMatch>,
+    /// The request method.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<StringMatch>,
+    /// Header name to condition; an empty condition asks for presence.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    pub headers: BTreeMap<String, StringMatch>,
+    /// Conditions umbra does not know: the block then never matches.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// One of exact, prefix or regex; all absent means "present".
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StringMatch {
+    /// Equal, case-sensitive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exact: Option<String>,
+    /// Begins with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
+    /// RE2 syntax, matches the whole value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub regex: Option<String>,
+    /// Forms umbra does not know: the condition then never holds.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// A destination and its share of the rule's requests.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HttpRouteDestination {
+    /// Where to.
+    pub destination: Destination,
+    /// Relative share; a single destination gets all, whatever its weight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<i64>,
+    /// Fields umbra does not know: `headers`.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// Service, subset and port.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Destination {
+    /// Service name, short or full.
+    pub host: String,
+    /// A subset that a DestinationRule defines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subset: Option<String>,
+    /// A port of the Service; absent is the port the client used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<PortSelector>,
+    /// Fields umbra does not know.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// A Service port by number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortSelector {
+    /// The Service's port, never a targetPort.
+    pub number: u32,
+}
+
+/// A mirror and its share.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HttpMirrorPolicy {
+    /// Where copies go.
+    pub destination: Destination,
+    /// Absent is 100 %.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub percentage: Option<Percent>,
+    /// Fields umbra does not know.
+    #[serde(flatten)]
+    pub rest: Rest,
+}
+
+/// A share in percent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Percent {
+    /// 0 to 100; absent inside `{}` is 0, as in Istio.
+    pub value: f64,
+}

@@ -1,0 +1,1 @@
+//! Watch, index, compile, publish, push, status.

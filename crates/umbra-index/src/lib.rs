@@ -1,0 +1,1 @@
+//! Objects in, one consistent view out.

@@ -1,0 +1,171 @@
+//! Snapshots: what every node should have, serialised once, and the delta from one to the next.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::backends::BackendSet;
+use crate::digest::{self, Digest};
+use crate::key::Key;
+use crate::table::{Client, NodeSettings, ServiceTable};
+use crate::wire::{Patch, Put, SetPatch};
+
+/// One resource, serialised once however many nodes get it.
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    value: Box<RawValue>,
+    hash: Digest,
+    /// Endpoints by address, for backend sets only.
+    endpoints: Option<BTreeMap<SocketAddr, (Box<RawValue>, Digest)>>,
+    /// The hash without endpoints: equal heads differ by endpoints only, and can be patched.
+    head: Digest,
+}
+
+type Resources = BTreeMap<Key, Arc<Encoded>>;
+
+/// What all nodes should have, at one version.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Grows with each snapshot of one leader.
+    pub version: u64,
+    /// Resources that every node gets.
+    pub shared: Arc<Resources>,
+    /// Resources of single nodes: their pods and settings.
+    pub nodes: BTreeMap<String, Arc<Resources>>,
+}
+
+/// What one node should have.
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    /// The snapshot's version.
+    pub version: u64,
+    shared: Arc<Resources>,
+    own: Arc<Resources>,
+    digest: Digest,
+}
+
+impl Encoded {
+    /// A governed service's table.
+    pub fn service(table: &ServiceTable) -> (Key, Arc<Self>) {
+        let key = Key::Service(table.service.clone());
+        let encoded = Self::whole(&key, table);
+        (key, encoded)
+    }
+
+    /// A local pod.
+    pub fn client(ip: std::net::IpAddr, client: &Client) -> (Key, Arc<Self>) {
+        let key = Key::Client(ip);
+        let encoded = Self::whole(&key, client);
+        (key, encoded)
+    }
+
+    /// A node's settings.
+    pub fn node(settings: &NodeSettings) -> (Key, Arc<Self>) {
+        (Key::Node, Self::whole(&Key::Node, settings))
+    }
+
+    /// A backend set, under the key of the reference it belongs to.
+    pub fn backends(key: Key, set: &BackendSet) -> (Key, Arc<Self>) {
+        let value = raw(set);
+        let head = digest::of_resource(&key, head_of(set).as_bytes());
+        let endpoints: BTreeMap<_, _> = set
+            .endpoints
+            .iter()
+            .map(|endpoint| {
+                let value = raw(endpoint);
+                let hash = digest::of_endpoint(&key, value.get().as_bytes());
+                (endpoint.address, (value, hash))
+            })
+            .collect();
+        let hash = endpoints.values().fold(head, |sum, (_, hash)| sum.plus(*hash));
+        (key, Arc::new(Self { value, hash, endpoints: Some(endpoints), head }))
+    }
+
+    fn whole(key: &Key, value: &impl serde::Serialize) -> Arc<Self> {
+        let value = raw(value);
+        let hash = digest::of_resource(key, value.get().as_bytes());
+        Arc::new(Self { value, hash, endpoints: None, head: hash })
+    }
+
+    /// What it adds to the digest.
+    pub fn hash(&self) -> Digest {
+        self.hash
+    }
+}
+
+/// What a backend set is apart from its endpoints; both ends hash this text.
+pub(crate) fn head_of(set: &BackendSet) -> String {
+    serde_json::to_string(&(&set.service, set.port, &set.selector)).expect("plain maps serialise")
+}
+
+fn raw(value: &impl serde::Serialize) -> Box<RawValue> {
+    serde_json::value::to_raw_value(value).expect("tables are plain data with text keys")
+}
+
+impl Snapshot {
+    /// What `node` should have.
+    pub fn node(&self, node: &str) -> NodeView {
+        let own = self.nodes.get(node).cloned().unwrap_or_default();
+        let sum = |resources: &Resources| resources.values().fold(Digest::default(), |sum, e| sum.plus(e.hash));
+        let digest = sum(&self.shared).plus(sum(&own));
+        NodeView { version: self.version, shared: Arc::clone(&self.shared), own, digest }
+    }
+}
+
+impl NodeView {
+    /// The digest the node answers once it has all of this.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The full push.
+    pub fn put(&self) -> Put {
+        Put { resources: self.iter().map(|(key, encoded)| (key.clone(), encoded.value.clone())).collect() }
+    }
+
+    /// What changes from `base` to this. An endpoint's change travels alone.
+    pub fn patch_from(&self, base: &NodeView) -> Patch {
+        let mut patch = Patch {
+            base: base.digest,
+            upsert: BTreeMap::new(),
+            patch: BTreeMap::new(),
+            remove: base.iter().filter(|(key, _)| self.get(key).is_none()).map(|(key, _)| key.clone()).collect(),
+        };
+        for (key, new) in self.iter() {
+            match base.get(key) {
+                Some(old) if Arc::ptr_eq(old, new) || old.hash == new.hash => {}
+                Some(old) if old.endpoints.is_some() && old.head == new.head => {
+                    patch.patch.insert(key.clone(), endpoints_from(old, new));
+                }
+                _ => {
+                    patch.upsert.insert(key.clone(), new.value.clone());
+                }
+            }
+        }
+        patch
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&Key, &Arc<Encoded>)> {
+        self.shared.iter().chain(self.own.iter())
+    }
+
+    fn get(&self, key: &Key) -> Option<&Arc<Encoded>> {
+        self.shared.get(key).or_else(|| self.own.get(key))
+    }
+}
+
+fn endpoints_from(old: &Encoded, new: &Encoded) -> SetPatch {
+    let none = BTreeMap::new();
+    let (old, new) = (old.endpoints.as_ref().unwrap_or(&none), new.endpoints.as_ref().unwrap_or(&none));
+    let same = |address, hash| old.get(address).is_some_and(|(_, old)| old == hash);
+    SetPatch {
+        add: new.iter().filter(|(at, (_, hash))| !same(at, hash)).map(|(_, (raw, _))| raw.clone()).collect(),
+        remove: old
+            .iter()
+            .filter(|(at, (_, hash))| new.get(at).is_none_or(|(_, new)| new != hash))
+            .map(|(at, _)| *at)
+            .collect(),
+    }
+}

@@ -1,0 +1,150 @@
+//! Tables: everything a node needs for one service, as data.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backends::BackendRef;
+use crate::matcher::RequestMatch;
+
+/// Namespace and name of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ServiceName {
+    /// The Service's namespace.
+    pub namespace: String,
+    /// The Service's name.
+    pub name: String,
+}
+
+impl ServiceName {
+    /// The service `name` in `namespace`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// `name.namespace.svc.cluster.local`, the name Istio's metrics use.
+    pub fn fqdn(&self) -> String {
+        format!("{}.{}.svc.cluster.local", self.name, self.namespace)
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// One governed service, the value of key `service/<namespace>/<name>`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceTable {
+    /// Which service.
+    pub service: ServiceName,
+    /// Its ClusterIPs: the original destinations that select it. Empty on a laptop.
+    pub addresses: Vec<IpAddr>,
+    /// The ports to take over; others are left alone.
+    pub ports: Vec<Port>,
+}
+
+/// One port of a governed service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Port {
+    /// The Service's port number.
+    pub number: u16,
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// The default variant first (`client_namespace` absent), then those of single client namespaces.
+    /// A client whose namespace has no variant gets the default.
+    pub variants: Vec<Variant>,
+}
+
+/// What a port's name or appProtocol says of it (spec/istio.md 2.10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Declared HTTP or gRPC.
+    Http,
+    /// Unnamed: the first bytes tell.
+    Unknown,
+}
+
+/// The rules of one port for clients of one namespace, or of all others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Variant {
+    /// Absent for the default variant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_namespace: Option<String>,
+    /// In order; the first match serves; none matching answers 404. A service without a VirtualService for these
+    /// clients has one catch-all rule to all its endpoints.
+    pub rules: Vec<Rule>,
+}
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rule {
+    /// `name` of the rule, or `http[N]`; a metric label.
+    pub name: String,
+    /// Any of these; empty matches all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub matches: Vec<RequestMatch>,
+    /// Where the user's answer comes from; a single one gets all.
+    pub destinations: Vec<WeightedBackend>,
+    /// Where copies go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<Mirror>,
+}
+
+/// A destination with its weight.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WeightedBackend {
+    /// Share of the sum of the rule's weights; 0 gets nothing unless it stands alone.
+    pub weight: u32,
+    /// Which backend set; a set that is not defined answers 503.
+    pub backend: BackendRef,
+}
+
+/// A mirror with its share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mirror {
+    /// Which backend set; one that is not defined drops its copies, counted.
+    pub backend: BackendRef,
+    /// Share of the requests in millionths (Istio's resolution is 0.0001 %).
+    pub per_million: u32,
+}
+
+/// A local pod, the value of key `client/<pod ip>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Client {
+    /// The pod's name.
+    pub pod: String,
+    /// Its namespace; selects the variant.
+    pub namespace: String,
+    /// Metric labels, as Istio computes them (spec/shadowing.md 3.3).
+    pub workload: String,
+    /// `app` label or `unknown`.
+    pub app: String,
+    /// `version` label or `unknown`.
+    pub version: String,
+    /// Istio's canonical service.
+    pub canonical_name: String,
+    /// Istio's canonical revision.
+    pub canonical_revision: String,
+    /// The pod's labels, for `sourceLabels`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What a node is told about itself, the value of key `node`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSettings {
+    /// Sources to take over: this node's pod address ranges (CIDR text). Empty: known pods only.
+    pub pod_cidrs: Vec<String>,
+}

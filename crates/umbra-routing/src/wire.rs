@@ -1,0 +1,93 @@
+//! The push API's bodies: what controller and node say to each other.
+//!
+//! `PUT /v1/config` sends a [`Put`], `PATCH /v1/config` a [`Patch`]; both are answered by a [`Reply`] (200) or a
+//! [`Refusal`] (400, 403, 409, 412, 413, 503). `GET /v1/state` gives a [`State`]. Epoch and version travel as decimal
+//! strings in headers. Unknown fields are ignored, so that versions may differ during a rollout; hashes are made
+//! over the bytes as sent, so an ignored field does not spoil the digest.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::digest::Digest;
+use crate::key::Key;
+
+/// Header with the leader's epoch; a node refuses one older than it has seen (409).
+pub const EPOCH_HEADER: &str = "umbra-epoch";
+/// Header with the snapshot's version.
+pub const VERSION_HEADER: &str = "umbra-version";
+
+/// Everything a node has to know.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Put {
+    /// Resources by key.
+    pub resources: BTreeMap<Key, Box<RawValue>>,
+}
+
+/// What changes from `base`, applied as one.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Patch {
+    /// The digest this was made against; another one is refused (412), and the controller sends all.
+    pub base: Digest,
+    /// New or replaced resources.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub upsert: BTreeMap<Key, Box<RawValue>>,
+    /// Endpoints that came to or went from sets that stay.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub patch: BTreeMap<Key, SetPatch>,
+    /// Resources that are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<Key>,
+}
+
+/// Changes of one backend set. An endpoint that changes is both removed and added; removals come first.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct SetPatch {
+    /// Endpoints that came.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<Box<RawValue>>,
+    /// Addresses that went.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<SocketAddr>,
+}
+
+/// A push was applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reply {
+    /// New with each start of the proxy.
+    pub boot_id: String,
+    /// The epoch now in force, decimal.
+    pub epoch: String,
+    /// The version now in force, decimal.
+    pub version: String,
+    /// Of all resources held, refused ones included.
+    pub digest: Digest,
+    /// Services whose connections this node takes over.
+    pub armed: Vec<Key>,
+    /// Resources that are held but cannot be used.
+    pub refused: Vec<RefusedKey>,
+}
+
+/// A resource that a node cannot use; what it had before stays in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedKey {
+    /// Which.
+    pub key: Key,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// A push was not applied; nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// A short word: `malformed`, `base`, `epoch`, `too_large`, `busy`, `forbidden`.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// What a node has: reconciles, and is the heartbeat.
+pub type State = Reply;

@@ -1,0 +1,3 @@
+module umbra.test/coredns
+
+go 1.26.0
