@@ -1,1 +1,5 @@
-//! Builders and stand-ins for tests.
+//! Builders and stand-ins for tests. Never part of a program.
+
+mod skip;
+
+pub use skip::skip;
