@@ -1,0 +1,42 @@
+# Every command a person or CI runs. `make` alone lists them.
+
+NODES ?= 2
+KUBE_PROXY ?= nftables
+CNI ?= ptp
+KUBECONFIG ?= $(CURDIR)/target/cluster/kubeconfig
+export NODES KUBE_PROXY CNI KUBECONFIG
+
+.PHONY: help demo test test-fast fmt lint crds images cluster-up cluster-down deploy
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
+
+demo: ## the article on this machine: cargo alone, no root, no cluster
+	@deploy/examples/sentiment/demo.sh
+
+test: ## everything: format, lints, unit, push, proxy, node and cluster tests
+	@tests/run.sh all
+
+test-fast: ## what needs neither root nor a cluster
+	@tests/run.sh fast
+
+fmt: ## format the code
+	cargo fmt --all
+
+lint: ## clippy, warnings refused
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+crds: ## write crds/ from the types
+	cargo run -q -p umbra-api --bin crdgen
+
+images: ## static binaries and their images, with buildah or docker
+	@deploy/images.sh
+
+cluster-up: ## a throwaway Kubernetes cluster: NODES, KUBE_PROXY=nftables|iptables, CNI=ptp|bridge
+	@tests/cluster/up.sh
+
+cluster-down: ## take it away
+	@tests/cluster/down.sh
+
+deploy: ## CRDs and umbra onto the cluster of KUBECONFIG
+	@deploy/deploy.sh
