@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# `make test` and `make test-fast`: every stage in order, what was skipped and why, and the counts at the end.
+#
+# Stages that need root and Debian's packages set up what they need; where they cannot run they are printed as
+# skipped, and that is a failure when CI is set.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+mode=${1:-all}
+logs=target/test-logs
+mkdir -p "$logs"
+began=$SECONDS
+passed=0 failed=0 skipped=0
+failures=()
+
+say() { printf '\n== %s (%d s)\n' "$1" $((SECONDS - began)); }
+
+# A stage that is one check: passes or fails as a whole.
+check() {
+  local name=$1
+  shift
+  say "$name"
+  if "$@" >"$logs/$name.log" 2>&1; then
+    passed=$((passed + 1))
+  else
+    tail -n 60 "$logs/$name.log"
+    failed=$((failed + 1))
+    failures+=("$name: $logs/$name.log")
+    return 1
+  fi
+}
+
+# A stage of cargo tests: its own counts are added up.
+tests() {
+  local name=$1
+  shift
+  say "$name"
+  "$@" 2>&1 | tee "$logs/$name.log" | grep --line-buffered -E '^(test |test result|skipped:|measured:|error|thread .* panicked)|panicked at'
+  local code=${PIPESTATUS[0]}
+  local counts
+  counts=$(awk '/^test result:/ {for (i = 1; i < NF; i++) {if ($(i+1) ~ /^passed/) p += $i; if ($(i+1) ~ /^failed/) f += $i; if ($(i+1) ~ /^ignored/) s += $i}} END {print p+0, f+0, s+0}' "$logs/$name.log")
+  read -r p f s <<<"$counts"
+  local silent
+  silent=$(grep -c '^skipped:' "$logs/$name.log")
+  passed=$((passed + p - silent)) failed=$((failed + f)) skipped=$((skipped + s + silent))
+  if [ "$code" -ne 0 ]; then
+    [ "$f" -gt 0 ] || failed=$((failed + 1))
+    failures+=("$name: $logs/$name.log")
+    grep -nE 'panicked at|^error' -A 12 "$logs/$name.log" | tail -n 80
+  fi
+}
+
+skip() {
+  printf '\nskipped: %s\n' "$1"
+  skipped=$((skipped + 1))
+  if [ -n "${CI:-}" ]; then
+    failed=$((failed + 1))
+    failures+=("skipped on CI: $1")
+  fi
+}
+
+finish() {
+  printf '\n'
+  for failure in ${failures[@]+"${failures[@]}"}; do printf 'failed: %s\n' "$failure"; done
+  printf 'took %d s\n%d passed, %d failed, %d skipped\n' $((SECONDS - began)) "$passed" "$failed" "$skipped"
+  [ "$failed" -eq 0 ]
+  exit
+}
+
+check format cargo fmt --all --check
+check build cargo build --workspace --all-targets --locked
+check lint cargo clippy --workspace --all-targets --locked -- -D warnings
+tests unit cargo test --workspace --exclude umbra-tests --locked
+tests workspace cargo test -p umbra-tests --locked --test workspace --test push --test proxy
+check demo make --no-print-directory demo
+[ "$mode" = all ] || finish
+
+if [ "$(id -u)" -ne 0 ] || [ "$(uname -s)" != Linux ]; then
+  skip "node and cluster tests need root on Linux"
+  finish
+fi
+check packages tests/cluster/packages.sh || finish
+check tools tests/cluster/tools.sh || finish
+# One line a test (--nocapture): measurements and skips must be seen. One at a time: they share the machine's network.
+tests node cargo test -p umbra-tests --locked --test node -- --test-threads=1 --nocapture
+check images make --no-print-directory images || finish
+check cluster-up make --no-print-directory cluster-up || finish
+tests cluster cargo test -p umbra-tests --locked --test cluster -- --test-threads=1 --nocapture
+check cluster-down make --no-print-directory cluster-down
+finish
