@@ -11,6 +11,8 @@ mod node;
 mod pod;
 mod service;
 mod virtual_service;
+#[cfg(feature = "kubernetes")]
+mod watched;
 
 pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset};
 pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice, TargetRef};
@@ -22,3 +24,5 @@ pub use virtual_service::{
     Destination, HttpMatchRequest, HttpMirrorPolicy, HttpRoute, HttpRouteDestination, Percent, PortSelector,
     StringMatch, VirtualService, VirtualServiceSpec,
 };
+#[cfg(feature = "kubernetes")]
+pub use watched::{Guarded, Undecodable, Watchable, Watched, opened};

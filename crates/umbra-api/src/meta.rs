@@ -48,7 +48,7 @@ pub struct Meta {
     /// Grows with each change of the spec; conditions refer to it.
     pub generation: i64,
     /// RFC 3339 in UTC, so that older sorts first as text. Empty when not known.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub creation_timestamp: String,
     /// The object's labels.
     #[serde(skip_serializing_if = "Labels::is_empty", deserialize_with = "null_is_default")]
