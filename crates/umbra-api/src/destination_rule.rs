@@ -16,6 +16,7 @@ pub struct DestinationRule {
 
 /// `spec` of a DestinationRule.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct DestinationRuleSpec {
     /// Service name, short (of this namespace), full, or a wildcard.
@@ -30,6 +31,7 @@ pub struct DestinationRuleSpec {
 
 /// A named set of pods of the service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Subset {
     /// The name that destinations use.

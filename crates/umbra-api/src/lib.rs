@@ -4,12 +4,15 @@
 //! umbra uses; of VirtualService and DestinationRule every other field is kept in `rest`, so that it can be named.
 //! Never does I/O. The feature `kubernetes` adds what the `kube` crates need, and the CRDs' schemas.
 
+#[cfg(feature = "kubernetes")]
+pub mod crd;
 mod destination_rule;
 mod endpoint_slice;
 mod meta;
 mod node;
 mod pod;
 mod service;
+mod status;
 mod virtual_service;
 #[cfg(feature = "kubernetes")]
 mod watched;
@@ -20,6 +23,7 @@ pub use meta::{Labels, Meta, ObjectKey, Rest};
 pub use node::{Node, NodeSpec};
 pub use pod::{OwnerReference, Pod, PodIp, PodSpec, PodStatus};
 pub use service::{Service, ServicePort, ServiceSpec};
+pub use status::{Condition, Generation, Status};
 pub use virtual_service::{
     Destination, HttpMatchRequest, HttpMirrorPolicy, HttpRoute, HttpRouteDestination, Percent, PortSelector,
     StringMatch, VirtualService, VirtualServiceSpec,

@@ -20,6 +20,7 @@ pub struct VirtualService {
 
 /// `spec` of a VirtualService.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct VirtualServiceSpec {
     /// Service names, short (of this namespace) or full.
@@ -38,6 +39,7 @@ pub struct VirtualServiceSpec {
 
 /// One rule.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpRoute {
     /// A name for people and metrics.
@@ -71,6 +73,7 @@ pub struct HttpRoute {
 
 /// All conditions of one block must hold.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpMatchRequest {
     /// A name for people.
@@ -92,6 +95,7 @@ pub struct HttpMatchRequest {
 
 /// One of exact, prefix or regex; all absent means "present".
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct StringMatch {
     /// Equal, case-sensitive.
@@ -110,6 +114,7 @@ pub struct StringMatch {
 
 /// A destination and its share of the rule's requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpRouteDestination {
     /// Where to.
@@ -124,6 +129,7 @@ pub struct HttpRouteDestination {
 
 /// Service, subset and port.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Destination {
     /// Service name, short or full.
@@ -141,6 +147,7 @@ pub struct Destination {
 
 /// A Service port by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct PortSelector {
     /// The Service's port, never a targetPort.
@@ -149,6 +156,7 @@ pub struct PortSelector {
 
 /// A mirror and its share.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct HttpMirrorPolicy {
     /// Where copies go.
@@ -163,6 +171,7 @@ pub struct HttpMirrorPolicy {
 
 /// A share in percent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kubernetes", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Percent {
     /// 0 to 100; absent inside `{}` is 0, as in Istio.
