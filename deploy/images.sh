@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# `make images`: static binaries of the programs, and their images as tars under target/images.
+#   images.sh [NAME...]    only those images
+#   PROFILE=dev            unoptimised and much quicker to build (default: release)
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+profile=${PROFILE:-release}
+# The toolchain's own target, named: else the flags below would reach build scripts and macros, which cannot be static.
+target=$(rustc -vV | sed -n 's/^host: //p')
+out=target/static/$target/${profile/#dev/debug}
+
+# image -> package/binary
+declare -A built=(
+  [umbra-controller]=umbra-controller/umbra-controller
+  [umbra-proxy]=umbra-proxy/umbra-proxy
+  [sentiment-sa-logic]=sentiment-example/sa-logic
+  [sentiment-sa-web-app]=sentiment-example/sa-web-app
+)
+names=("$@")
+[ $# -gt 0 ] || names=(umbra-controller umbra-proxy sentiment-sa-logic sentiment-sa-web-app)
+arguments=()
+for name in "${names[@]}"; do
+  [ -n "${built[$name]:-}" ] || { echo "error: no image is called $name; there are: ${!built[*]}" >&2; exit 1; }
+  arguments+=(--package "${built[$name]%/*}" --bin "${built[$name]#*/}")
+done
+
+RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
+  cargo build --locked --profile "$profile" --target "$target" --target-dir target/static "${arguments[@]}"
+for name in "${names[@]}"; do deploy/image.sh "$name" "$out/${built[$name]#*/}"; done
