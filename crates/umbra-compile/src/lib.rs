@@ -1,1 +1,21 @@
-//! From the view to tables and findings.
+//! From the View to tables, endpoints and findings.
+//!
+//! Takes: the objects as `umbra-index` holds them. Gives: one service's table ([`service`]), the endpoints of one
+//! destination ([`backends`]), a node's clients and settings ([`clients`], [`node_settings`]), and what authors should
+//! know ([`Finding`]). Pure: the same View gives the same bytes. Never widens a match, never lets one object's
+//! mistake change what another object does.
+
+mod backends;
+mod clients;
+mod finding;
+mod hold;
+mod identity;
+mod objects;
+mod service;
+
+pub use backends::{backend_refs, backends, primary_unresolved};
+pub use clients::{clients, node_settings};
+pub use finding::{Condition, Finding, ObjectRef, Reason};
+pub use hold::{HeldMirror, HeldScope, Hold, Previous, held};
+pub use objects::object_findings;
+pub use service::{Compiled, Options, Outcome, service};

@@ -1,0 +1,119 @@
+//! Destinations' endpoints.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use umbra_index::View;
+use umbra_index::api::{self, EndpointConditions, EndpointSlice, Labels, ObjectKey, Service};
+use umbra_routing::{BackendRef, BackendSet, Endpoint, Rule, ServiceTable};
+
+use crate::identity::Identity;
+
+/// The endpoints of a destination as they are now; also for a held table, whose selectors may be of the past. An
+/// unresolved destination, or one whose service or port has gone, has none.
+pub fn backends(view: View<'_>, reference: &BackendRef) -> BackendSet {
+    let selector = reference.selector.clone().unwrap_or_default();
+    let mut endpoints = BTreeMap::new();
+    let key = ObjectKey::new(reference.service.namespace.clone(), reference.service.name.clone());
+    if let Some(service) = view.service(&key)
+        && !reference.is_unresolved()
+    {
+        let finder = Finder { view, service, selector: &selector };
+        for slice in view.slices(&key) {
+            finder.collect(slice, reference.port, &mut endpoints);
+        }
+    }
+    BackendSet {
+        service: reference.service.clone(),
+        port: reference.port,
+        selector,
+        endpoints: endpoints.into_values().collect(),
+    }
+}
+
+/// Every destination and mirror of a table that something defines: the backend sets to publish with it.
+pub fn backend_refs(table: &ServiceTable) -> BTreeSet<BackendRef> {
+    let all = rules(table).flat_map(|rule| {
+        let destinations = rule.destinations.iter().map(|to| &to.backend);
+        destinations.chain(rule.mirrors.iter().map(|mirror| &mirror.backend))
+    });
+    all.filter(|backend| !backend.is_unresolved()).cloned().collect()
+}
+
+/// Whether users' requests of some rule would meet a destination that nothing defines. Such a table is not armed for
+/// the first time, and replaces an armed one only after the longest wait.
+pub fn primary_unresolved(table: &ServiceTable) -> bool {
+    rules(table).flat_map(|rule| &rule.destinations).any(|to| to.backend.is_unresolved())
+}
+
+fn rules(table: &ServiceTable) -> impl Iterator<Item = &Rule> {
+    table.ports.iter().flat_map(|port| &port.variants).flat_map(|variant| &variant.rules)
+}
+
+struct Finder<'a> {
+    view: View<'a>,
+    service: &'a Service,
+    selector: &'a Labels,
+}
+
+impl Finder<'_> {
+    /// Adds a slice's endpoints; of an address in several slices the first usable entry counts.
+    fn collect(&self, slice: &EndpointSlice, port: u16, endpoints: &mut BTreeMap<SocketAddr, Endpoint>) {
+        let Some(target) = self.target_port(slice, port) else { return };
+        for endpoint in slice.endpoints.iter().filter(|endpoint| self.is_usable(&endpoint.conditions)) {
+            // Kubernetes: only the first address counts.
+            let address = endpoint.addresses.first().and_then(|address| address.parse::<IpAddr>().ok());
+            if let Some(address) = address
+                && let Some(found) = self.endpoint(endpoint, SocketAddr::new(address, target))
+            {
+                endpoints.entry(found.address).or_insert(found);
+            }
+        }
+    }
+
+    /// The pods' port: the slice's port of the same name as the Service's.
+    fn target_port(&self, slice: &EndpointSlice, port: u16) -> Option<u16> {
+        let is_tcp = |protocol: &str| protocol.is_empty() || protocol == "TCP";
+        let ports = &self.service.spec.ports;
+        let named = ports.iter().find(|candidate| candidate.port == port && is_tcp(&candidate.protocol))?;
+        let target =
+            slice.ports.iter().find(|target| target.name == named.name && is_tcp(&target.protocol))?;
+        target.port
+    }
+
+    /// Ready or not said, and not ending (spec/istio.md 2.8); a service that publishes unready addresses asks for more.
+    fn is_usable(&self, conditions: &EndpointConditions) -> bool {
+        let ready = conditions.ready.unwrap_or(true);
+        let terminating = conditions.terminating.unwrap_or(false);
+        if self.service.spec.publish_not_ready_addresses {
+            ready || !terminating
+        } else {
+            ready && !terminating
+        }
+    }
+
+    /// `None`: not in this set. An endpoint without a pod, or whose pod is not known, has no labels.
+    fn endpoint(&self, endpoint: &api::Endpoint, address: SocketAddr) -> Option<Endpoint> {
+        let target = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod");
+        let entry = target.and_then(|target| self.view.endpoint_pod(target));
+        let has = |(name, value): (&String, &String)| {
+            entry.is_some_and(|entry| entry.labels.get(name) == Some(value))
+        };
+        if !self.selector.iter().all(has) {
+            return None;
+        }
+        let identity = entry.map_or_else(Identity::unknown, Identity::of);
+        let namespace = target.map_or(&self.service.metadata.namespace, |target| &target.namespace);
+        Some(Endpoint {
+            address,
+            pod: target.map(|target| target.name.clone()),
+            namespace: namespace.clone(),
+            workload: identity.workload,
+            app: identity.app,
+            version: identity.version,
+            canonical_name: identity.canonical_name,
+            canonical_revision: identity.canonical_revision,
+            zone: endpoint.zone.clone(),
+        })
+    }
+}

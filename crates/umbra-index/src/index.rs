@@ -1,0 +1,220 @@
+//! The objects, and what an event touches.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use umbra_api::{DestinationRule, EndpointSlice, Meta, Node, ObjectKey, Pod, Service, VirtualService};
+
+use crate::event::{Change, Dirty, Event};
+use crate::pods::{PodEntry, Pods};
+use crate::rules::Rules;
+use crate::slices::{Slices, service_of};
+use crate::view::View;
+
+/// Every object that tables are made of. One owner, no locks.
+#[derive(Debug, Default)]
+pub struct Index {
+    pub(crate) rules: Rules,
+    pub(crate) services: BTreeMap<ObjectKey, Service>,
+    pub(crate) slices: Slices,
+    pub(crate) pods: Pods,
+    pub(crate) nodes: BTreeMap<String, Node>,
+    listed: BTreeSet<Listed>,
+}
+
+/// The kinds that have to be listed once before anything is compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Listed {
+    VirtualService,
+    DestinationRule,
+    Service,
+    EndpointSlice,
+    Pod,
+    Node,
+}
+
+impl Listed {
+    const KINDS: usize = 6;
+}
+
+/// How objects of one kind are kept.
+struct Keeping<T> {
+    listed: Listed,
+    /// The keys of all that are there.
+    keys: fn(&Index) -> Vec<ObjectKey>,
+    /// Blanks what nobody reads, so that its changes are no changes; gives the metadata.
+    project: fn(&mut T) -> &Meta,
+    /// Puts, replaces or (with `None`) removes one.
+    set: fn(&mut Index, &ObjectKey, Option<T>) -> Dirty,
+}
+
+impl Index {
+    /// Without any object.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads what is here now.
+    pub fn view(&self) -> View<'_> {
+        View { index: self }
+    }
+
+    /// Every kind has been listed once: nothing is missing any more.
+    pub fn is_complete(&self) -> bool {
+        self.listed.len() == Listed::KINDS
+    }
+
+    /// Takes in a change; says what has to be computed again, for the old value and the new one.
+    pub fn apply(&mut self, event: Event) -> Dirty {
+        match event {
+            Event::VirtualService(change) => self.take(change, &VIRTUAL_SERVICES),
+            Event::DestinationRule(change) => self.take(change, &DESTINATION_RULES),
+            Event::Service(change) => self.take(change, &SERVICES),
+            Event::EndpointSlice(change) => self.take(change, &SLICES),
+            Event::Pod(change) => self.take(change, &PODS),
+            Event::Node(change) => self.take(change, &NODES),
+        }
+    }
+
+    fn take<T>(&mut self, change: Change<T>, keeping: &Keeping<T>) -> Dirty {
+        match change {
+            Change::Apply(new) => self.apply_one(new, keeping),
+            Change::Delete(key) => (keeping.set)(self, &key, None),
+            Change::Relist(objects) => {
+                self.listed.insert(keeping.listed);
+                let mut gone: BTreeSet<ObjectKey> = (keeping.keys)(self).into_iter().collect();
+                let mut dirty = Dirty::default();
+                for mut new in objects {
+                    gone.remove(&(keeping.project)(&mut new).key());
+                    dirty.merge(self.apply_one(new, keeping));
+                }
+                for key in gone {
+                    dirty.merge((keeping.set)(self, &key, None));
+                }
+                dirty
+            }
+        }
+    }
+
+    fn apply_one<T>(&mut self, mut new: T, keeping: &Keeping<T>) -> Dirty {
+        let key = (keeping.project)(&mut new).key();
+        (keeping.set)(self, &key, Some(new))
+    }
+
+    fn set_service(&mut self, key: &ObjectKey, new: Option<Service>) -> Dirty {
+        if self.services.get(key) == new.as_ref() {
+            return Dirty::default();
+        }
+        match new {
+            Some(new) => self.services.insert(key.clone(), new),
+            None => self.services.remove(key),
+        };
+        let mut dirty = self.rules.service_changed(key);
+        dirty.backends.insert(key.clone());
+        dirty
+    }
+
+    fn set_slice(&mut self, key: &ObjectKey, new: Option<EndpointSlice>) -> Dirty {
+        if self.slices.get(key) == new.as_ref() {
+            return Dirty::default();
+        }
+        // The new references come before the old ones go: a pod that both name stays known.
+        if let Some(new) = &new {
+            self.pods.refer(new);
+        }
+        let after = new.as_ref().and_then(service_of);
+        let old = self.slices.set(key, new);
+        if let Some(old) = &old {
+            self.pods.release(old);
+        }
+        let backends = old.as_ref().and_then(service_of).into_iter().chain(after).collect();
+        Dirty { backends, ..Dirty::default() }
+    }
+
+    fn set_pod(&mut self, key: &ObjectKey, new: Option<Pod>) -> Dirty {
+        let new = new.map(|pod| self.pods.intern(pod));
+        let old = self.pods.get(key);
+        if old == new.as_ref() {
+            return Dirty::default();
+        }
+        let nodes = old.into_iter().chain(&new).map(|entry| entry.pod.spec.node_name.clone());
+        let mut dirty = Dirty { nodes: nodes.filter(|node| !node.is_empty()).collect(), ..Dirty::default() };
+        if old.map(identity) != new.as_ref().map(identity) {
+            dirty.backends = self.pods.services_of(key);
+        }
+        self.pods.set(key, new);
+        dirty
+    }
+
+    fn set_node(&mut self, key: &ObjectKey, new: Option<Node>) -> Dirty {
+        if self.nodes.get(&key.name) == new.as_ref() {
+            return Dirty::default();
+        }
+        match new {
+            Some(new) => self.nodes.insert(key.name.clone(), new),
+            None => self.nodes.remove(&key.name),
+        };
+        Dirty { nodes: BTreeSet::from([key.name.clone()]), ..Dirty::default() }
+    }
+}
+
+/// What an endpoint shows of its pod.
+fn identity(entry: &PodEntry) -> impl PartialEq + '_ {
+    let meta = &entry.pod.metadata;
+    (&meta.uid, &entry.labels, &meta.owner_references)
+}
+
+const VIRTUAL_SERVICES: Keeping<VirtualService> = Keeping {
+    listed: Listed::VirtualService,
+    keys: |index| index.rules.virtual_services.keys().cloned().collect(),
+    project: |vs| without_labels(&mut vs.metadata),
+    set: |index, key, new| index.rules.set_virtual_service(key, new),
+};
+
+const DESTINATION_RULES: Keeping<DestinationRule> = Keeping {
+    listed: Listed::DestinationRule,
+    keys: |index| index.rules.destination_rules.keys().cloned().collect(),
+    project: |rule| without_labels(&mut rule.metadata),
+    set: |index, key, new| index.rules.set_destination_rule(key, new),
+};
+
+const SERVICES: Keeping<Service> = Keeping {
+    listed: Listed::Service,
+    keys: |index| index.services.keys().cloned().collect(),
+    project: |service| without_generation(without_labels(&mut service.metadata)),
+    set: Index::set_service,
+};
+
+const SLICES: Keeping<EndpointSlice> = Keeping {
+    listed: Listed::EndpointSlice,
+    keys: |index| index.slices.keys(),
+    project: |slice| without_generation(&mut slice.metadata),
+    set: Index::set_slice,
+};
+
+const PODS: Keeping<Pod> = Keeping {
+    listed: Listed::Pod,
+    keys: |index| index.pods.keys(),
+    project: |pod| without_generation(&mut pod.metadata),
+    set: Index::set_pod,
+};
+
+const NODES: Keeping<Node> = Keeping {
+    listed: Listed::Node,
+    keys: |index| index.nodes.keys().map(|name| ObjectKey::new("", name.clone())).collect(),
+    project: |node| without_generation(without_labels(&mut node.metadata)),
+    set: Index::set_node,
+};
+
+fn without_labels(meta: &mut Meta) -> &mut Meta {
+    meta.labels.clear();
+    meta.owner_references.clear();
+    meta.deletion_timestamp = None;
+    meta
+}
+
+/// Only the authors of VirtualServices and DestinationRules are told a generation.
+fn without_generation(meta: &mut Meta) -> &mut Meta {
+    meta.generation = 0;
+    meta.deletion_timestamp = None;
+    meta
+}

@@ -1,0 +1,85 @@
+//! Reading the index.
+
+use umbra_api::{DestinationRule, EndpointSlice, Node, ObjectKey, Service, TargetRef, VirtualService};
+
+use crate::index::Index;
+use crate::pods::PodEntry;
+
+/// The objects as they are now, with the lookups that compiling needs. Every list is in a fixed order that does not
+/// depend on the order of events.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    pub(crate) index: &'a Index,
+}
+
+impl<'a> View<'a> {
+    /// A Service.
+    pub fn service(&self, key: &ObjectKey) -> Option<&'a Service> {
+        self.index.services.get(key)
+    }
+
+    /// All Services.
+    pub fn services(&self) -> impl Iterator<Item = &'a Service> + use<'a> {
+        self.index.services.values()
+    }
+
+    /// A VirtualService.
+    pub fn virtual_service(&self, key: &ObjectKey) -> Option<&'a VirtualService> {
+        self.index.rules.virtual_services.get(key)
+    }
+
+    /// All VirtualServices.
+    pub fn virtual_services(&self) -> impl Iterator<Item = &'a VirtualService> + use<'a> {
+        self.index.rules.virtual_services.values()
+    }
+
+    /// The VirtualServices whose `hosts` name `service`, oldest first, then by name and namespace; those of gateways
+    /// too.
+    pub fn virtual_services_for(
+        &self,
+        service: &ObjectKey,
+    ) -> impl Iterator<Item = &'a VirtualService> + use<'a> {
+        self.index.rules.naming(service)
+    }
+
+    /// A DestinationRule.
+    pub fn destination_rule(&self, key: &ObjectKey) -> Option<&'a DestinationRule> {
+        self.index.rules.destination_rules.get(key)
+    }
+
+    /// All DestinationRules.
+    pub fn destination_rules(&self) -> impl Iterator<Item = &'a DestinationRule> + use<'a> {
+        self.index.rules.destination_rules.values()
+    }
+
+    /// The DestinationRules whose host is `service` or a wildcard that covers it, of all namespaces, oldest first,
+    /// then by name and namespace.
+    pub fn destination_rules_for(&self, service: &ObjectKey) -> Vec<&'a DestinationRule> {
+        self.index.rules.covering(service)
+    }
+
+    /// The EndpointSlices of a service.
+    pub fn slices(&self, service: &ObjectKey) -> impl Iterator<Item = &'a EndpointSlice> + use<'a> {
+        self.index.slices.of(service)
+    }
+
+    /// The pod that an endpoint of a slice refers to; also one that has been deleted, while the slice still names it.
+    pub fn endpoint_pod(&self, reference: &TargetRef) -> Option<&'a PodEntry> {
+        self.index.pods.of(reference)
+    }
+
+    /// The pods that run on a node, by namespace and name.
+    pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &'a PodEntry> + use<'a> {
+        self.index.pods.on(node)
+    }
+
+    /// A Node.
+    pub fn node(&self, name: &str) -> Option<&'a Node> {
+        self.index.nodes.get(name)
+    }
+
+    /// All Nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &'a Node> + use<'a> {
+        self.index.nodes.values()
+    }
+}
