@@ -22,7 +22,7 @@ if [ "$overlay" = test ]; then
   # changed and only then.
   rendered=target/deploy
   mkdir -p $rendered
-  annotation() { printf '{op: add, path: /spec/template/metadata/annotations/umbra.dev~1image, value: "%s"}' "$(cut -c1-16 "target/images/$1.sum")"; }
+  annotation() { printf '{"op": "add", "path": "/spec/template/metadata/annotations/umbra.dev~1image", "value": "%s"}' "$(cut -c1-16 "target/images/$1.sum")"; }
   cat > $rendered/kustomization.yaml <<YAML
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization

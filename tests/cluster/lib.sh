@@ -50,11 +50,12 @@ kubectl() { KUBECONFIG=$KUBECONFIG_OUT "$BIN/kubectl" "$@"; }
 
 cgroup_v2() { [ -f /sys/fs/cgroup/cgroup.controllers ]; }
 
-# The folders that a cgroup NAME has: one on version 2, one per hierarchy on version 1.
+# The folders that a cgroup NAME has: one on version 2, one per hierarchy on version 1 (often with a version 2 beside
+# them, which runc uses too).
 cgroup_dirs() {
   if cgroup_v2; then echo "/sys/fs/cgroup/$1"; return; fi
   local hierarchy
-  for hierarchy in $(awk '$(NF-2) == "cgroup" { print $5 }' /proc/self/mountinfo); do echo "$hierarchy/$1"; done
+  for hierarchy in $(awk '$(NF-2) ~ /^cgroup2?$/ { print $5 }' /proc/self/mountinfo); do echo "$hierarchy/$1"; done
 }
 
 # Start time of a process in ticks: with the pid it names one process for good, also when the number is used again.
