@@ -1,1 +1,3 @@
 //! Listen, route, forward, shadow.
+
+pub mod intercept;

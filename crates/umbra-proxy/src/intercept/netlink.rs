@@ -1,0 +1,225 @@
+//! The netlink socket that owns the table: batches out, acknowledgements in.
+//!
+//! The kernel deletes the table when this socket closes, that is, however the process ends. The socket is closed on
+//! exec, so no child can keep the table alive.
+
+use std::io;
+use std::time::Duration;
+
+use netlink_packet_core::{
+    DefaultNla, NLM_F_ACK, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload, NlaBuffer, NlasIterator,
+    Parseable,
+};
+use netlink_packet_netfilter::nftables::NfTablesMessage;
+use netlink_packet_netfilter::none::ControlMessage;
+use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+
+use super::ruleset::{self, Change};
+
+/// The kernel answers from within the call; this only keeps a mistake of ours from hanging the proxy.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Room for a batch. The kernel may give less; see [`MAX_BATCH_BYTES`].
+const SEND_BUFFER: usize = 1 << 20;
+/// What fits the least send buffer that Linux gives by default (`net.core.wmem_max` = 212,992).
+pub(super) const MAX_BATCH_BYTES: usize = 200_000;
+
+/// Why the kernel's table is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum NetlinkError {
+    /// The environment's fault: no netlink, or out of memory.
+    #[error("netlink: {0}")]
+    Socket(#[from] io::Error),
+    /// The kernel refused a batch as a whole; nothing has changed.
+    #[error("nftables: {what}: {source}{}", advice(.source))]
+    Refused {
+        /// The first message that was refused.
+        what: &'static str,
+        /// The kernel's reason.
+        source: io::Error,
+    },
+    /// The kernel did not acknowledge; a fault of ours.
+    #[error("nftables: no acknowledgement from the kernel within 5 s")]
+    Silent,
+    /// An answer that makes no sense; a fault of ours.
+    #[error("nftables: the kernel's answer is not understood: {0}")]
+    Answer(String),
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => " (the proxy needs CAP_NET_ADMIN, and to be the only umbra-proxy on this node)",
+        Some(libc::EEXIST) => {
+            " (if it is the table, another umbra-proxy runs on this node, or somebody made a table inet umbra: \
+             nft delete table inet umbra)"
+        }
+        _ => "",
+    }
+}
+
+/// The socket.
+pub(super) struct Netlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Netlink {
+    /// Opens the socket.
+    pub(super) fn open() -> Result<Self, NetlinkError> {
+        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        // Short acknowledgements: without the message that they are about.
+        socket.set_cap_ack(true)?;
+        let options = socket2::SockRef::from(&socket);
+        options.set_read_timeout(Some(ANSWER_WITHIN))?;
+        options.set_send_buffer_size(SEND_BUFFER)?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Applies all changes, or none of them.
+    pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), NetlinkError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let begin = self.next();
+        let mut bytes = Vec::new();
+        append(&mut bytes, batch_edge(ControlMessage::BatchBegin), NLM_F_REQUEST, begin);
+        for change in changes {
+            let sequence = self.next();
+            append(&mut bytes, of_table(change.message.clone()), NLM_F_REQUEST | NLM_F_ACK | change.flags, sequence);
+        }
+        let end = self.next();
+        append(&mut bytes, batch_edge(ControlMessage::BatchEnd), NLM_F_REQUEST, end);
+        self.socket.send(&bytes, 0)?;
+        self.acknowledged(begin, changes)
+    }
+
+    /// Waits for one answer to each change. A refusal of the whole batch comes as an answer to its beginning.
+    fn acknowledged(&self, begin: u32, changes: &[Change]) -> Result<(), NetlinkError> {
+        let mut first_refusal = None;
+        let mut missing = changes.len();
+        while missing > 0 {
+            for answer in self.receive()? {
+                let NetlinkPayload::Error(error) = answer.payload else { continue };
+                let about = answer.header.sequence_number.wrapping_sub(begin) as usize;
+                if about > changes.len() {
+                    continue; // left over from a batch that was refused as a whole
+                }
+                if let Some(code) = error.code {
+                    let what = about.checked_sub(1).map_or("the batch", |index| name_of(&changes[index].message));
+                    let refused =
+                        NetlinkError::Refused { what, source: io::Error::from_raw_os_error(-code.get()) };
+                    if about == 0 {
+                        return Err(refused);
+                    }
+                    first_refusal.get_or_insert(refused);
+                }
+                missing -= usize::from(about > 0);
+            }
+        }
+        first_refusal.map_or(Ok(()), Err)
+    }
+
+    /// Packets that the table's counter `name` has seen: connections, since nat chains see first packets only.
+    pub(super) fn counter(&mut self, name: &str) -> Result<u64, NetlinkError> {
+        let sequence = self.next();
+        let mut bytes = Vec::new();
+        let message = of_table(NfTablesMessage::GetObject(ruleset::counter_name(name)));
+        append(&mut bytes, message, NLM_F_REQUEST, sequence);
+        self.socket.send(&bytes, 0)?;
+        loop {
+            for answer in self.receive()? {
+                if answer.header.sequence_number != sequence {
+                    continue;
+                }
+                return match answer.payload {
+                    NetlinkPayload::InnerMessage(message) => packets(&message),
+                    NetlinkPayload::Error(error) => Err(NetlinkError::Refused {
+                        what: "reading a counter",
+                        source: io::Error::from_raw_os_error(-error.code.map_or(0, std::num::NonZeroI32::get)),
+                    }),
+                    other => Err(NetlinkError::Answer(format!("{other:?}"))),
+                };
+            }
+        }
+    }
+
+    fn receive(&self) -> Result<Vec<NetlinkMessage<NetfilterMessage>>, NetlinkError> {
+        let (datagram, _) = self.socket.recv_from_full().map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => NetlinkError::Silent,
+            _ => NetlinkError::Socket(error),
+        })?;
+        let mut messages = Vec::new();
+        let mut rest = datagram.as_slice();
+        while !rest.is_empty() {
+            let wrong = |error: netlink_packet_core::DecodeError| NetlinkError::Answer(error.to_string());
+            let buffer = NetlinkBuffer::new_checked(&rest).map_err(wrong)?;
+            let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest).map_err(wrong)?;
+            let len = (buffer.length() as usize).next_multiple_of(4).min(rest.len());
+            messages.push(message);
+            rest = &rest[len..];
+        }
+        Ok(messages)
+    }
+
+    fn next(&mut self) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence
+    }
+}
+
+fn batch_edge(edge: ControlMessage) -> NetfilterMessage {
+    let subsystem = libc::NFNL_SUBSYS_NFTABLES as u16;
+    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, subsystem.to_be()), edge)
+}
+
+fn of_table(message: NfTablesMessage) -> NetfilterMessage {
+    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0), message)
+}
+
+fn append(bytes: &mut Vec<u8>, message: NetfilterMessage, flags: u16, sequence: u32) {
+    let mut message = NetlinkMessage::from(message);
+    message.header.flags = flags;
+    message.header.sequence_number = sequence;
+    message.finalize();
+    let start = bytes.len();
+    // Messages start at multiples of four bytes.
+    bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+    message.serialize(&mut bytes[start..]);
+}
+
+fn name_of(message: &NfTablesMessage) -> &'static str {
+    match message {
+        NfTablesMessage::NewTable(_) => "creating table inet umbra",
+        NfTablesMessage::NewSet(_) => "creating a set",
+        NfTablesMessage::NewChain(_) => "creating a chain",
+        NfTablesMessage::NewRule(_) => "creating a rule",
+        NfTablesMessage::NewObject(_) => "creating a counter",
+        NfTablesMessage::NewSetElement(_) => "adding elements",
+        NfTablesMessage::DeleteSetElement(_) => "deleting elements",
+        _ => "a change",
+    }
+}
+
+/// `NFTA_OBJ_DATA` of a counter holds `NFTA_COUNTER_PACKETS`.
+fn packets(message: &NetfilterMessage) -> Result<u64, NetlinkError> {
+    const OBJECT_DATA: u16 = 4;
+    const COUNTER_PACKETS: u16 = 2;
+    let wrong = || NetlinkError::Answer(format!("{message:?}"));
+    let NetfilterMessageInner::NfTables(NfTablesMessage::NewObject(attributes)) = &message.inner else {
+        return Err(wrong());
+    };
+    let find = |kind: u16, all: &[DefaultNla]| -> Option<Vec<u8>> {
+        use netlink_packet_core::Nla;
+        let nla = all.iter().find(|nla| nla.kind() & !netlink_packet_core::NLA_F_NESTED == kind)?;
+        let mut value = vec![0; nla.value_len()];
+        nla.emit_value(&mut value);
+        Some(value)
+    };
+    let data = find(OBJECT_DATA, attributes).ok_or_else(wrong)?;
+    let inner: Result<Vec<DefaultNla>, _> =
+        NlasIterator::new(&data).map(|nla| nla.and_then(|nla: NlaBuffer<_>| DefaultNla::parse(&nla))).collect();
+    let packets = find(COUNTER_PACKETS, &inner.map_err(|_| wrong())?).ok_or_else(wrong)?;
+    Ok(u64::from_be_bytes(packets.try_into().map_err(|_| wrong())?))
+}

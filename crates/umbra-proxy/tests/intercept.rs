@@ -1,0 +1,147 @@
+//! The nft table, made in a network namespace and read back with `nft`.
+//!
+//! Needs root, `ip` and `nft`; says so and skips without them, and fails when `CI` is set.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
+
+use umbra_proxy::intercept::{Interception, Interceptor, Sources};
+
+/// Whether namespaces can be made here; `None` was said aloud.
+fn namespaces() -> Option<()> {
+    let root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout == b"0\n");
+    let has = |program: &str| Command::new(program).arg("-V").output().is_ok();
+    let missing = match (root, has("ip"), has("nft")) {
+        (true, true, true) => return Some(()),
+        (false, ..) => "not root",
+        (_, false, _) => "no `ip` program",
+        (.., false) => "no `nft` program",
+    };
+    assert!(std::env::var_os("CI").is_none(), "cannot run in CI: {missing}");
+    eprintln!("skipped: {missing}");
+    None
+}
+
+/// A network namespace, gone with the value.
+struct Namespace(String);
+
+impl Namespace {
+    fn new(name: &str) -> Self {
+        let name = format!("umbra-{name}-{}", std::process::id());
+        run("ip", &["netns", "add", &name]);
+        run("ip", &["-n", &name, "link", "set", "lo", "up"]);
+        Self(name)
+    }
+
+    /// The standard output of a program inside.
+    fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let mut all = vec!["netns", "exec", &self.0, program];
+        all.extend(arguments);
+        run("ip", &all)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _gone = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let out = Command::new(program).args(arguments).output().expect(program);
+    assert!(out.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// This test program again, inside a namespace, as the holder of the table.
+struct Holder(Child);
+
+impl Holder {
+    fn start(namespace: &Namespace, scene: &str) -> Self {
+        let myself = std::env::current_exe().unwrap();
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", &namespace.0])
+            .arg(myself)
+            .args(["--ignored", "--exact", "inside_a_namespace", "--nocapture"])
+            .env("UMBRA_TEST_SCENE", scene)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines.map_while(Result::ok).any(|line| line.contains("table is there"));
+        assert!(ready, "the holder ended: its messages are above");
+        Self(child)
+    }
+
+    fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn targets(all: &[&str]) -> BTreeSet<std::net::SocketAddr> {
+    all.iter().map(|target| target.parse().unwrap()).collect()
+}
+
+#[test]
+#[ignore = "run by the other tests, inside a namespace"]
+fn inside_a_namespace() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let listeners = ["192.0.2.1:15001".parse().unwrap(), "[2001:db8::1]:15001".parse().unwrap()];
+    let (interceptor, _thread) = Interceptor::start(&listeners, Box::new(|| true)).unwrap();
+    let pods = Sources { v4: vec![(0x0af4_0100, 0x0af4_01ff)], v6: vec![(0xfd00 << 112, (0xfd00 << 112) + 0xffff)] };
+    let first = Interception {
+        targets: targets(&["10.96.0.50:80", "[fd00:96::50]:80"]),
+        sources: pods.clone(),
+    };
+    runtime.block_on(interceptor.set(first)).unwrap();
+    if std::env::var("UMBRA_TEST_SCENE").as_deref() == Ok("changed") {
+        let pod = Sources { v4: vec![(0x0af4_0105, 0x0af4_0105), (0xffff_ff00, u32::MAX)], v6: Vec::new() };
+        let second = Interception { targets: targets(&["10.96.0.51:8080"]), sources: pod };
+        runtime.block_on(interceptor.set(second)).unwrap();
+    }
+    assert_eq!(runtime.block_on(interceptor.intercepted()).unwrap(), 0);
+    eprintln!("holding");
+    println!("the table is there");
+    let mut nothing = Vec::new();
+    std::io::stdin().read_to_end(&mut nothing).unwrap();
+}
+
+/// As `nft` prints it, less what changes from run to run.
+fn ruleset(namespace: &Namespace) -> String {
+    let text = namespace.run("nft", &["-s", "list", "ruleset"]);
+    let known = |line: &str| {
+        let line = line.split(" expires ").next().unwrap_or(line);
+        line.split(" # progname").next().unwrap_or(line).replace('\t', "  ").trim_end().to_owned()
+    };
+    text.lines().map(known).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_table_is_what_the_specification_says_and_dies_with_its_owner() {
+    let Some(()) = namespaces() else { return };
+    let node = Namespace::new("golden");
+    let holder = Holder::start(&node, "first");
+    assert_eq!(ruleset(&node), include_str!("ruleset.golden").trim_end());
+    let refused = Command::new("ip")
+        .args(["netns", "exec", &node.0, "nft", "add", "element", "inet", "umbra", "v4", "{ 10.0.0.1 . 80 }"])
+        .output()
+        .unwrap();
+    assert!(!refused.status.success(), "nobody else may change the table");
+    holder.kill();
+    assert_eq!(ruleset(&node), "");
+}
+
+#[test]
+fn a_change_replaces_targets_and_sources() {
+    let Some(()) = namespaces() else { return };
+    let node = Namespace::new("changed");
+    let holder = Holder::start(&node, "changed");
+    let text = ruleset(&node);
+    assert!(text.contains("elements = { 10.96.0.51 . 8080 }"), "{text}");
+    assert!(text.contains("elements = { 10.244.1.5, 255.255.255.0/24 }"), "{text}");
+    assert!(!text.contains("fd00"), "{text}");
+    holder.kill();
+}
