@@ -31,6 +31,9 @@ node_sock() { echo "$RUN/node$1/containerd.sock"; }
 
 started=$SECONDS
 step() { printf '%3ds  %s\n' $((SECONDS - started)) "$*"; }
+# A command that fails ends the script (set -e); without this it would do so in silence.
+set -E
+trap 'printf "error: %s:%s: %s\n" "${BASH_SOURCE[0]}" "$LINENO" "$BASH_COMMAND" >&2' ERR
 die()  { printf 'error: %s\n' "$*" >&2; exit 1; }
 
 # wait_for SECONDS WHAT LOGFILE COMMAND...: until COMMAND succeeds; the seconds are a ceiling, never a delay.

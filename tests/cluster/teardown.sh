@@ -53,6 +53,6 @@ teardown() {
   remove_cgroups
   # What kubelet and the CNI library write outside the folders they are given.
   [ ! -d /var/log/containers ] || find /var/log/containers -lname "$owner/*" -delete
-  [ ! -d /var/lib/cni/results ] || grep -rlsF "$RUN/" /var/lib/cni/results | xargs -r rm -f
+  [ ! -d /var/lib/cni/results ] || { grep -rlsF "$RUN/" /var/lib/cni/results || true; } | xargs -r rm -f
   rm -rf --one-file-system "$owner" "$RUN"
 }
