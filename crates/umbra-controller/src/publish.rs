@@ -1,0 +1,121 @@
+//! Events to snapshots.
+//!
+//! Takes: what the watches (or files) say. Gives: immutable snapshots of what nodes should have, and what is known of
+//! each object, for its status. Owns the index; nothing is compiled before every kind has been listed once, and then
+//! only services that an event touched. Never talks to a node.
+
+mod gather;
+mod objects;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use umbra_index::{Event, Kind};
+use umbra_routing::{Key, Snapshot};
+
+pub use gather::{Window, Windows};
+pub use objects::{ObjectState, Objects, Part, Undecodable};
+
+use crate::metrics::Metrics;
+use gather::Gather;
+use tables::{Change, Tables};
+
+/// What a source of objects says.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Objects changed.
+    Event(Event),
+    /// An object came or changed that cannot be read; its last readable value stays in force. Its deletion is an
+    /// [`Event`] as any other.
+    Undecodable(Undecodable),
+    /// All unreadable objects of this kind; comes before a relist of it.
+    Undecodables(Kind, Vec<Undecodable>),
+}
+
+/// What everybody should have, and what is known of each object. Immutable.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// For the nodes.
+    pub snapshot: Snapshot,
+    /// For the status of each VirtualService and DestinationRule.
+    pub objects: Arc<Objects>,
+}
+
+impl Published {
+    /// The keys of all governed services that are published.
+    pub fn services(&self) -> impl Iterator<Item = &Key> {
+        self.snapshot.shared.keys().filter(|key| matches!(key, Key::Service(_)))
+    }
+}
+
+/// Runs until `stop`, or until the source ends.
+pub async fn run(
+    mut inputs: mpsc::Receiver<Input>,
+    published: watch::Sender<Option<Arc<Published>>>,
+    options: umbra_compile::Options,
+    windows: Windows,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    let mut publisher = Publisher {
+        tables: Tables::new(options, windows.config.longest, metrics),
+        config: Gather::new(windows.config),
+        endpoints: Gather::new(windows.endpoints),
+    };
+    loop {
+        let due = publisher.due();
+        let timer = tokio::time::sleep_until(due.unwrap_or_else(Instant::now));
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = timer, if due.is_some() => {
+                published.send_replace(Some(Arc::new(publisher.publish())));
+            }
+            input = inputs.recv() => match input {
+                Some(input) => publisher.take(input, &mut inputs),
+                // The source has ended: what is published stays.
+                None => return stop.cancelled().await,
+            },
+        }
+    }
+}
+
+struct Publisher {
+    tables: Tables,
+    config: Gather,
+    endpoints: Gather,
+}
+
+impl Publisher {
+    /// Takes in `input` and what else is there already, so that one snapshot holds all of it.
+    fn take(&mut self, input: Input, more: &mut mpsc::Receiver<Input>) {
+        let now = Instant::now();
+        let mut next = Some(input);
+        while let Some(input) = next {
+            match self.tables.apply(input) {
+                Change::Nothing => {}
+                Change::Endpoints => self.endpoints.change(now),
+                Change::Config => self.config.change(now),
+            }
+            next = more.try_recv().ok();
+        }
+    }
+
+    fn due(&self) -> Option<Instant> {
+        if !self.tables.is_complete() {
+            return None;
+        }
+        [self.config.due(), self.endpoints.due(), self.tables.wait_ends()].into_iter().flatten().min()
+    }
+
+    fn publish(&mut self) -> Published {
+        self.config.published();
+        self.endpoints.published();
+        self.tables.publish(Instant::now())
+    }
+}

@@ -1,0 +1,414 @@
+//! From the index to the next snapshot: compiles what is dirty, keeps the rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use umbra_compile::{Compiled, Finding, ObjectRef, Outcome, Previous};
+use umbra_index::api::ObjectKey;
+use umbra_index::{Dirty, Event, Index, Kind, ObjectName};
+use umbra_routing::{BackendRef, Encoded, Key, ServiceName, ServiceTable, Snapshot};
+
+use super::objects::{Collected, ObjectState, Objects, Part, Undecodable};
+use super::{Input, Published};
+use crate::metrics::{KindLabels, Metrics};
+
+type Resources = BTreeMap<Key, Arc<Encoded>>;
+
+/// Owner of the index and of everything computed from it.
+pub(super) struct Tables {
+    index: Index,
+    dirty: Dirty,
+    options: umbra_compile::Options,
+    metrics: Arc<Metrics>,
+    services: BTreeMap<ServiceName, Served>,
+    /// Published backend sets: the reference, and how many services use it.
+    backends: BTreeMap<Key, (BackendRef, usize)>,
+    /// Services that wait because their primary would become unresolved, and until when.
+    waiting: BTreeMap<ServiceName, Instant>,
+    /// How long such a service waits.
+    patience: Duration,
+    undecodable: BTreeMap<ObjectName, Undecodable>,
+    objects: Arc<Objects>,
+    snapshot: Snapshot,
+}
+
+/// The last result for a service that somebody governs.
+struct Served {
+    /// As published; absent when it is held or unresolved and nothing was published before.
+    table: Option<ServiceTable>,
+    references: BTreeSet<BackendRef>,
+    findings: Vec<Finding>,
+    governed_by: Vec<ObjectRef>,
+    /// Uids of the objects that hold it.
+    held_by: BTreeSet<String>,
+}
+
+impl Tables {
+    pub(super) fn new(options: umbra_compile::Options, patience: Duration, metrics: Arc<Metrics>) -> Self {
+        Self {
+            index: Index::new(),
+            dirty: Dirty::default(),
+            options,
+            metrics,
+            services: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            patience,
+            undecodable: BTreeMap::new(),
+            objects: Arc::default(),
+            snapshot: Snapshot::default(),
+        }
+    }
+
+    /// Takes in one change; says whether anything has to be published, and of which sort.
+    pub(super) fn apply(&mut self, input: Input) -> Change {
+        let dirty = match input {
+            Input::Event(event) => {
+                let event = self.with_last_values(event);
+                self.index.apply(event)
+            }
+            Input::Undecodable(undecodable) => self.set_undecodable(undecodable),
+            Input::Undecodables(kind, all) => self.relist_undecodable(kind, all),
+        };
+        let change = match (dirty.is_empty(), dirty.endpoints_only()) {
+            (true, _) => Change::Nothing,
+            (false, true) => Change::Endpoints,
+            (false, false) => Change::Config,
+        };
+        self.dirty.merge(dirty);
+        change
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.index.is_complete()
+    }
+
+    /// When a waiting service has to be looked at again.
+    pub(super) fn wait_ends(&self) -> Option<Instant> {
+        self.waiting.values().min().copied()
+    }
+
+    /// Compiles what is dirty, and gives what everybody should have from now on.
+    pub(super) fn publish(&mut self, now: Instant) -> Published {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let ended = self.waiting.iter().filter(|(_, until)| **until <= now);
+        dirty.services.extend(ended.map(|(service, _)| object_key(service)));
+        self.snapshot.version += 1;
+        let touched: BTreeSet<&ObjectKey> = dirty.services.iter().chain(&dirty.backends).collect();
+        self.metrics.services_compiled.inc_by(touched.len() as u64);
+        let mut shared = Arc::clone(&self.snapshot.shared);
+        let mut objects = dirty.objects;
+        let mut kept_back = BTreeSet::new();
+        for key in &dirty.services {
+            self.compile(key, now, Arc::make_mut(&mut shared), &mut objects, &mut kept_back);
+        }
+        self.refresh_backends(&touched, &mut shared);
+        self.snapshot.shared = shared;
+        for node in &dirty.nodes {
+            self.refresh_node(node);
+        }
+        // Their state is not in this snapshot yet: it is looked at again with their service.
+        let (kept_back, objects): (Vec<_>, Vec<_>) =
+            objects.into_iter().partition(|name| kept_back.contains(name));
+        self.dirty.objects.extend(kept_back);
+        self.refresh_objects(&objects, now);
+        self.metrics.snapshots.inc();
+        Published { snapshot: self.snapshot.clone(), objects: Arc::clone(&self.objects) }
+    }
+
+    fn compile(
+        &mut self,
+        key: &ObjectKey,
+        now: Instant,
+        shared: &mut Resources,
+        objects: &mut BTreeSet<ObjectName>,
+        kept_back: &mut BTreeSet<ObjectName>,
+    ) {
+        let service = ServiceName::new(key.namespace.clone(), key.name.clone());
+        let compiled = umbra_compile::service(self.index.view(), key, &self.options);
+        let named = named_objects(&compiled.governed_by, &compiled.findings);
+        if self.must_wait(&service, &compiled, now) {
+            kept_back.extend(named);
+            return;
+        }
+        self.waiting.remove(&service);
+        objects.extend(named);
+        let before = self.services.remove(&service);
+        if let Some(before) = &before {
+            objects.extend(named_objects(&before.governed_by, &before.findings));
+        }
+        let after = served(compiled, before.as_ref());
+        self.replace(&service, before.as_ref(), after.as_ref(), shared);
+        if let Some(after) = after {
+            self.services.insert(service, after);
+        }
+    }
+
+    /// A change that takes the primary away from users may be half of one that does not: VirtualService and
+    /// DestinationRule are applied and deleted in either order. It waits for the other half.
+    fn must_wait(&mut self, service: &ServiceName, compiled: &Compiled, now: Instant) -> bool {
+        let Outcome::Table(table) = &compiled.outcome else { return false };
+        let published = self.services.get(service).and_then(|served| served.table.as_ref());
+        let breaks = umbra_compile::primary_unresolved(table)
+            && published.is_some_and(|published| !umbra_compile::primary_unresolved(published));
+        breaks && now < *self.waiting.entry(service.clone()).or_insert(now + self.patience)
+    }
+
+    /// Puts a service's table and backend sets in place of what was there.
+    fn replace(
+        &mut self,
+        service: &ServiceName,
+        before: Option<&Served>,
+        after: Option<&Served>,
+        shared: &mut Resources,
+    ) {
+        match after.and_then(|after| after.table.as_ref()) {
+            Some(table) => insert(shared, Encoded::service(table)),
+            None => drop(shared.remove(&Key::Service(service.clone()))),
+        }
+        // First in, then out: a set that both use is not dropped in between.
+        for reference in after.iter().flat_map(|after| &after.references) {
+            let Some(key) = reference.key() else { continue };
+            let (_, users) = self.backends.entry(key.clone()).or_insert_with(|| {
+                let set = umbra_compile::backends(self.index.view(), reference);
+                insert(shared, Encoded::backends(key, &set));
+                (reference.clone(), 0)
+            });
+            *users += 1;
+        }
+        for key in before.iter().flat_map(|before| &before.references).filter_map(BackendRef::key) {
+            let Some((_, users)) = self.backends.get_mut(&key) else { continue };
+            *users -= 1;
+            if *users == 0 {
+                self.backends.remove(&key);
+                shared.remove(&key);
+            }
+        }
+    }
+
+    fn refresh_backends(&self, touched: &BTreeSet<&ObjectKey>, shared: &mut Arc<Resources>) {
+        let touched: BTreeSet<ServiceName> =
+            touched.iter().map(|key| ServiceName::new(key.namespace.clone(), key.name.clone())).collect();
+        for (key, (reference, _)) in &self.backends {
+            if touched.contains(&reference.service) {
+                let set = umbra_compile::backends(self.index.view(), reference);
+                let encoded = Encoded::backends(key.clone(), &set);
+                if shared.get(key).is_none_or(|old| old.hash() != encoded.1.hash()) {
+                    insert(Arc::make_mut(shared), encoded);
+                }
+            }
+        }
+    }
+
+    fn refresh_node(&mut self, node: &str) {
+        let view = self.index.view();
+        let clients = umbra_compile::clients(view, node);
+        let mut own: Resources = clients.iter().map(|(ip, client)| Encoded::client(*ip, client)).collect();
+        if own.is_empty() && view.node(node).is_none() {
+            self.snapshot.nodes.remove(node);
+            return;
+        }
+        let (key, settings) = Encoded::node(&umbra_compile::node_settings(view, node));
+        own.insert(key, settings);
+        self.snapshot.nodes.insert(node.to_owned(), Arc::new(own));
+    }
+
+    fn refresh_objects(&mut self, names: &[ObjectName], now: Instant) {
+        if names.is_empty() {
+            return;
+        }
+        let mut collected = self.collect(names);
+        let mut objects = Arc::clone(&self.objects);
+        let all = Arc::make_mut(&mut objects);
+        for name in names {
+            let state = self.state(name, collected.remove(name).unwrap_or_default(), now);
+            match state {
+                Some(state) => drop(all.insert(name.clone(), state.follow(self.objects.get(name)))),
+                None => drop(all.remove(name)),
+            }
+        }
+        self.objects = objects;
+        self.count_objects();
+    }
+
+    fn state(&self, name: &ObjectName, mut collected: Collected, now: Instant) -> Option<ObjectState> {
+        let view = self.index.view();
+        let undecodable = self.undecodable.get(name);
+        let readable = match name.kind {
+            Kind::VirtualService => view.virtual_service(&name.key).map(|object| &object.metadata),
+            Kind::DestinationRule => view.destination_rule(&name.key).map(|object| &object.metadata),
+        };
+        if readable.is_some() {
+            collected.findings.extend(umbra_compile::object_findings(view, name));
+        }
+        let object = match (undecodable, readable) {
+            (Some(undecodable), _) => undecodable.object.clone(),
+            (None, Some(metadata)) => ObjectRef::new(name.kind, metadata),
+            (None, None) => return None,
+        };
+        Some(ObjectState {
+            object,
+            findings: collected.findings.into_iter().collect(),
+            undecodable: undecodable.map(|undecodable| undecodable.error.clone()),
+            services: collected.services,
+            version: self.snapshot.version,
+            since: now,
+        })
+    }
+
+    /// What all services say of these objects.
+    fn collect(&self, names: &[ObjectName]) -> BTreeMap<ObjectName, Collected> {
+        let mut all: BTreeMap<ObjectName, Collected> =
+            names.iter().map(|name| (name.clone(), Collected::default())).collect();
+        for (service, served) in &self.services {
+            for finding in &served.findings {
+                if let Some(collected) = all.get_mut(&finding.object.name()) {
+                    collected.findings.insert(finding.clone());
+                }
+            }
+            for object in &served.governed_by {
+                if let Some(collected) = all.get_mut(&object.name()) {
+                    collected.services.insert(service.clone(), served.part_of(object));
+                }
+            }
+        }
+        all
+    }
+
+    fn count_objects(&self) {
+        for (kind, word) in
+            [(Kind::VirtualService, "VirtualService"), (Kind::DestinationRule, "DestinationRule")]
+        {
+            let count = self.objects.keys().filter(|name| name.kind == kind).count();
+            let labels = KindLabels { kind: word.into() };
+            self.metrics.objects.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+/// What an input asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Nothing,
+    Endpoints,
+    Config,
+}
+
+impl Served {
+    fn part_of(&self, object: &ObjectRef) -> Part {
+        if self.held_by.contains(&object.uid) {
+            Part::Held
+        } else if self.table.is_some() {
+            Part::Published
+        } else {
+            Part::Waiting
+        }
+    }
+}
+
+/// `None` when nobody governs the service and there is nothing to say.
+fn served(compiled: Compiled, before: Option<&Served>) -> Option<Served> {
+    let Compiled { outcome, findings, governed_by } = compiled;
+    let published = before.and_then(|before| before.table.as_ref());
+    let (table, held_by) = match outcome {
+        Outcome::Table(table) => (Some(table), BTreeSet::new()),
+        Outcome::NotGoverned if findings.is_empty() && governed_by.is_empty() => return None,
+        Outcome::NotGoverned => (None, BTreeSet::new()),
+        Outcome::Hold(hold) => {
+            let previous = before.and_then(|before| {
+                Some(Previous { table: before.table.as_ref()?, governed_by: &before.governed_by })
+            });
+            let holders = hold.scopes.values().map(|scope| scope.uid.clone());
+            (umbra_compile::held(previous, &hold), holders.collect())
+        }
+    };
+    // Not armed for the first time while its primary is unresolved: users stay where they are.
+    let table = table.filter(|table| published.is_some() || !umbra_compile::primary_unresolved(table));
+    let references = table.as_ref().map(umbra_compile::backend_refs).unwrap_or_default();
+    Some(Served { table, references, findings, governed_by, held_by })
+}
+
+fn named_objects<'a>(
+    governed_by: &'a [ObjectRef],
+    findings: &'a [Finding],
+) -> impl Iterator<Item = ObjectName> + use<'a> {
+    governed_by.iter().map(ObjectRef::name).chain(findings.iter().map(|finding| finding.object.name()))
+}
+
+fn insert(resources: &mut Resources, (key, encoded): (Key, Arc<Encoded>)) {
+    // The old one stays when it is the same: a delta then skips it by its pointer.
+    if resources.get(&key).is_none_or(|old| old.hash() != encoded.hash()) {
+        resources.insert(key, encoded);
+    }
+}
+
+fn object_key(service: &ServiceName) -> ObjectKey {
+    ObjectKey::new(service.namespace.clone(), service.name.clone())
+}
+
+/// Objects that cannot be read.
+impl Tables {
+    /// A relist leaves out what cannot be read; its last value stays until it is deleted.
+    fn with_last_values(&mut self, event: Event) -> Event {
+        use umbra_index::Change::{Apply, Delete, Relist};
+        let view = self.index.view();
+        let unread = |kind| self.undecodable.keys().filter(move |name| name.kind == kind);
+        match event {
+            Event::VirtualService(Relist(mut all)) => {
+                let last = unread(Kind::VirtualService).filter_map(|name| view.virtual_service(&name.key));
+                all.extend(last.cloned());
+                Event::VirtualService(Relist(all))
+            }
+            Event::DestinationRule(Relist(mut all)) => {
+                let last = unread(Kind::DestinationRule).filter_map(|name| view.destination_rule(&name.key));
+                all.extend(last.cloned());
+                Event::DestinationRule(Relist(all))
+            }
+            event => {
+                let read = match &event {
+                    Event::VirtualService(Apply(object)) => {
+                        Some((Kind::VirtualService, object.metadata.key()))
+                    }
+                    Event::VirtualService(Delete(key)) => Some((Kind::VirtualService, key.clone())),
+                    Event::DestinationRule(Apply(object)) => {
+                        Some((Kind::DestinationRule, object.metadata.key()))
+                    }
+                    Event::DestinationRule(Delete(key)) => Some((Kind::DestinationRule, key.clone())),
+                    _ => None,
+                };
+                if let Some((kind, key)) = read {
+                    self.readable_again(ObjectName::new(kind, key));
+                }
+                event
+            }
+        }
+    }
+
+    /// Its state differs even when the index sees the value it had before.
+    fn readable_again(&mut self, name: ObjectName) {
+        if self.undecodable.remove(&name).is_some() {
+            self.dirty.objects.insert(name);
+        }
+    }
+
+    fn set_undecodable(&mut self, undecodable: Undecodable) -> Dirty {
+        let name = undecodable.object.name();
+        let before = self.undecodable.insert(name.clone(), undecodable);
+        let changed = before.as_ref() != self.undecodable.get(&name);
+        Dirty { objects: changed.then_some(name).into_iter().collect(), ..Dirty::default() }
+    }
+
+    fn relist_undecodable(&mut self, kind: Kind, all: Vec<Undecodable>) -> Dirty {
+        let before: Vec<_> = self.undecodable.keys().filter(|name| name.kind == kind).cloned().collect();
+        self.undecodable.retain(|name, _| name.kind != kind);
+        let mut dirty = Dirty::default();
+        dirty.objects.extend(before);
+        for undecodable in all {
+            dirty.objects.insert(undecodable.object.name());
+            self.undecodable.insert(undecodable.object.name(), undecodable);
+        }
+        dirty
+    }
+}

@@ -1,0 +1,328 @@
+//! One node's task: brings the node from what it has to what it should have, and keeps it there.
+//!
+//! Takes: the newest snapshot (latest wins: nothing queues). Gives: the node's acknowledgement.
+//! Never has more than one request in flight, never sends a delta against something the node has not acknowledged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use umbra_routing::{Digest, NodeView, Refusal, Reply, State};
+
+use super::backoff::Backoff;
+use super::connection::{Connection, ConnectionError, Outgoing};
+use super::{Ack, Node, Shared};
+use crate::metrics::{BytesLabels, NodeLabels, Outcome, PushKind, PushLabels, RefusalLabels};
+use crate::publish::Published;
+
+/// Between two looks at a node that is as it should be: the heartbeat. The node stops its shadows after 10 minutes
+/// without one, so a score of them may be lost.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// Between the first two looks at a node that has not armed everything yet; it doubles up to the heartbeat.
+const FIRST_LOOK: Duration = Duration::from_millis(250);
+
+/// Why a node does not have what it should have. Texts are fixed, without figures that move.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PushError {
+    /// It cannot be asked.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// It has seen a newer controller: this one is not the leader any more, or its epoch went back.
+    #[error("refused: the node follows a newer controller (epoch)")]
+    Superseded,
+    /// It said no, with its word for the reason.
+    #[error("refused: {reason}: {message}")]
+    Refused {
+        /// As in [`Refusal`].
+        reason: String,
+        /// For people.
+        message: String,
+    },
+    /// An answer that is not the push API's. Something else listens there, or versions differ too much.
+    #[error("not understood: {0}")]
+    Answer(String),
+    /// Both ends applied the same push and do not hold the same. A bug of one of them.
+    #[error("the node's digest differs after a full push")]
+    Digest,
+}
+
+pub(super) struct NodeTask {
+    node: Node,
+    shared: Arc<Shared>,
+    published: watch::Receiver<Option<Arc<Published>>>,
+    connection: Option<Connection>,
+    /// What the node has for certain.
+    acked: Option<NodeView>,
+    /// Of the proxy's process, as last heard.
+    boot_id: String,
+    backoff: Backoff,
+    /// The last attempt failed: a new snapshot must not shorten the pause, which is for the node's sake.
+    failed: bool,
+    look: Duration,
+    stop: CancellationToken,
+}
+
+/// Why the task woke up.
+enum Wake {
+    Published,
+    Look,
+    Closed,
+    Stop,
+}
+
+impl NodeTask {
+    pub(super) fn new(
+        node: Node,
+        shared: Arc<Shared>,
+        published: watch::Receiver<Option<Arc<Published>>>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            node,
+            shared,
+            published,
+            connection: None,
+            acked: None,
+            boot_id: String::new(),
+            backoff: Backoff::default(),
+            failed: false,
+            look: FIRST_LOOK,
+            stop,
+        }
+    }
+
+    /// Runs until stopped, and finishes the request in flight.
+    pub(super) async fn run(mut self) {
+        let mut look_due = false;
+        loop {
+            let target = self.published.borrow_and_update().clone();
+            let pause = match &target {
+                None => HEARTBEAT,
+                Some(target) => self.step(target, look_due).await,
+            };
+            look_due = match self.wait(pause).await {
+                Wake::Stop => return,
+                Wake::Look => true,
+                Wake::Published | Wake::Closed => false,
+            };
+        }
+    }
+
+    /// One attempt; gives the time until the next one, should nothing happen before.
+    async fn step(&mut self, target: &Published, look_due: bool) -> Duration {
+        match self.converge(target, look_due).await {
+            Ok(()) => {
+                self.failed = false;
+                self.backoff.reset();
+                self.ack(|ack| ack.failing = None);
+                self.next_look(target)
+            }
+            Err(error) => {
+                tracing::warn!(node = %self.node.name, address = %self.node.address, %error, "push failed");
+                self.failed = true;
+                self.connection = None;
+                self.ack(|ack| ack.failing = Some(error.to_string()));
+                self.backoff.next(fastrand::f64())
+            }
+        }
+    }
+
+    async fn wait(&mut self, pause: Duration) -> Wake {
+        let Self { connection, published, failed, stop, .. } = self;
+        let due = tokio::time::sleep(pause);
+        let closed = async {
+            match connection {
+                Some(connection) => connection.closed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(due, closed);
+        let mut listening = !*failed;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return Wake::Stop,
+                () = &mut closed => return Wake::Closed,
+                () = &mut due => return Wake::Look,
+                changed = published.changed(), if listening => match changed {
+                    Ok(()) => return Wake::Published,
+                    // The publisher has ended; `stop` follows.
+                    Err(_) => listening = false,
+                },
+            }
+        }
+    }
+
+    fn next_look(&mut self, target: &Published) -> Duration {
+        let settled = self.shared.acks.borrow().get(&self.node.name).is_some_and(|ack| {
+            target.services().all(|key| ack.armed.contains(key) || ack.refused.contains_key(key))
+        });
+        if settled {
+            self.look = FIRST_LOOK;
+            // A quarter either way, so that nodes do not march in step.
+            HEARTBEAT.mul_f64(0.75 + fastrand::f64() / 2.0)
+        } else {
+            let look = self.look;
+            self.look = (self.look * 2).min(HEARTBEAT);
+            look
+        }
+    }
+
+    async fn converge(&mut self, target: &Published, look_due: bool) -> Result<(), PushError> {
+        let view = target.snapshot.node(&self.node.name);
+        if self.connection.as_ref().is_none_or(Connection::is_closed) {
+            self.connection = Some(Connection::open(&self.node.address, self.shared.tls.as_ref()).await?);
+            self.reconcile(&view).await?;
+        } else if look_due {
+            self.reconcile(&view).await?;
+        }
+        let done = match self.acked.clone() {
+            Some(base) => base.digest() == view.digest() || self.patch(&base, &view).await?,
+            None => false,
+        };
+        if !done {
+            self.acked = None;
+            self.put(&view).await?;
+        }
+        self.acknowledged(view);
+        Ok(())
+    }
+
+    /// Asks what the node has, and believes it.
+    async fn reconcile(&mut self, view: &NodeView) -> Result<(), PushError> {
+        let answer = self.send(PushKind::state, Method::GET, "/v1/state", view.version, Bytes::new()).await?;
+        let state: State = answer.map_err(|refusal| self.refused(refusal))?;
+        if state.epoch.parse::<u128>().is_ok_and(|theirs| theirs > self.shared.epoch) {
+            return Err(PushError::Superseded);
+        }
+        // A node that has nothing always gets a push, even when there is nothing to say: it waits for its first one.
+        let has_all = state.digest == view.digest() && state.digest != Digest::default();
+        let same = state.boot_id == self.boot_id
+            && self.acked.as_ref().is_some_and(|acked| acked.digest() == state.digest);
+        if has_all {
+            self.acked = Some(view.clone());
+        } else if !same {
+            self.acked = None;
+            self.ack(|ack| ack.version = None);
+        }
+        self.heard(&state);
+        Ok(())
+    }
+
+    /// False: the node has another base (or does not understand the delta) and needs all.
+    async fn patch(&mut self, base: &NodeView, view: &NodeView) -> Result<bool, PushError> {
+        let body = encode(&view.patch_from(base));
+        match self.send(PushKind::patch, Method::PATCH, "/v1/config", view.version, body).await? {
+            Ok(reply) => {
+                self.heard(&reply);
+                let agrees = reply.digest == view.digest();
+                if !agrees {
+                    self.count_refusal("digest");
+                }
+                Ok(agrees)
+            }
+            Err((StatusCode::PRECONDITION_FAILED | StatusCode::BAD_REQUEST, refusal)) => {
+                self.count_refusal(&refusal.reason);
+                Ok(false)
+            }
+            Err(refusal) => Err(self.refused(refusal)),
+        }
+    }
+
+    async fn put(&mut self, view: &NodeView) -> Result<(), PushError> {
+        let body = encode(&view.put());
+        let answer = self.send(PushKind::put, Method::PUT, "/v1/config", view.version, body).await?;
+        let reply = answer.map_err(|refusal| self.refused(refusal))?;
+        self.heard(&reply);
+        if reply.digest != view.digest() {
+            self.count_refusal("digest");
+            return Err(PushError::Digest);
+        }
+        Ok(())
+    }
+
+    /// One request. The outer error: no answer; the inner: the node said no.
+    async fn send(
+        &mut self,
+        kind: PushKind,
+        method: Method,
+        path: &'static str,
+        version: u64,
+        body: Bytes,
+    ) -> Result<Result<Reply, (StatusCode, Refusal)>, PushError> {
+        let _permit = self.shared.permits.acquire().await.expect("the semaphore is never closed");
+        let node = self.node.name.clone();
+        let bytes = BytesLabels { node: node.clone(), kind };
+        self.shared.metrics.push_bytes.get_or_create(&bytes).inc_by(body.len() as u64);
+        let connection = self.connection.as_mut().ok_or(ConnectionError::Lost)?;
+        let outgoing = Outgoing { method, path, epoch: self.shared.epoch, version, body };
+        let answer = connection.request(outgoing).await;
+        let result = match &answer {
+            Ok(answer) if answer.status == StatusCode::OK => Outcome::ok,
+            Ok(_) => Outcome::refused,
+            Err(_) => Outcome::failed,
+        };
+        self.shared.metrics.pushes.get_or_create(&PushLabels { node, kind, result }).inc();
+        let answer = answer?;
+        let unreadable = |error: serde_json::Error| PushError::Answer(error.to_string());
+        if answer.status == StatusCode::OK {
+            return Ok(Ok(serde_json::from_slice(&answer.body).map_err(unreadable)?));
+        }
+        let refusal = serde_json::from_slice(&answer.body).unwrap_or_else(|_| Refusal {
+            reason: "other".into(),
+            message: format!("status {}", answer.status.as_u16()),
+        });
+        Ok(Err((answer.status, refusal)))
+    }
+
+    fn refused(&self, (status, refusal): (StatusCode, Refusal)) -> PushError {
+        self.count_refusal(&refusal.reason);
+        match status {
+            StatusCode::CONFLICT => PushError::Superseded,
+            _ => PushError::Refused { reason: refusal.reason, message: refusal.message },
+        }
+    }
+
+    fn count_refusal(&self, reason: &str) {
+        // A closed list: what a node says must not become new time series without end.
+        let known = ["base", "epoch", "malformed", "forbidden", "too_large", "busy", "digest"];
+        let reason = if known.contains(&reason) { reason } else { "other" };
+        let labels = RefusalLabels { node: self.node.name.clone(), reason: reason.into() };
+        self.shared.metrics.refusals.get_or_create(&labels).inc();
+    }
+
+    fn heard(&mut self, reply: &Reply) {
+        self.boot_id.clone_from(&reply.boot_id);
+        self.ack(|ack| ack.observe(reply));
+    }
+
+    fn acknowledged(&mut self, view: NodeView) {
+        let labels = NodeLabels { node: self.node.name.clone() };
+        let version = view.version;
+        self.shared
+            .metrics
+            .acked_version
+            .get_or_create(&labels)
+            .set(i64::try_from(version).unwrap_or(i64::MAX));
+        self.ack(|ack| ack.version = Some(version));
+        self.acked = Some(view);
+    }
+
+    fn ack(&self, change: impl FnOnce(&mut Ack)) {
+        self.shared.acks.send_if_modified(|acks| {
+            // A node that is no longer live has no entry; one that was replaced has its successor's.
+            let Some(ack) = acks.get_mut(&self.node.name).filter(|_| !self.stop.is_cancelled()) else {
+                return false;
+            };
+            let before = ack.clone();
+            change(ack);
+            *ack != before
+        });
+    }
+}
+
+fn encode(body: &impl serde::Serialize) -> Bytes {
+    serde_json::to_vec(body).expect("maps of raw JSON serialise").into()
+}
