@@ -13,6 +13,7 @@ mod node;
 mod pod;
 mod service;
 mod status;
+mod validate;
 mod virtual_service;
 #[cfg(feature = "kubernetes")]
 mod watched;
@@ -24,6 +25,7 @@ pub use node::{Node, NodeSpec};
 pub use pod::{OwnerReference, Pod, PodIp, PodSpec, PodStatus};
 pub use service::{Service, ServicePort, ServiceSpec};
 pub use status::{Condition, Generation, Status};
+pub use validate::Problem;
 pub use virtual_service::{
     Destination, HttpMatchRequest, HttpMirrorPolicy, HttpRoute, HttpRouteDestination, Percent, PortSelector,
     StringMatch, VirtualService, VirtualServiceSpec,

@@ -3,7 +3,7 @@
 //! Takes: one object as the API server sends it. Gives: a plain value and the little metadata that a watch needs to
 //! go on. Decodes nothing else: a Pod's containers and everybody's `managedFields` are read over, never stored.
 //!
-//! ```ignore
+//! ```text
 //! let api: Api<Guarded<VirtualService>> = Api::all(client);
 //! watcher(api, config)  // Event<Guarded<VirtualService>>
 //! match opened(guarded) { Ok(virtual_service) => .., Err(undecodable) => .. }
