@@ -1,5 +1,14 @@
 //! Builders and stand-ins for tests. Never part of a program.
 
+mod apiserver;
+mod kubectl;
+mod process;
 mod skip;
+mod wait;
 
+pub use apiserver::ApiServer;
+pub use kubectl::{Kubectl, kubernetes_program, repository};
+pub use process::Process;
 pub use skip::skip;
+pub use wait::wait_for;
+
