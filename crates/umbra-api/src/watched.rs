@@ -19,7 +19,7 @@ use kube::core::DeserializeGuard;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-use crate::meta::{Labels, Meta, null_is_default};
+use crate::meta::{Labels, Meta, ObjectKey, null_is_default};
 use crate::{
     DestinationRule, DestinationRuleSpec, Endpoint, EndpointPort, EndpointSlice, Node, NodeSpec,
     OwnerReference, Pod, PodSpec, PodStatus, Service, ServiceSpec, VirtualService, VirtualServiceSpec,
@@ -60,12 +60,16 @@ pub type Guarded<T> = DeserializeGuard<Watched<T>>;
 
 /// An object that the API server holds and umbra cannot read. Its author's fault, or a newer schema's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{kind} {}: cannot be read: {error}; umbra leaves it out until it is corrected", metadata.key())]
+#[error("{kind} {key}: cannot be read: {error}; umbra leaves it out until it is corrected")]
 pub struct Undecodable {
     /// The object's kind.
     pub kind: &'static str,
-    /// Its name, namespace, uid, generation and labels; the rest is empty.
-    pub metadata: Meta,
+    /// Its namespace and name.
+    pub key: ObjectKey,
+    /// Tells it from an older object of the same name.
+    pub uid: String,
+    /// Which state of its spec cannot be read.
+    pub generation: i64,
     /// What the decoder said.
     pub error: String,
 }
@@ -77,14 +81,12 @@ pub struct Undecodable {
 pub fn opened<T: Watchable>(guarded: Guarded<T>) -> Result<T, Undecodable> {
     guarded.0.map(|watched| watched.object).map_err(|invalid| Undecodable {
         kind: T::KIND,
-        metadata: Meta {
-            namespace: invalid.metadata.namespace.unwrap_or_default(),
-            name: invalid.metadata.name.unwrap_or_default(),
-            uid: invalid.metadata.uid.unwrap_or_default(),
-            generation: invalid.metadata.generation.unwrap_or_default(),
-            labels: invalid.metadata.labels.unwrap_or_default(),
-            ..Meta::default()
-        },
+        key: ObjectKey::new(
+            invalid.metadata.namespace.unwrap_or_default(),
+            invalid.metadata.name.unwrap_or_default(),
+        ),
+        uid: invalid.metadata.uid.unwrap_or_default(),
+        generation: invalid.metadata.generation.unwrap_or_default(),
         error: invalid.error,
     })
 }
@@ -273,7 +275,7 @@ mod tests {
         let mut opened = list.items.into_iter().map(opened);
         assert_eq!(opened.next().unwrap().unwrap().spec.hosts, ["x"]);
         let bad = opened.next().unwrap().unwrap_err();
-        assert_eq!((bad.metadata.key().to_string().as_str(), bad.metadata.uid.as_str()), ("a/bad", "u"));
+        assert_eq!((bad.key.to_string().as_str(), bad.uid.as_str()), ("a/bad", "u"));
         assert_eq!(
             bad.to_string(),
             "VirtualService a/bad: cannot be read: Invalid type string \"x\". Expected a sequence; \

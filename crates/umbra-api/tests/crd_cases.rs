@@ -13,7 +13,8 @@ struct Case {
 }
 
 fn cases() -> Vec<Case> {
-    let cases: Vec<Case> = serde_saphyr::from_str(include_str!("data/crd-cases.yaml")).unwrap();
+    let cases: Vec<Case> =
+        serde_saphyr::from_str(include_str!("data/crd-cases.yaml")).expect("the cases are YAML");
     assert!(cases.len() > 20, "{} cases", cases.len());
     cases
 }
