@@ -1,0 +1,163 @@
+//! Connections: from accept to the protocol's own server.
+//!
+//! Takes: an accepted connection. Gives: HTTP/1 to `serve`, anything else to `passthrough`; refuses what did not come
+//! through interception or is not governed. The original destination alone selects the service.
+
+use std::cell::{RefCell, RefMut};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+use umbra_routing::{Client, Protocol};
+
+use crate::listen::Mode;
+use crate::metrics::Metrics;
+use crate::passthrough;
+use crate::sniff::{self, Spoken};
+use crate::tables::{Governed, Tables};
+use crate::worker::{Limits, Options, Phase};
+
+/// What the connections of one worker share. Lives on that worker's thread.
+pub(crate) struct Worker {
+    pub(crate) mode: Mode,
+    pub(crate) limits: Limits,
+    pub(crate) tables: Arc<Tables>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) phase: watch::Receiver<Phase>,
+    /// Every connection's task.
+    pub(crate) connections: TaskTracker,
+    rng: RefCell<fastrand::Rng>,
+}
+
+/// An intercepted connection, with all that is known about it.
+pub(crate) struct Arrived {
+    pub(crate) governed: Arc<Governed>,
+    /// The Service's port that it was headed to.
+    pub(crate) port: u16,
+    pub(crate) client: Option<Arc<Client>>,
+}
+
+impl Arrived {
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        self.client.as_ref().map(|client| client.namespace.as_str())
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(
+        options: Options,
+        tables: Arc<Tables>,
+        metrics: Arc<Metrics>,
+        phase: watch::Receiver<Phase>,
+        seed: u64,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            mode: options.mode,
+            limits: options.limits,
+            tables,
+            metrics,
+            phase,
+            connections: TaskTracker::new(),
+            rng: RefCell::new(fastrand::Rng::with_seed(seed)),
+        })
+    }
+
+    /// This worker's random numbers. Do not hold over a call into this worker.
+    pub(crate) fn rng(&self) -> RefMut<'_, fastrand::Rng> {
+        self.rng.borrow_mut()
+    }
+
+    /// Regular housekeeping.
+    pub(crate) fn tick(&self) {
+        self.tables.forget_retired(Instant::now());
+    }
+
+    /// Waits for connections to end, until then. Returns how many have not.
+    pub(crate) async fn drained(&self, until: Instant) -> usize {
+        self.connections.close();
+        let _ = tokio::time::timeout_at(until.into(), self.connections.wait()).await;
+        self.connections.len()
+    }
+}
+
+/// Serves one accepted connection to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr) {
+    let arrived = match arrive(&worker, &stream, peer).await {
+        Ok(arrived) => arrived,
+        Err(reason) => return worker.metrics.refused(reason),
+    };
+    let protocol = {
+        let routes = arrived.governed.routes.load();
+        routes.port(arrived.port).map_or(Protocol::Http, |port| port.protocol)
+    };
+    let mut phase = worker.phase.clone();
+    let sniffed = tokio::select! {
+        sniffed = sniff(&worker, &mut stream, protocol) => sniffed,
+        _ = phase.wait_for(|phase| matches!(phase, Phase::Draining(_))) => return,
+    };
+    match sniffed {
+        Some((Spoken::Bytes, first)) => passthrough::serve(&worker, &arrived, stream, first).await,
+        Some((Spoken::Http1, first)) => passthrough::serve(&worker, &arrived, stream, first).await,
+        None => {}
+    }
+}
+
+async fn arrive(worker: &Worker, stream: &TcpStream, peer: SocketAddr) -> Result<Arrived, &'static str> {
+    let Mode::Intercepted(original) = &worker.mode else {
+        return Err("no_service");
+    };
+    let to = original(stream).map_err(|_| "not_intercepted")?;
+    if stream.local_addr().is_ok_and(|local| local == to) {
+        return Err("not_intercepted");
+    }
+    let governed = worker.tables.by_address(to).ok_or("not_governed")?;
+    let matters = governed.routes.load().port(to.port()).is_some_and(|port| port.depends_on_client());
+    let client = client(worker, peer, matters).await;
+    Ok(Arrived { governed, port: to.port(), client })
+}
+
+/// The pod behind `peer`. Waited for only where it makes a difference.
+async fn client(worker: &Worker, peer: SocketAddr, matters: bool) -> Option<Arc<Client>> {
+    let mut client = worker.tables.client(peer.ip());
+    if client.is_none() && matters {
+        let come = worker.tables.client_to_come(peer.ip());
+        client = tokio::time::timeout(worker.limits.client_wait, come).await.ok();
+    }
+    if client.is_none() {
+        worker.metrics.unknown_sources.inc();
+    }
+    client
+}
+
+/// Reads until the protocol is clear. `None`: the client left without a word.
+async fn sniff(worker: &Worker, stream: &mut TcpStream, port: Protocol) -> Option<(Spoken, Bytes)> {
+    let mut first = BytesMut::with_capacity(sniff::ENOUGH);
+    let decide = async {
+        loop {
+            if let Some(spoken) = sniff::spoken(&first, port) {
+                return Some(spoken);
+            }
+            let room = sniff::ENOUGH - first.len();
+            let mut part = [0; sniff::ENOUGH];
+            match stream.read(&mut part[..room]).await {
+                Ok(0) | Err(_) => return None,
+                Ok(count) => first.extend_from_slice(&part[..count]),
+            }
+        }
+    };
+    let spoken = match port {
+        // An idle HTTP client is no trouble; the time limit of its head begins with the first byte.
+        Protocol::Http => decide.await?,
+        Protocol::Unknown => match tokio::time::timeout(worker.limits.sniff_timeout, decide).await {
+            Ok(spoken) => spoken?,
+            Err(_) => Spoken::Bytes,
+        },
+    };
+    Some((spoken, first.freeze()))
+}

@@ -1,0 +1,245 @@
+//! Istio's standard metrics, as its own proxies would report what this one sees (spec/shadowing.md 3.3 and 3.5).
+//!
+//! A user's request is reported by both ends, a shadow by its destination only, so that a failing mirror never shows up
+//! as a user's failure; `request_role` tells them apart.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use umbra_routing::{Client, ServiceName};
+
+use super::{Labels, Metrics, registered};
+use crate::balance::Upstream;
+
+/// Envoy's default buckets (spec/shadowing.md 3.3), for milliseconds and for bytes alike.
+const BUCKETS: [f64; 19] = [
+    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0, 30_000.0, 60_000.0,
+    300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0,
+];
+
+/// A worker keeps this many label sets at hand; past it the cache starts anew. Each holds 8 handles of 8 bytes, so that
+/// is below 1 MiB a worker.
+const CACHE_LIMIT: usize = 4096;
+
+/// Envoy's response flags, as far as they can happen here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Flags {
+    /// Nothing went wrong.
+    #[default]
+    None,
+    /// No rule matches.
+    NoRoute,
+    /// The destination is not defined.
+    NoCluster,
+    /// No ready endpoint.
+    NoHealthyUpstream,
+    /// Connecting failed.
+    UpstreamConnectFailure,
+    /// The upstream ended the connection before its answer was whole.
+    UpstreamTermination,
+    /// The upstream did not answer in time.
+    UpstreamTimeout,
+    /// The client left before the answer was whole.
+    DownstreamTermination,
+}
+
+impl Flags {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "-",
+            Self::NoRoute => "NR",
+            Self::NoCluster => "NC",
+            Self::NoHealthyUpstream => "UH",
+            Self::UpstreamConnectFailure => "UF",
+            Self::UpstreamTermination => "UC",
+            Self::UpstreamTimeout => "UT",
+            Self::DownstreamTermination => "DC",
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Buckets;
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(BUCKETS)
+    }
+}
+
+type Histograms = Family<Labels, Histogram, Buckets>;
+
+pub(crate) struct Families {
+    requests: Family<Labels, Counter>,
+    duration: Histograms,
+    request_bytes: Histograms,
+    response_bytes: Histograms,
+}
+
+/// Who asked whom and how it ended: everything that labels are made of.
+pub(crate) struct Exchange<'a> {
+    pub(crate) client: Option<&'a Arc<Client>>,
+    /// The host that was asked for.
+    pub(crate) service: &'a Arc<ServiceName>,
+    /// Who answered, if anybody was asked.
+    pub(crate) upstream: Option<&'a Arc<Upstream>>,
+    /// 0 when the client left before there was an answer.
+    pub(crate) code: u16,
+    pub(crate) flags: Flags,
+    pub(crate) shadow: bool,
+}
+
+/// Handles of one label set.
+pub(crate) struct Series {
+    reporters: Vec<Reporter>,
+}
+
+struct Reporter {
+    requests: Counter,
+    duration: Histogram,
+    request_bytes: Histogram,
+    response_bytes: Histogram,
+}
+
+impl Series {
+    pub(crate) fn record(&self, took: Duration, request_bytes: u64, response_bytes: u64) {
+        for reporter in &self.reporters {
+            reporter.requests.inc();
+            reporter.duration.observe(took.as_secs_f64() * 1_000.0);
+            reporter.request_bytes.observe(request_bytes as f64);
+            reporter.response_bytes.observe(response_bytes as f64);
+        }
+    }
+}
+
+impl Families {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let mut histogram = |name: &str, help: &str| {
+            let family = Histograms::new_with_constructor(Buckets);
+            registry.register(name, help, family.clone());
+            family
+        };
+        Self {
+            duration: histogram("istio_request_duration_milliseconds", "From a request's head to its answer's end"),
+            request_bytes: histogram("istio_request_bytes", "Size of requests, head and body"),
+            response_bytes: histogram("istio_response_bytes", "Size of answers, head and body"),
+            requests: registered(registry, "istio_requests", "Requests, when they are over"),
+        }
+    }
+
+    fn series(&self, exchange: &Exchange<'_>) -> Series {
+        let destination = exchange.upstream.map(|_| self.reporter("destination", exchange));
+        let source = (!exchange.shadow).then(|| self.reporter("source", exchange));
+        Series { reporters: destination.into_iter().chain(source).collect() }
+    }
+
+    fn reporter(&self, reporter: &'static str, exchange: &Exchange<'_>) -> Reporter {
+        let labels = labels(reporter, exchange);
+        Reporter {
+            requests: self.requests.get_or_create_owned(&labels),
+            duration: self.duration.get_or_create_owned(&labels),
+            request_bytes: self.request_bytes.get_or_create_owned(&labels),
+            response_bytes: self.response_bytes.get_or_create_owned(&labels),
+        }
+    }
+}
+
+const UNKNOWN: &str = "unknown";
+/// Istio's name for the cluster when nothing else was configured.
+const CLUSTER: &str = "Kubernetes";
+
+fn labels(reporter: &'static str, exchange: &Exchange<'_>) -> Labels {
+    let source = |field: fn(&Client) -> &String| exchange.client.map_or(UNKNOWN, |client| field(client).as_str());
+    let to = |field: fn(&umbra_routing::Endpoint) -> &String| {
+        exchange.upstream.map_or(UNKNOWN, |upstream| field(&upstream.endpoint).as_str())
+    };
+    let security = if reporter == "source" { UNKNOWN } else { "none" };
+    let fqdn = exchange.service.fqdn();
+    let code = exchange.code.to_string();
+    let pairs: [(&'static str, &str); 26] = [
+        ("reporter", reporter),
+        ("source_workload", source(|c| &c.workload)),
+        ("source_canonical_service", source(|c| &c.canonical_name)),
+        ("source_canonical_revision", source(|c| &c.canonical_revision)),
+        ("source_workload_namespace", source(|c| &c.namespace)),
+        ("source_principal", UNKNOWN),
+        ("source_app", source(|c| &c.app)),
+        ("source_version", source(|c| &c.version)),
+        ("source_cluster", if exchange.client.is_some() { CLUSTER } else { UNKNOWN }),
+        ("destination_workload", to(|e| &e.workload)),
+        ("destination_workload_namespace", to(|e| &e.namespace)),
+        ("destination_principal", UNKNOWN),
+        ("destination_app", to(|e| &e.app)),
+        ("destination_version", to(|e| &e.version)),
+        ("destination_service", &fqdn),
+        ("destination_canonical_service", to(|e| &e.canonical_name)),
+        ("destination_canonical_revision", to(|e| &e.canonical_revision)),
+        ("destination_service_name", &exchange.service.name),
+        ("destination_service_namespace", &exchange.service.namespace),
+        ("destination_cluster", CLUSTER),
+        ("request_protocol", "http"),
+        ("response_code", &code),
+        ("grpc_response_status", ""),
+        ("response_flags", exchange.flags.as_str()),
+        ("connection_security_policy", security),
+        ("request_role", if exchange.shadow { "shadow" } else { "primary" }),
+    ];
+    pairs.into_iter().map(|(name, value)| (name, value.to_owned())).collect()
+}
+
+#[derive(PartialEq, Eq, Hash)]
+struct CacheKey {
+    client: usize,
+    service: usize,
+    upstream: usize,
+    code: u16,
+    flags: Flags,
+    shadow: bool,
+}
+
+/// What a cached entry's key points to: kept alive, so that no other object can get the same address.
+struct Cached {
+    series: Rc<Series>,
+    _client: Option<Arc<Client>>,
+    _service: Arc<ServiceName>,
+    _upstream: Option<Arc<Upstream>>,
+}
+
+/// One worker's label sets, by who and what, so that a request does not build and hash 26 strings.
+pub(crate) struct SeriesCache {
+    metrics: Arc<Metrics>,
+    entries: HashMap<CacheKey, Cached>,
+}
+
+impl SeriesCache {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, entries: HashMap::new() }
+    }
+
+    pub(crate) fn get(&mut self, exchange: &Exchange<'_>) -> Rc<Series> {
+        let key = CacheKey {
+            client: exchange.client.map_or(0, |client| Arc::as_ptr(client) as usize),
+            service: Arc::as_ptr(exchange.service) as usize,
+            upstream: exchange.upstream.map_or(0, |upstream| Arc::as_ptr(upstream) as usize),
+            code: exchange.code,
+            flags: exchange.flags,
+            shadow: exchange.shadow,
+        };
+        if self.entries.len() >= CACHE_LIMIT {
+            self.entries.clear();
+        }
+        let cached = self.entries.entry(key).or_insert_with(|| Cached {
+            series: Rc::new(self.metrics.istio().series(exchange)),
+            _client: exchange.client.cloned(),
+            _service: Arc::clone(exchange.service),
+            _upstream: exchange.upstream.cloned(),
+        });
+        Rc::clone(&cached.series)
+    }
+}

@@ -1,0 +1,160 @@
+//! What became of shadows: `eligible = sent + dropped`, `sent = answered + timed_out + failed`, whenever nothing is in
+//! flight. A shadow is counted eligible when it is drawn, and once more when its outcome is known.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use super::{Labels, registered};
+
+/// Why a request that should have been copied was not: umbra's or the client's doing, never the mirror's answer.
+/// The closed list of the label `reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DropReason {
+    /// Nothing defines the mirror's service, port or subset.
+    Unresolved,
+    /// The mirror has no ready endpoint.
+    NoEndpoint,
+    /// As many copies to this mirror are in flight as are allowed (256 by default).
+    Overflow,
+    /// Connecting to the mirror failed several times in a row; it is tried again from time to time.
+    Breaker,
+    /// The mirror read the body slower than the primary by more than the buffer allows.
+    BodyBudget,
+    /// The request never reached a primary, so there was nothing to copy.
+    PrimaryFailed,
+    /// The request ended before its body did: the client left, or the primary ended it early.
+    Incomplete,
+    /// Upgrades (WebSocket) are not copied.
+    Upgrade,
+    /// The controller has not been heard of for 10 minutes, or the service is being released.
+    Stopped,
+    /// The proxy stopped before the mirror had answered.
+    Shutdown,
+}
+
+impl DropReason {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Unresolved,
+        Self::NoEndpoint,
+        Self::Overflow,
+        Self::Breaker,
+        Self::BodyBudget,
+        Self::PrimaryFailed,
+        Self::Incomplete,
+        Self::Upgrade,
+        Self::Stopped,
+        Self::Shutdown,
+    ];
+
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unresolved => "unresolved",
+            Self::NoEndpoint => "no_endpoint",
+            Self::Overflow => "overflow",
+            Self::Breaker => "breaker",
+            Self::BodyBudget => "body_budget",
+            Self::PrimaryFailed => "primary_failed",
+            Self::Incomplete => "incomplete",
+            Self::Upgrade => "upgrade",
+            Self::Stopped => "stopped",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// What the mirror made of a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ShadowResult {
+    /// An answer came, whatever its status.
+    Answered,
+    /// No whole answer in time.
+    TimedOut,
+    /// Connecting or the connection failed.
+    Failed,
+}
+
+/// How a shadow ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Dropped(DropReason),
+    Sent(ShadowResult),
+}
+
+pub(super) struct Families {
+    eligible: Family<Labels, Counter>,
+    sent: Family<Labels, Counter>,
+    dropped: Family<Labels, Counter>,
+    result: Family<Labels, Counter>,
+}
+
+/// The counters of one mirror of one rule, looked up once.
+pub(crate) struct ShadowCounters {
+    pub(crate) eligible: Counter,
+    sent: Counter,
+    dropped: [Counter; DropReason::ALL.len()],
+    answered: Counter,
+    timed_out: Counter,
+    failed: Counter,
+}
+
+impl Families {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        Self {
+            eligible: registered(registry, "umbra_shadow_eligible", "Requests that sampling chose for a mirror"),
+            sent: registered(registry, "umbra_shadow_sent", "Copies that the mirror got or failed to take"),
+            dropped: registered(registry, "umbra_shadow_dropped", "Copies that were not made, by reason"),
+            result: registered(registry, "umbra_shadow_result", "What became of copies that were sent"),
+        }
+    }
+
+    pub(super) fn counters(&self, service: &str, rule: &str, mirror: &str) -> ShadowCounters {
+        let own = || vec![("service", service.into()), ("rule", rule.into()), ("mirror", mirror.into())];
+        let with = |name, value: &str| -> Labels {
+            let mut labels: Labels = own();
+            labels.push((name, value.to_owned()));
+            labels
+        };
+        let result = |value| self.result.get_or_create_owned(&with("result", value));
+        ShadowCounters {
+            eligible: self.eligible.get_or_create_owned(&own()),
+            sent: self.sent.get_or_create_owned(&own()),
+            dropped: DropReason::ALL.map(|r| self.dropped.get_or_create_owned(&with("reason", r.as_str()))),
+            answered: result("answered"),
+            timed_out: result("timed_out"),
+            failed: result("failed"),
+        }
+    }
+}
+
+impl ShadowCounters {
+    pub(crate) fn record(&self, outcome: Outcome) {
+        match outcome {
+            Outcome::Dropped(reason) => {
+                self.dropped[reason as usize].inc();
+            }
+            Outcome::Sent(result) => {
+                self.sent.inc();
+                match result {
+                    ShadowResult::Answered => self.answered.inc(),
+                    ShadowResult::TimedOut => self.timed_out.inc(),
+                    ShadowResult::Failed => self.failed.inc(),
+                };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_stands_at_its_own_index() {
+        for (index, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index, "{}", reason.as_str());
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What a table is at run time: one governed service with its rules ready to use.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use umbra_routing::{BackendRef, MatchError, Protocol, RouteTable, ServiceName, ServiceTable};
+
+use crate::balance::Backends;
+use crate::metrics::ShadowCounters;
+use crate::shadow::breaker::Breaker;
+
+/// One governed service, as open connections hold it.
+pub(crate) struct Governed {
+    pub(crate) service: Arc<ServiceName>,
+    pub(crate) routes: ArcSwap<ServiceRoutes>,
+    /// Its connections are taken over; when not, open ones go on without mirroring and are told to close.
+    armed: AtomicBool,
+    /// Since when no table of it is in force.
+    retired: ArcSwapOption<Instant>,
+}
+
+impl Governed {
+    pub(crate) fn new(service: ServiceName, routes: ServiceRoutes) -> Arc<Self> {
+        Arc::new(Self {
+            service: Arc::new(service),
+            routes: ArcSwap::from_pointee(routes),
+            armed: AtomicBool::new(true),
+            retired: ArcSwapOption::empty(),
+        })
+    }
+
+    pub(crate) fn set_armed(&self, armed: bool) {
+        self.armed.store(armed, Ordering::Release);
+    }
+
+    pub(crate) fn set_retired(&self, at: Option<Instant>) {
+        self.retired.store(at.map(Arc::new));
+    }
+
+    pub(crate) fn retired_at(&self) -> Option<Instant> {
+        self.retired.load().as_deref().copied()
+    }
+
+    /// Its connections are wanted here: they are mirrored and kept alive.
+    pub(crate) fn is_in_force(&self) -> bool {
+        self.armed.load(Ordering::Acquire) && self.retired.load().is_none()
+    }
+}
+
+/// A service's ports with their rules.
+pub(crate) struct ServiceRoutes {
+    ports: Vec<PortRoutes>,
+}
+
+pub(crate) struct PortRoutes {
+    pub(crate) number: u16,
+    pub(crate) protocol: Protocol,
+    /// The default (no namespace) and those of single client namespaces.
+    variants: Vec<(Option<String>, RouteTable<Target>)>,
+}
+
+/// What a route keeps for a destination or a mirror.
+pub(crate) struct Target {
+    /// Absent: nothing defines it.
+    pub(crate) set: Option<Arc<Backends>>,
+    /// Present for mirrors, set while the table is built.
+    mirror: OnceLock<Arc<Mirror>>,
+}
+
+impl Target {
+    pub(crate) fn mirror(&self) -> Option<&Arc<Mirror>> {
+        self.mirror.get()
+    }
+}
+
+/// A mirror of a rule: what all workers share about it, kept over pushes.
+pub(crate) struct Mirror {
+    pub(crate) counters: ShadowCounters,
+    pub(crate) breaker: Breaker,
+    in_flight: AtomicUsize,
+}
+
+/// A copy in flight to a mirror, until dropped.
+pub(crate) struct Slot(Arc<Mirror>);
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Mirror {
+    pub(crate) fn new(counters: ShadowCounters) -> Arc<Self> {
+        Arc::new(Self { counters, breaker: Breaker::default(), in_flight: AtomicUsize::new(0) })
+    }
+
+    /// One of at most `limit` places, on this node.
+    pub(crate) fn slot(self: &Arc<Self>, limit: usize) -> Option<Slot> {
+        let more = |now: usize| (now < limit).then_some(now + 1);
+        self.in_flight.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        Some(Slot(Arc::clone(self)))
+    }
+}
+
+impl ServiceRoutes {
+    /// Prepares a pushed table.
+    ///
+    /// # Errors
+    /// A condition that cannot be used.
+    pub(super) fn new(
+        table: &ServiceTable,
+        mut set: impl FnMut(&BackendRef) -> Option<Arc<Backends>>,
+        mut mirror: impl FnMut(&str, &BackendRef) -> Arc<Mirror>,
+    ) -> Result<Self, MatchError> {
+        let mut ports = Vec::new();
+        for port in &table.ports {
+            let mut variants = Vec::new();
+            for variant in &port.variants {
+                let target = |to: &BackendRef| Target { set: set(to), mirror: OnceLock::new() };
+                let routes = RouteTable::new(&variant.rules, target)?;
+                for route in routes.routes() {
+                    for to in &route.mirrors {
+                        to.backend.mirror.get_or_init(|| mirror(&route.name, &to.reference));
+                    }
+                }
+                variants.push((variant.client_namespace.clone(), routes));
+            }
+            ports.push(PortRoutes { number: port.number, protocol: port.protocol, variants });
+        }
+        Ok(Self { ports })
+    }
+
+    pub(crate) fn port(&self, number: u16) -> Option<&PortRoutes> {
+        self.ports.iter().find(|port| port.number == number)
+    }
+
+    /// Port 80, or the only one: what a laptop's request without interception means.
+    pub(crate) fn default_port(&self) -> Option<&PortRoutes> {
+        match self.ports.as_slice() {
+            [only] => Some(only),
+            _ => self.port(80),
+        }
+    }
+}
+
+impl PortRoutes {
+    /// The rules for clients of `namespace`.
+    pub(crate) fn variant(&self, namespace: Option<&str>) -> Option<&RouteTable<Target>> {
+        let of = |wanted: Option<&str>| self.variants.iter().find(|(name, _)| name.as_deref() == wanted);
+        namespace.and_then(|_| of(namespace)).or_else(|| of(None)).map(|(_, routes)| routes)
+    }
+
+    /// Who the client is makes a difference.
+    pub(crate) fn depends_on_client(&self) -> bool {
+        self.variants.len() > 1 || self.variants.iter().any(|(namespace, _)| namespace.is_some())
+    }
+}
+
+/// `sa-logic.default.svc.cluster.local|v2`, the label of a mirror.
+pub(super) fn mirror_label(reference: &BackendRef) -> String {
+    match &reference.subset {
+        Some(subset) => format!("{}|{subset}", reference.service.fqdn()),
+        None => reference.service.fqdn(),
+    }
+}

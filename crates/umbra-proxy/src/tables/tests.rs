@@ -1,0 +1,86 @@
+use serde_json::value::to_raw_value;
+use umbra_routing::{Port, Protocol, Put, Rule, Variant, WeightedBackend};
+
+use super::*;
+
+fn table(name: &str, namespace: &str, address: Option<&str>) -> ServiceTable {
+    let service = ServiceName::new(namespace, name);
+    let backend = BackendRef::all(service.clone(), 80);
+    let rule = Rule {
+        name: "http[0]".into(),
+        matches: vec![],
+        destinations: vec![WeightedBackend { weight: 0, backend }],
+        mirrors: vec![],
+    };
+    ServiceTable {
+        service,
+        addresses: address.into_iter().map(|ip| ip.parse().expect("an address")).collect(),
+        ports: vec![Port {
+            number: 80,
+            protocol: Protocol::Http,
+            variants: vec![Variant { client_namespace: None, rules: vec![rule] }],
+        }],
+    }
+}
+
+fn pushed(config: &mut Config, tables: &Tables, services: &[ServiceTable]) -> Vec<RefusedKey> {
+    let resources = services
+        .iter()
+        .map(|table| (Key::Service(table.service.clone()), to_raw_value(table).expect("plain data")))
+        .collect();
+    let applied = config.put(&Put { resources }).expect("well-formed");
+    tables.apply(config, &applied)
+}
+
+#[test]
+fn a_host_names_a_service_by_any_of_its_names() {
+    let (mut config, tables) = (Config::default(), Tables::new(Metrics::new()));
+    let services = [table("web", "default", None), table("web", "shop", None), table("pay", "shop", None)];
+    assert_eq!(pushed(&mut config, &tables, &services), []);
+    let named = |host: &str| tables.by_host(host).map(|governed| governed.service.to_string());
+    for host in ["web", "WEB:8080", "web.default", "web.default.svc", "web.default.svc.cluster.local."] {
+        assert_eq!(named(host).as_deref(), Some("default/web"), "{host}");
+    }
+    assert_eq!(named("pay").as_deref(), Some("shop/pay"), "the only one of that name");
+    assert_eq!(named("web.shop").as_deref(), Some("shop/web"));
+    assert_eq!(named("pay.default"), None);
+    assert_eq!(named("web.default.example.com"), None);
+}
+
+#[test]
+fn a_table_that_went_serves_what_is_on_its_way_then_is_forgotten() {
+    let (mut config, tables) = (Config::default(), Tables::new(Metrics::new()));
+    pushed(&mut config, &tables, &[table("web", "default", Some("10.0.0.1"))]);
+    let at = "10.0.0.1:80".parse().expect("an address");
+    assert!(tables.by_address(at).expect("governed").is_in_force());
+    pushed(&mut config, &tables, &[]);
+    assert!(!tables.by_address(at).expect("serves what is on its way").is_in_force());
+    tables.forget_retired(Instant::now() + RETIRED_SERVES);
+    assert!(tables.by_address(at).is_none());
+}
+
+#[test]
+fn a_new_cluster_ip_replaces_the_old_one_and_connections_see_new_rules() {
+    let (mut config, tables) = (Config::default(), Tables::new(Metrics::new()));
+    pushed(&mut config, &tables, &[table("web", "default", Some("10.0.0.1"))]);
+    let held = tables.by_address("10.0.0.1:80".parse().expect("an address")).expect("governed");
+    pushed(&mut config, &tables, &[table("web", "default", Some("fd00::1"))]);
+    assert!(tables.by_address("10.0.0.1:80".parse().expect("an address")).is_none());
+    let now = tables.by_address("[fd00::1]:80".parse().expect("an address")).expect("governed");
+    assert!(Arc::ptr_eq(&held, &now), "an open connection follows its service");
+}
+
+#[test]
+fn a_table_that_cannot_be_used_is_refused_and_the_old_one_stays() {
+    let (mut config, tables) = (Config::default(), Tables::new(Metrics::new()));
+    pushed(&mut config, &tables, &[table("web", "default", Some("10.0.0.1"))]);
+    let mut bad = table("web", "default", Some("10.0.0.2"));
+    bad.ports[0].variants[0].rules[0].matches = vec![umbra_routing::RequestMatch {
+        uri: Some(umbra_routing::StringMatch::Regex("(".into())),
+        ..Default::default()
+    }];
+    let refused = pushed(&mut config, &tables, &[bad]);
+    assert_eq!(refused.len(), 1);
+    assert!(refused[0].reason.contains("regex"), "{}", refused[0].reason);
+    assert!(tables.by_address("10.0.0.1:80".parse().expect("an address")).is_some());
+}
