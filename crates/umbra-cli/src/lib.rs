@@ -1,0 +1,7 @@
+//! The `umbra` command, as a library so that tests reach its parts.
+//!
+//! Takes: flags, and manifests in files. Gives: `umbra up`, the whole of umbra on a laptop: the controller's index,
+//! compile, publish and push, and the node's proxy, talking over loopback HTTP as they do in a cluster.
+//! Never applies a table itself: what the proxy knows, it was pushed.
+
+pub mod files;
