@@ -1,15 +1,31 @@
-//! Listen, route, forward, shadow.
+//! What runs on a node: listen, intercept, forward, shadow.
+//!
+//! Takes: the controller's pushes, and connections of local pods. Gives: answers of the primary to users, copies to
+//! mirrors, counters to Prometheus. Never asks Kubernetes anything, never takes configuration from anybody but the
+//! controller, never lets a mirror touch its primary.
+//!
+//! `run` starts and ends it all; `config` owns what was pushed and decides with `arm` what `intercept` takes over;
+//! `worker` serves connections from `tables`.
 
+mod admin;
+pub mod args;
+mod arm;
 mod balance;
+mod config;
 mod connection;
+mod deadman;
 mod framing;
 pub mod intercept;
 pub mod listen;
 pub mod metrics;
-
 mod passthrough;
+mod push;
+mod run;
 mod shadow;
 mod sniff;
 mod socket;
 pub mod tables;
+mod tls;
 pub mod worker;
+
+pub use run::{Intercept, LogFilter, Options, Proxy, ProxyError, StartError};

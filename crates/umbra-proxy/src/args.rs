@@ -1,0 +1,178 @@
+//! The command line; each flag is an environment variable, too: `--some-flag` is `UMBRA_SOME_FLAG`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+use crate::run::{Intercept, LogFilter, Options};
+use crate::worker::{Limits, ShadowLimits};
+
+const TRAFFIC_PORT: u16 = 15001;
+const PUSH_PORT: u16 = 15002;
+const METRICS_PORT: u16 = 15020;
+
+/// Takes over connections of this node's pods to governed services, routes each request, and shadows it.
+#[derive(Debug, Parser)]
+#[command(name = "umbra-proxy", version)]
+pub struct Args {
+    /// Name of this node.
+    #[arg(long, env = "UMBRA_NODE")]
+    pub node: String,
+    /// Address of this node that its pods reach; on a dual-stack node one of each family, separated by a comma.
+    #[arg(long, env = "UMBRA_NODE_ADDRESS", value_delimiter = ',')]
+    pub node_address: Vec<IpAddr>,
+    /// Whether the kernel gives us connections of local pods.
+    #[arg(long, env = "UMBRA_INTERCEPT", value_enum, default_value_t = Switch::On)]
+    pub intercept: Switch,
+    /// Where connections arrive. With --intercept=on only its port counts [default: port 15001].
+    #[arg(long, env = "UMBRA_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// Where the controller pushes [default: NODE_ADDRESS:15002].
+    #[arg(long, env = "UMBRA_PUSH_LISTEN")]
+    pub push_listen: Option<SocketAddr>,
+    /// Where /metrics, /livez and /readyz are [default: NODE_ADDRESS:15020].
+    #[arg(long, env = "UMBRA_METRICS_LISTEN")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Where configuration, state and log level are; on loopback.
+    #[arg(long, env = "UMBRA_ADMIN_LISTEN", default_value = "127.0.0.1:15000")]
+    pub admin_listen: SocketAddr,
+    /// Directory of ca.crt, proxy.crt and proxy.key; waited for. Without it pushes come over plain HTTP, on loopback.
+    #[arg(long, env = "UMBRA_TLS_DIR")]
+    pub tls_dir: Option<PathBuf>,
+    /// Worker threads [default: one per core].
+    #[arg(long, env = "UMBRA_WORKERS")]
+    pub workers: Option<std::num::NonZeroUsize>,
+    /// On a port of unknown protocol, a client silent for so long is passed through as bytes.
+    #[arg(long, env = "UMBRA_SNIFF_TIMEOUT", value_parser = duration, default_value = "1s")]
+    pub sniff_timeout: Duration,
+    /// How long a copy may take.
+    #[arg(long, env = "UMBRA_SHADOW_TIMEOUT", value_parser = duration, default_value = "10s")]
+    pub shadow_timeout: Duration,
+    /// Copies in flight to one mirror, from this node.
+    #[arg(long, env = "UMBRA_SHADOW_MAX_IN_FLIGHT", default_value_t = 256)]
+    pub shadow_max_in_flight: usize,
+    /// How logs are written.
+    #[arg(long, env = "UMBRA_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What is logged: a level, or `module=level` pairs.
+    #[arg(long, env = "UMBRA_LOG", default_value = "info")]
+    pub log: String,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line.
+    Json,
+}
+
+impl Args {
+    /// What the proxy is told.
+    ///
+    /// # Errors
+    /// Flags that do not go together, with the flag to mend.
+    pub fn options(self, log_filter: Option<LogFilter>) -> Result<Options, String> {
+        let own = self.node_address.first().copied();
+        // Without interception everything stays on loopback, unless told.
+        let address = match (self.intercept, own) {
+            (_, Some(own)) => own,
+            (Switch::Off, None) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            (Switch::On, None) => return Err("--node-address is needed with --intercept=on".into()),
+        };
+        let intercept = match self.intercept {
+            Switch::On => Intercept::On {
+                node_addresses: self.node_address,
+                port: self.listen.map_or(TRAFFIC_PORT, |listen| listen.port()),
+            },
+            Switch::Off => {
+                Intercept::Off { listen: self.listen.unwrap_or_else(|| SocketAddr::new(address, TRAFFIC_PORT)) }
+            }
+        };
+        let at = |port| SocketAddr::new(address, port);
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+        let shadow = ShadowLimits {
+            timeout: self.shadow_timeout,
+            in_flight: self.shadow_max_in_flight,
+            ..ShadowLimits::default()
+        };
+        Ok(Options {
+            node: self.node,
+            intercept,
+            push_listen: self.push_listen.unwrap_or_else(|| at(PUSH_PORT)),
+            metrics_listen: self.metrics_listen.unwrap_or_else(|| at(METRICS_PORT)),
+            admin_listen: self.admin_listen,
+            tls_dir: self.tls_dir,
+            workers: self.workers.map_or_else(cores, std::num::NonZeroUsize::get),
+            limits: Limits { sniff_timeout: self.sniff_timeout, shadow, ..Limits::default() },
+            log_filter,
+        })
+    }
+}
+
+/// `300ms`, `1.5s`, `2m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        _ => return Err(format!("{text:?} needs a unit: 300ms, 1.5s or 2m")),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("{text:?} is not a duration such as 300ms, 1.5s or 2m"))?;
+    Duration::try_from_secs_f64(number * seconds).map_err(|error| format!("{text:?}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(arguments: &[&str]) -> Result<Options, String> {
+        let all = ["umbra-proxy", "--node", "n1"].iter().chain(arguments);
+        Args::try_parse_from(all).map_err(|error| error.to_string())?.options(None)
+    }
+
+    #[test]
+    fn ports_are_those_of_the_contract_on_the_node_s_address() {
+        let options = options(&["--node-address", "192.0.2.7,2001:db8::7", "--tls-dir", "/t"]).unwrap();
+        assert_eq!(options.push_listen.to_string(), "192.0.2.7:15002");
+        assert_eq!(options.metrics_listen.to_string(), "192.0.2.7:15020");
+        assert_eq!(options.admin_listen.to_string(), "127.0.0.1:15000");
+        let Intercept::On { node_addresses, port } = options.intercept else { panic!("intercepts by default") };
+        assert_eq!((node_addresses.len(), port), (2, 15001));
+    }
+
+    #[test]
+    fn without_interception_all_is_on_loopback() {
+        let options = options(&["--intercept=off", "--listen", "127.0.0.1:8080"]).unwrap();
+        assert_eq!(options.push_listen.to_string(), "127.0.0.1:15002");
+        assert!(matches!(options.intercept, Intercept::Off { listen } if listen.port() == 8080));
+    }
+
+    #[test]
+    fn interception_needs_the_node_s_address() {
+        assert!(options(&[]).err().unwrap().contains("--node-address"));
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("300ms"), Ok(Duration::from_millis(300)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        for wrong in ["10", "s", "-1s", "1h", "NaNs"] {
+            duration(wrong).unwrap_err();
+        }
+    }
+}

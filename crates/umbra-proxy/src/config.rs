@@ -1,0 +1,334 @@
+//! The owner of the node's configuration.
+//!
+//! Takes: pushes that the push server has read. Gives: tables on every worker, then interception, then an
+//! acknowledgement; in that order when a service comes, in the reverse when it goes. Never applies half of a push.
+//!
+//! The order of one push:
+//! 1. the kernel stops giving connections of what goes (nft delete);
+//! 2. services that go are disarmed: open connections keep their last routes, without mirroring;
+//! 3. tables come, change and are dropped, on every worker;
+//! 4. (the fallback's entries: between the tables and the kernel, when there is a fallback)
+//! 5. the kernel gives connections of what came (nft add);
+//! 6. the push is answered, with what is armed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use umbra_routing::{Applied, Config, ConfigError, Key, Patch, Put, RefusedKey, Reply, Resource, State};
+
+use crate::arm::{self, Armed, Reach};
+use crate::intercept::{InterceptError, Interception, Interceptor, Sources};
+use crate::metrics::Metrics;
+use crate::tables::Tables;
+
+/// A controller asks for `/v1/state` each minute at the latest; after ten silent minutes a mirror's addresses may
+/// belong to others (design: Node).
+const SHADOWS_STOP_AFTER: Duration = Duration::from_secs(600);
+/// How often the age of the configuration is looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The kernel's side, or nothing on a laptop.
+pub(crate) trait Intercept: Send + 'static {
+    /// Takes over exactly this; an error leaves what was there.
+    fn set(&self, wanted: Interception) -> impl Future<Output = Result<(), InterceptError>> + Send;
+    /// Which services can be taken over.
+    fn reach(&self) -> Reach;
+}
+
+/// No interception: clients come by themselves.
+pub(crate) struct Direct;
+
+impl Intercept for Direct {
+    async fn set(&self, _wanted: Interception) -> Result<(), InterceptError> {
+        Ok(())
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::Direct
+    }
+}
+
+/// The nft table.
+pub(crate) struct Kernel {
+    pub(crate) interceptor: Interceptor,
+    pub(crate) reach: Reach,
+}
+
+impl Intercept for Kernel {
+    async fn set(&self, wanted: Interception) -> Result<(), InterceptError> {
+        self.interceptor.set(wanted).await
+    }
+
+    fn reach(&self) -> Reach {
+        self.reach
+    }
+}
+
+/// A push, read and parsed.
+#[derive(Debug)]
+pub(crate) struct Push {
+    /// The controller's epoch.
+    pub(crate) epoch: u128,
+    /// The snapshot's version.
+    pub(crate) version: u64,
+    /// What is in it.
+    pub(crate) body: Body,
+}
+
+/// Everything, or what changes.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// `PUT`
+    Put(Put),
+    /// `PATCH`
+    Patch(Patch),
+}
+
+/// A push that was not applied: the controller's fault. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// Another controller has pushed meanwhile.
+    #[error("epoch {epoch} is older than {in_force}, which this node has seen")]
+    Epoch {
+        /// The push's.
+        epoch: u128,
+        /// The node's.
+        in_force: u128,
+    },
+    /// Not what this node has, or not understood.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// What the owner is asked.
+pub(crate) enum Command {
+    /// Apply this.
+    Push(Push, oneshot::Sender<Result<Reply, ApplyError>>),
+    /// What is in force? Asked by the controller, this is its heartbeat, too.
+    State(Asker, oneshot::Sender<State>),
+    /// All resources, for people.
+    Dump(oneshot::Sender<serde_json::Value>),
+    /// The process ends: take over nothing from now on.
+    Disarm(oneshot::Sender<()>),
+}
+
+/// Who wants to know the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// The controller.
+    Controller,
+    /// A person, on the admin port.
+    Person,
+}
+
+/// Whether there is more to do.
+enum Next {
+    GoOn,
+    End,
+}
+
+/// Why the owner ended before its time: interception cannot be kept right.
+#[derive(Debug, thiserror::Error)]
+#[error("connections cannot be left to others: {0}")]
+pub(crate) struct OwnerError(#[from] InterceptError);
+
+/// The owner's possessions.
+pub(crate) struct Owner<I> {
+    config: Config,
+    tables: Arc<Tables>,
+    metrics: Arc<Metrics>,
+    intercept: I,
+    armed: Armed,
+    /// Tables that the data path cannot use.
+    unusable: BTreeMap<Key, String>,
+    not_armed: Vec<RefusedKey>,
+    boot_id: String,
+    epoch: u128,
+    version: u64,
+    heard: Instant,
+    ready: watch::Sender<bool>,
+}
+
+impl<I: Intercept> Owner<I> {
+    /// An owner of nothing yet; `ready` becomes true with the first push.
+    pub(crate) fn new(tables: Arc<Tables>, metrics: Arc<Metrics>, intercept: I, ready: watch::Sender<bool>) -> Self {
+        Self {
+            config: Config::default(),
+            tables,
+            metrics,
+            intercept,
+            armed: Armed::new(),
+            unusable: BTreeMap::new(),
+            not_armed: Vec::new(),
+            boot_id: new_boot_id(),
+            epoch: 0,
+            version: 0,
+            heard: Instant::now(),
+            ready,
+        }
+    }
+
+    /// Serves commands until all senders are gone. A disarm is the last one.
+    pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), OwnerError> {
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                command = commands.recv() => {
+                    let Some(command) = command else { return Ok(()) };
+                    if let Next::End = self.serve(command).await? {
+                        return Ok(());
+                    }
+                }
+                _ = tick.tick() => self.look_at_age(Instant::now()),
+            }
+        }
+    }
+
+    async fn serve(&mut self, command: Command) -> Result<Next, OwnerError> {
+        // A reply that nobody waits for changes nothing about what was done.
+        match command {
+            Command::Push(push, reply) => {
+                let _gone = reply.send(self.push(push).await?);
+            }
+            Command::State(asker, reply) => {
+                if asker == Asker::Controller {
+                    self.heard_of_controller();
+                }
+                let _gone = reply.send(self.state());
+            }
+            Command::Dump(reply) => {
+                let _gone = reply.send(dump(&self.config));
+            }
+            Command::Disarm(reply) => {
+                self.intercept.set(Interception::default()).await?;
+                let _gone = reply.send(());
+                return Ok(Next::End);
+            }
+        }
+        Ok(Next::GoOn)
+    }
+
+    /// The outer error ends the process, the inner one refuses the push.
+    async fn push(&mut self, push: Push) -> Result<Result<Reply, ApplyError>, OwnerError> {
+        if push.epoch < self.epoch {
+            return Ok(Err(ApplyError::Epoch { epoch: push.epoch, in_force: self.epoch }));
+        }
+        let applied = match &push.body {
+            Body::Put(put) => self.config.put(put),
+            Body::Patch(patch) => self.config.patch(patch),
+        };
+        let applied = match applied {
+            Ok(applied) => applied,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        (self.epoch, self.version) = (push.epoch, push.version);
+        self.bring_into_force(&applied).await?;
+        self.heard_of_controller();
+        self.ready.send_replace(true);
+        Ok(Ok(self.state()))
+    }
+
+    async fn bring_into_force(&mut self, applied: &Applied) -> Result<(), OwnerError> {
+        self.unusable.retain(|key, _| !applied.changed.contains(key));
+        let reach = self.intercept.reach();
+        let before = arm::decide(&self.config, &self.armed, &self.unusable, reach).wanted;
+        self.leave(arm::kept(&self.armed, &before)).await?;
+
+        let refused = self.tables.apply(&self.config, applied);
+        self.unusable.extend(refused.into_iter().map(|refused| (refused.key, refused.reason)));
+        let decision = arm::decide(&self.config, &self.armed, &self.unusable, reach);
+        self.not_armed = decision.not_armed;
+        self.take_over(decision.wanted).await;
+        Ok(())
+    }
+
+    /// Nothing but `kept` is given to the listener from here on.
+    async fn leave(&mut self, kept: Armed) -> Result<(), OwnerError> {
+        if arm::all_targets(&kept) != arm::all_targets(&self.armed) {
+            self.intercept.set(self.interception(&kept)).await?;
+        }
+        for service in self.armed.keys().filter(|service| !kept.contains_key(*service)) {
+            self.tables.disarm(service);
+        }
+        self.armed = kept;
+        Ok(())
+    }
+
+    /// What cannot be taken over stays with others, and is said so.
+    async fn take_over(&mut self, wanted: Armed) {
+        for service in wanted.keys().filter(|service| !self.armed.contains_key(*service)) {
+            self.tables.arm(service);
+        }
+        match self.intercept.set(self.interception(&wanted)).await {
+            Ok(()) => self.armed = wanted,
+            Err(error) => {
+                tracing::error!(%error, "new services are not taken over");
+                let missing = wanted.iter().filter(|(service, targets)| self.armed.get(*service) != Some(targets));
+                self.not_armed.extend(missing.map(|(service, _)| RefusedKey {
+                    key: Key::Service(service.clone()),
+                    reason: format!("not armed: {error}"),
+                }));
+            }
+        }
+    }
+
+    fn interception(&self, armed: &Armed) -> Interception {
+        let (sources, wrong) = Sources::of(&self.config);
+        for error in wrong {
+            tracing::warn!(%error, "left out");
+        }
+        Interception { targets: arm::all_targets(armed), sources }
+    }
+
+    fn state(&self) -> State {
+        let unusable = self.unusable.iter().map(|(key, why)| RefusedKey { key: key.clone(), reason: why.clone() });
+        let not_armed: BTreeSet<&Key> = self.not_armed.iter().map(|refused| &refused.key).collect();
+        let in_force = self.armed.keys().map(|service| Key::Service(service.clone()));
+        State {
+            boot_id: self.boot_id.clone(),
+            epoch: self.epoch.to_string(),
+            version: self.version.to_string(),
+            digest: self.config.digest(),
+            armed: in_force.filter(|key| !not_armed.contains(key)).collect(),
+            refused: unusable.chain(self.not_armed.iter().cloned()).collect(),
+        }
+    }
+
+    fn heard_of_controller(&mut self) {
+        self.heard = Instant::now();
+        self.look_at_age(self.heard);
+    }
+
+    fn look_at_age(&self, now: Instant) {
+        let age = now.saturating_duration_since(self.heard);
+        self.metrics.config_age.set(age.as_secs_f64());
+        self.tables.stop_shadows(age > SHADOWS_STOP_AFTER);
+        self.tables.forget_retired(now);
+    }
+}
+
+/// Two starts never have the same.
+fn new_boot_id() -> String {
+    let mut bytes = [0; 16];
+    let random = rustls::crypto::ring::default_provider().secure_random;
+    random.fill(&mut bytes).expect("the kernel gives random numbers");
+    format!("{:032x}", u128::from_ne_bytes(bytes))
+}
+
+fn dump(config: &Config) -> serde_json::Value {
+    let value = |resource: &Resource| match resource {
+        Resource::Service(table) => serde_json::to_value(table),
+        Resource::Backends(set) => serde_json::to_value(set),
+        Resource::Client(client) => serde_json::to_value(client),
+        Resource::Node(settings) => serde_json::to_value(settings),
+    };
+    let all = config.iter().map(|(key, resource)| {
+        (key.to_string(), value(resource).expect("tables are plain data with text keys"))
+    });
+    serde_json::Value::Object(all.collect())
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

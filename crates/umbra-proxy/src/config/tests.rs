@@ -1,0 +1,170 @@
+use std::sync::Mutex;
+
+use serde_json::json;
+
+use super::*;
+
+pub(crate) fn put_of(resources: &[(&str, serde_json::Value)]) -> Put {
+    let body: BTreeMap<_, _> = resources.iter().map(|(key, value)| (*key, value)).collect();
+    serde_json::from_str(&json!({ "resources": body }).to_string()).unwrap()
+}
+
+pub(crate) fn config_of(resources: &[(&str, serde_json::Value)]) -> Config {
+    let mut config = Config::default();
+    config.put(&put_of(resources)).unwrap();
+    config
+}
+
+/// A table in namespace `default` with one rule to subset `v1`, defined or not.
+pub(crate) fn service_of(name: &str, addresses: &[&str], ports: &[u16], resolved: bool) -> serde_json::Value {
+    let service = json!({ "namespace": "default", "name": name });
+    let port = |number: &u16| {
+        let mut backend = json!({ "service": service, "port": number, "subset": "v1" });
+        if resolved {
+            backend["selector"] = json!({ "version": "v1" });
+        }
+        let rule = json!({ "name": "http[0]", "destinations": [{ "weight": 100, "backend": backend }] });
+        json!({ "number": number, "protocol": "http", "variants": [{ "rules": [rule] }] })
+    };
+    json!({ "service": service, "addresses": addresses, "ports": ports.iter().map(port).collect::<Vec<_>>() })
+}
+
+/// Notes what it was asked to do, and whether the workers knew the service then.
+#[derive(Clone)]
+struct Fake {
+    tables: Arc<Tables>,
+    seen: Arc<Mutex<Vec<String>>>,
+    fails: Arc<Mutex<bool>>,
+}
+
+impl Intercept for Fake {
+    async fn set(&self, wanted: Interception) -> Result<(), InterceptError> {
+        if *self.fails.lock().unwrap() {
+            return Err(InterceptError::Busy);
+        }
+        let known = |target: &std::net::SocketAddr| match self.tables.by_address(*target) {
+            Some(_) => format!("{target} known"),
+            None => format!("{target} unknown"),
+        };
+        let all: Vec<String> = wanted.targets.iter().map(known).collect();
+        self.seen.lock().unwrap().push(all.join(", "));
+        Ok(())
+    }
+
+    fn reach(&self) -> Reach {
+        Reach::Intercepted { v4: true, v6: true }
+    }
+}
+
+struct Node {
+    owner: Owner<Fake>,
+    fake: Fake,
+    ready: watch::Receiver<bool>,
+}
+
+impl Node {
+    fn new() -> Self {
+        let metrics = Metrics::new();
+        let tables = Tables::new(Arc::clone(&metrics));
+        let fake = Fake { tables: Arc::clone(&tables), seen: Arc::default(), fails: Arc::default() };
+        let (sender, ready) = watch::channel(false);
+        Self { owner: Owner::new(tables, metrics, fake.clone(), sender), fake, ready }
+    }
+
+    async fn put(&mut self, epoch: u128, resources: &[(&str, serde_json::Value)]) -> Result<Reply, ApplyError> {
+        let body = Body::Put(put_of(resources));
+        self.owner.push(Push { epoch, version: 7, body }).await.unwrap()
+    }
+
+    async fn patch(&mut self, patch: serde_json::Value) -> Result<Reply, ApplyError> {
+        let body = Body::Patch(serde_json::from_str(&patch.to_string()).unwrap());
+        self.owner.push(Push { epoch: 1, version: 8, body }).await.unwrap()
+    }
+
+    fn seen(&self) -> Vec<String> {
+        std::mem::take(&mut *self.fake.seen.lock().unwrap())
+    }
+}
+
+fn one(name: &str, ip: &str) -> (&'static str, serde_json::Value) {
+    let key = if name == "a" { "service/default/a" } else { "service/default/b" };
+    (key, service_of(name, &[ip], &[80], true))
+}
+
+#[tokio::test]
+async fn tables_come_before_interception_and_go_after_it() {
+    let mut node = Node::new();
+    assert!(!*node.ready.borrow());
+    let reply = node.put(1, &[one("a", "10.0.0.1")]).await.unwrap();
+    assert_eq!(reply.armed, ["service/default/a".parse().unwrap()]);
+    assert_eq!((reply.epoch.as_str(), reply.version.as_str()), ("1", "7"));
+    assert_eq!(node.seen(), ["10.0.0.1:80 known"]);
+    assert!(*node.ready.borrow());
+
+    // a moves and b comes: first the kernel forgets what was a's, then the tables change, then it learns the new.
+    node.put(1, &[one("a", "10.0.0.9"), one("b", "10.0.0.2")]).await.unwrap();
+    assert_eq!(node.seen(), ["", "10.0.0.2:80 known, 10.0.0.9:80 known"]);
+
+    let reply = node.put(1, &[one("b", "10.0.0.2")]).await.unwrap();
+    assert_eq!(reply.armed, ["service/default/b".parse().unwrap()]);
+    assert_eq!(node.seen(), ["10.0.0.2:80 known", "10.0.0.2:80 known"]);
+}
+
+#[tokio::test]
+async fn a_refused_push_changes_nothing() {
+    let mut node = Node::new();
+    let first = node.put(5, &[one("a", "10.0.0.1")]).await.unwrap();
+    node.seen();
+    let older = node.put(4, &[]).await.unwrap_err();
+    assert_eq!(older.to_string(), "epoch 4 is older than 5, which this node has seen");
+    let malformed = node.put(6, &[("service/default/a", json!({ "addresses": 3 }))]).await.unwrap_err();
+    assert!(matches!(malformed, ApplyError::Config(ConfigError::Malformed { .. })), "{malformed}");
+    assert_eq!(node.owner.state(), first);
+    assert_eq!(node.seen(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_patch_of_another_base_is_refused() {
+    let mut node = Node::new();
+    node.put(1, &[one("a", "10.0.0.1")]).await.unwrap();
+    let wrong = node.patch(json!({ "base": "0".repeat(32), "remove": ["service/default/a"] })).await.unwrap_err();
+    assert!(matches!(wrong, ApplyError::Config(ConfigError::Base { .. })), "{wrong}");
+    let digest = node.owner.state().digest;
+    let reply = node.patch(json!({ "base": digest, "remove": ["service/default/a"] })).await.unwrap();
+    assert_eq!(reply.armed, []);
+}
+
+#[tokio::test]
+async fn what_the_kernel_refuses_is_not_armed_and_is_tried_again() {
+    let mut node = Node::new();
+    *node.fake.fails.lock().unwrap() = true;
+    let reply = node.put(1, &[one("a", "10.0.0.1")]).await.unwrap();
+    assert_eq!(reply.armed, []);
+    assert_eq!(reply.refused[0].reason, "not armed: interception is busy");
+    *node.fake.fails.lock().unwrap() = false;
+    let reply = node.put(1, &[one("a", "10.0.0.1")]).await.unwrap();
+    assert_eq!(reply.armed, ["service/default/a".parse().unwrap()]);
+    assert_eq!(reply.refused, []);
+}
+
+#[tokio::test]
+async fn failing_to_leave_ends_the_owner() {
+    let mut node = Node::new();
+    node.put(1, &[one("a", "10.0.0.1")]).await.unwrap();
+    *node.fake.fails.lock().unwrap() = true;
+    let push = Push { epoch: 1, version: 8, body: Body::Put(put_of(&[])) };
+    assert!(node.owner.push(push).await.is_err());
+}
+
+#[tokio::test]
+async fn shadows_stop_when_the_controller_is_silent_and_go_on_when_it_is_back() {
+    let mut node = Node::new();
+    node.put(1, &[one("a", "10.0.0.1")]).await.unwrap();
+    let heard = node.owner.heard;
+    node.owner.look_at_age(heard + SHADOWS_STOP_AFTER);
+    assert!(!node.fake.tables.shadows_stopped());
+    node.owner.look_at_age(heard + SHADOWS_STOP_AFTER + TICK);
+    assert!(node.fake.tables.shadows_stopped());
+    node.owner.heard_of_controller();
+    assert!(!node.fake.tables.shadows_stopped());
+}

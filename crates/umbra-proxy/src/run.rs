@@ -1,0 +1,403 @@
+//! The whole proxy: what starts, in which order, and how it ends.
+//!
+//! Takes: options. Gives: a running proxy, its addresses and its metrics. It serves from the first push on; whatever
+//! part of it dies ends it all, and then the kernel drops the nft table.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::{Admin, Lives};
+use crate::arm::Reach;
+use crate::config::{Command, Direct, Kernel, Owner, OwnerError};
+use crate::deadman::{self, BEATS_WITHIN, LIVES_WITHIN};
+use crate::intercept::{InterceptError, Interceptor};
+use crate::listen::Mode;
+use crate::metrics::Metrics;
+use crate::push::{Peer, PushListener, PushMetrics, PushServer};
+use crate::tables::Tables;
+use crate::tls;
+use crate::worker::{self, Limits, Workers};
+
+/// Commands that wait for the owner of the configuration: one push, and questions.
+const COMMANDS: usize = 16;
+/// A handshake whose first packet the kernel has given to the listener ends within this (design: SIGTERM).
+const BOUND_HANDSHAKES: Duration = Duration::from_secs(1);
+/// Kubernetes gives 30 s; 1 s goes before, some after.
+const DRAIN: Duration = Duration::from_secs(25);
+/// How often the certificate's files are looked for.
+const LOOK_FOR_TLS: Duration = Duration::from_millis(500);
+
+/// Changes what is logged; an error says what is wrong with the filter.
+pub type LogFilter = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+/// Everything that a proxy is told when it starts.
+#[derive(Clone)]
+pub struct Options {
+    /// The node's name; for logs.
+    pub node: String,
+    /// Whose connections come, and how.
+    pub intercept: Intercept,
+    /// Where the controller pushes. Without `tls_dir` it must be on loopback.
+    pub push_listen: SocketAddr,
+    /// Where metrics and health are.
+    pub metrics_listen: SocketAddr,
+    /// Where administration is; must be on loopback.
+    pub admin_listen: SocketAddr,
+    /// Where `ca.crt`, `proxy.crt`, `proxy.key` are or will be.
+    pub tls_dir: Option<PathBuf>,
+    /// Worker threads.
+    pub workers: usize,
+    /// Bounds of the data path.
+    pub limits: Limits,
+    /// Lets the admin port change the log level.
+    pub log_filter: Option<LogFilter>,
+}
+
+/// How connections come to the proxy.
+#[derive(Clone, Debug)]
+pub enum Intercept {
+    /// The kernel gives it connections of local pods, at these addresses of the node (one for each IP family).
+    On {
+        /// The node's own addresses.
+        node_addresses: Vec<IpAddr>,
+        /// The listener's port; 0 takes a free one.
+        port: u16,
+    },
+    /// Clients come by themselves, and the Host header chooses the service.
+    Off {
+        /// Where they come.
+        listen: SocketAddr,
+    },
+}
+
+impl Options {
+    /// A proxy for a laptop: no interception, no TLS, everything on loopback and on free ports but `listen`.
+    pub fn laptop(listen: SocketAddr) -> Self {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            node: "laptop".into(),
+            intercept: Intercept::Off { listen },
+            push_listen: free,
+            metrics_listen: free,
+            admin_listen: free,
+            tls_dir: None,
+            workers: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
+            limits: Limits::default(),
+            log_filter: None,
+        }
+    }
+}
+
+/// Why the proxy does not start. The operator's to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener of our own.
+    #[error("{what}: cannot listen on {address}: {source}")]
+    Bind {
+        /// Which.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Options that do not go together.
+    #[error("{0}")]
+    Options(String),
+    /// The data path.
+    #[error(transparent)]
+    Workers(#[from] worker::StartError),
+    /// The kernel.
+    #[error("interception: {0}; to run without it: --intercept=off --listen ADDRESS")]
+    Intercept(#[from] InterceptError),
+}
+
+/// Why a running proxy ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The table cannot be kept right.
+    #[error(transparent)]
+    Intercept(#[from] InterceptError),
+    /// Connections cannot be left to others.
+    #[error("{0}")]
+    Owner(String),
+    /// A listener failed.
+    #[error("{0}")]
+    Serve(#[from] std::io::Error),
+    /// A fault of ours.
+    #[error("a task of the proxy ended: {0}")]
+    Task(String),
+}
+
+impl From<OwnerError> for ProxyError {
+    fn from(error: OwnerError) -> Self {
+        Self::Owner(error.to_string())
+    }
+}
+
+type Tasks = JoinSet<Result<&'static str, ProxyError>>;
+type SharedWorkers = Arc<Mutex<Option<Workers>>>;
+
+/// A running proxy. Dropping it ends it at once; [`Proxy::stop`] ends it well.
+pub struct Proxy {
+    traffic: SocketAddr,
+    push: SocketAddr,
+    metrics_at: SocketAddr,
+    admin: SocketAddr,
+    metrics: Arc<Metrics>,
+    workers: SharedWorkers,
+    owner: mpsc::Sender<Command>,
+    intercepted: bool,
+    stopping: CancellationToken,
+    tasks: Tasks,
+}
+
+impl Proxy {
+    /// Binds everything, makes the nft table, starts all threads and tasks. Needs a tokio runtime with time and I/O.
+    /// When it returns, pushes are accepted (with TLS: as soon as the certificates are there).
+    ///
+    /// # Errors
+    /// An address is taken, options do not fit, or the kernel does not let us intercept.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        check(&options)?;
+        let push_metrics = PushMetrics::default();
+        let metrics = Metrics::with(|registry| push_metrics.register(registry));
+        let tables = Tables::new(Arc::clone(&metrics));
+        let push_listener = bind("push", options.push_listen).await?;
+        let metrics_listener = bind("metrics", options.metrics_listen).await?;
+        let admin_listener = bind("admin", options.admin_listen).await?;
+        let addresses = [local(&push_listener)?, local(&metrics_listener)?, local(&admin_listener)?];
+        // The listener first, then the table: no connection is given to a port that nobody holds.
+        let workers = Workers::start(worker_options(&options), &tables, &metrics)?;
+        let traffic = workers.local_addr();
+        let workers: SharedWorkers = Arc::new(Mutex::new(Some(workers)));
+
+        let mut tasks = Tasks::new();
+        let (owner, commands) = mpsc::channel(COMMANDS);
+        let (ready_sender, ready) = watch::channel(false);
+        let interceptor = match &options.intercept {
+            Intercept::Off { .. } => {
+                let owner = Owner::new(tables, Arc::clone(&metrics), Direct, ready_sender);
+                tasks.spawn(async move { Ok(owner.run(commands).await.map(|()| "owner")?) });
+                None
+            }
+            Intercept::On { node_addresses, .. } => {
+                let to: Vec<SocketAddr> =
+                    node_addresses.iter().map(|ip| SocketAddr::new(*ip, traffic.port())).collect();
+                let interceptor = start_interceptor(&to, Arc::clone(&workers), &mut tasks)?;
+                let kernel = Kernel { interceptor: interceptor.clone(), reach: Reach::intercepted(&to) };
+                let owner = Owner::new(tables, Arc::clone(&metrics), kernel, ready_sender);
+                tasks.spawn(async move { Ok(owner.run(commands).await.map(|()| "owner")?) });
+                Some(interceptor)
+            }
+        };
+        let admin = Admin {
+            metrics: Arc::clone(&metrics),
+            lives: lives(Arc::clone(&workers)),
+            ready,
+            owner: owner.clone(),
+            interceptor,
+            log_filter: options.log_filter.clone(),
+        };
+        let stopping = CancellationToken::new();
+        tasks.spawn(serve(metrics_listener, admin.clone().public(), stopping.clone()));
+        tasks.spawn(serve(admin_listener, admin.local(), stopping.clone()));
+        let server = PushServer::new(owner.clone(), push_metrics.clone());
+        tasks.spawn(serve_pushes(push_listener, options.tls_dir, push_metrics, server, stopping.clone()));
+        let [push, metrics_at, admin] = addresses;
+        tracing::info!(node = options.node, %traffic, %push, metrics = %metrics_at, %admin, "started");
+        let intercepted = matches!(options.intercept, Intercept::On { .. });
+        Ok(Self { traffic, push, metrics_at, admin, metrics, workers, owner, intercepted, stopping, tasks })
+    }
+
+    /// Where pods' connections arrive.
+    pub fn traffic_addr(&self) -> SocketAddr {
+        self.traffic
+    }
+
+    /// Where the controller pushes.
+    pub fn push_addr(&self) -> SocketAddr {
+        self.push
+    }
+
+    /// Where metrics and health are.
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.metrics_at
+    }
+
+    /// Where administration is.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// What `/metrics` says.
+    pub fn metrics_text(&self) -> String {
+        self.metrics.encode()
+    }
+
+    /// Returns when a part of the proxy has died; the rest should be stopped then. Cancel safe.
+    pub async fn failed(&mut self) -> ProxyError {
+        match self.tasks.join_next().await {
+            Some(ended) => ended_with(ended),
+            None => ProxyError::Task("none is left".into()),
+        }
+    }
+
+    /// Ends well: leaves new connections to others, serves those on their way, finishes what is in flight within
+    /// 25 s, joins everything. Returns how many connections were cut. Not cancel safe.
+    ///
+    /// # Errors
+    /// A part of the proxy had died.
+    pub async fn stop(mut self) -> Result<usize, ProxyError> {
+        let (reply, disarmed) = oneshot::channel();
+        // The owner may be dead already; then its error is what we return.
+        if self.owner.send(Command::Disarm(reply)).await.is_ok() && disarmed.await.is_ok() && self.intercepted {
+            tokio::time::sleep(BOUND_HANDSHAKES).await;
+        }
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut cut = 0;
+        if let Some(workers) = workers {
+            workers.stop_accepting();
+            cut = workers.drain(DRAIN).await;
+        }
+        self.stopping.cancel();
+        drop(self.owner);
+        while let Some(ended) = self.tasks.join_next().await {
+            match ended {
+                Ok(Ok(_)) => {}
+                ended => return Err(ended_with(ended)),
+            }
+        }
+        Ok(cut)
+    }
+}
+
+fn ended_with(ended: Result<Result<&'static str, ProxyError>, JoinError>) -> ProxyError {
+    match ended {
+        Ok(Ok(task)) => ProxyError::Task(format!("{task}, without an error")),
+        Ok(Err(error)) => error,
+        Err(error) => ProxyError::Task(error.to_string()),
+    }
+}
+
+fn check(options: &Options) -> Result<(), StartError> {
+    let wrong = |text: &str| Err(StartError::Options(text.into()));
+    if options.tls_dir.is_none() && !options.push_listen.ip().is_loopback() {
+        return wrong("--push-listen: without --tls-dir it must be on loopback: whoever pushes decides where requests go");
+    }
+    if !options.admin_listen.ip().is_loopback() {
+        return wrong("--admin-listen: must be on loopback");
+    }
+    let Intercept::On { node_addresses, .. } = &options.intercept else { return Ok(()) };
+    let v4 = node_addresses.iter().filter(|ip| ip.is_ipv4()).count();
+    if node_addresses.is_empty() || v4 > 1 || node_addresses.len() - v4 > 1 {
+        return wrong("--node-address: one address of the node is needed, or one IPv4 and one IPv6 address");
+    }
+    if node_addresses.iter().any(IpAddr::is_unspecified) {
+        return wrong("--node-address: must be an address that pods of this node can reach");
+    }
+    Ok(())
+}
+
+fn worker_options(options: &Options) -> worker::Options {
+    let (listen, mode) = match &options.intercept {
+        Intercept::Off { listen } => (*listen, Mode::ByHost),
+        Intercept::On { node_addresses, port } => {
+            let listen = match node_addresses.as_slice() {
+                [one] => SocketAddr::new(*one, *port),
+                // Both families: one dual-stack listener, guarded by the table like any.
+                _ => SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, *port)),
+            };
+            (listen, Mode::intercepted())
+        }
+    };
+    worker::Options { listen, workers: options.workers, mode, limits: options.limits.clone(), seed: None }
+}
+
+fn start_interceptor(
+    to: &[SocketAddr],
+    workers: SharedWorkers,
+    tasks: &mut Tasks,
+) -> Result<Interceptor, InterceptError> {
+    let alive = Box::new(move || ticked(&workers, BEATS_WITHIN));
+    let (interceptor, thread) = Interceptor::start(to, alive)?;
+    tasks.spawn_blocking(move || match thread.join() {
+        Ok(result) => Ok(result.map(|()| "interception")?),
+        Err(_) => Err(ProxyError::Task("interception panicked".into())),
+    });
+    Ok(interceptor)
+}
+
+fn lives(workers: SharedWorkers) -> Lives {
+    Arc::new(move || ticked(&workers, LIVES_WITHIN))
+}
+
+/// Workers that were taken away to be drained are alive: interception has ended, and draining has its own limit.
+fn ticked(workers: &SharedWorkers, limit: Duration) -> bool {
+    let workers = workers.lock().unwrap_or_else(PoisonError::into_inner);
+    workers.as_ref().is_none_or(|workers| deadman::all_ticked(workers.ticks(), Instant::now(), limit))
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Bind { what, address, source })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|error| StartError::Options(error.to_string()))
+}
+
+async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stopping: CancellationToken,
+) -> Result<&'static str, ProxyError> {
+    axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned()).await?;
+    Ok("metrics and administration")
+}
+
+async fn serve_pushes(
+    listener: TcpListener,
+    tls_dir: Option<PathBuf>,
+    metrics: PushMetrics,
+    server: PushServer,
+    stopping: CancellationToken,
+) -> Result<&'static str, ProxyError> {
+    let tls = match &tls_dir {
+        Some(dir) => match stopping.run_until_cancelled(certificates(dir)).await {
+            Some(tls) => Some(tls),
+            None => return Ok("push"),
+        },
+        None => None,
+    };
+    let listener = PushListener::new(listener, tls, metrics);
+    let service = server.router().into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, service).with_graceful_shutdown(stopping.cancelled_owned()).await?;
+    Ok("push")
+}
+
+/// Waits for the controller to write the files, saying once for each reason what is missing.
+async fn certificates(dir: &Path) -> Arc<ServerConfig> {
+    let mut said = String::new();
+    loop {
+        match tls::load(dir) {
+            Ok(tls) => return tls,
+            Err(error) => {
+                let text = error.to_string();
+                if text != said {
+                    tracing::warn!(error = text, "no pushes until the certificates are there");
+                    said = text;
+                }
+            }
+        }
+        tokio::time::sleep(LOOK_FOR_TLS).await;
+    }
+}
