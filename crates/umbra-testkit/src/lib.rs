@@ -2,12 +2,16 @@
 
 mod apiserver;
 mod kubectl;
+mod netns;
+mod node;
 mod process;
 mod skip;
 mod wait;
 
 pub use apiserver::ApiServer;
 pub use kubectl::{Kubectl, kubernetes_program, repository};
+pub use netns::Netns;
+pub use node::{Node, Pod};
 pub use process::Process;
 pub use skip::skip;
 pub use wait::wait_for;
