@@ -71,6 +71,8 @@ pub enum Reason {
     PartiallyInvalid,
     /// An older VirtualService has the host.
     Conflicted,
+    /// It is in another namespace than the service, and so for clients of its own namespace only.
+    OwnNamespaceOnly,
     /// It is for gateways only.
     NotForMesh,
     /// It has no http rule.
@@ -101,6 +103,7 @@ impl Reason {
             Self::UnsupportedField => "UnsupportedField",
             Self::PartiallyInvalid => "PartiallyInvalid",
             Self::Conflicted => "Conflicted",
+            Self::OwnNamespaceOnly => "OwnNamespaceOnly",
             Self::NotForMesh => "NotForMesh",
             Self::NoHttpRule => "NoHttpRule",
             Self::UnsupportedHost => "UnsupportedHost",

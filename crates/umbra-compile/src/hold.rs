@@ -2,18 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use umbra_routing::{BackendRef, Mirror, Port, ServiceName, ServiceTable, Variant};
+use umbra_routing::{BackendRef, Port, ServiceName, ServiceTable, Variant};
 
 use crate::finding::ObjectRef;
 
-/// What an invalid VirtualService leaves standing.
+/// What invalid VirtualServices leave standing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hold {
     /// By client namespace (`None`: all others), the VirtualService that holds these clients' rules.
     pub scopes: BTreeMap<Option<String>, HeldScope>,
-    /// The service as it compiles now; the variants of held scopes are not in it. `None` when the default is held:
-    /// without a previous table the service is not taken over at all.
-    pub fresh: Option<ServiceTable>,
+    /// The service as it compiles now: addresses, ports, and the variants that nobody holds. A port may lack its
+    /// default variant here, so only [`held`] gives a table to publish.
+    pub fresh: ServiceTable,
 }
 
 /// One VirtualService that holds.
@@ -48,74 +48,34 @@ pub struct Previous<'a> {
 /// The table to publish for a hold: held scopes keep their previous rules, less the mirrors that the newest spec no
 /// longer names or sets to 0; everything else is fresh. `None`: nothing to hold on to, the service is not taken over.
 pub fn held(previous: Option<Previous<'_>>, hold: &Hold) -> Option<ServiceTable> {
-    let previous = previous.map(|previous| Held { previous, hold });
-    match (&hold.fresh, previous) {
-        (Some(fresh), Some(held)) => Some(held.into_fresh(fresh)),
-        (Some(fresh), None) => Some(fresh.clone()),
-        (None, Some(held)) => held.alone(),
-        (None, None) => None,
+    let mut table = hold.fresh.clone();
+    for port in &mut table.ports {
+        port.variants.extend(previous.iter().flat_map(|previous| kept(previous, hold, port.number)));
+        port.variants.sort_by(|a, b| a.client_namespace.cmp(&b.client_namespace));
     }
+    table.ports.retain(has_default);
+    (!table.ports.is_empty()).then_some(table)
 }
 
-struct Held<'a> {
-    previous: Previous<'a>,
-    hold: &'a Hold,
-}
-
-impl Held<'_> {
-    /// Only foreign namespaces are held: their variants join the fresh table.
-    fn into_fresh(&self, fresh: &ServiceTable) -> ServiceTable {
-        let mut table = fresh.clone();
-        for port in &mut table.ports {
-            port.variants
-                .extend(self.variants_of(port.number).filter(|variant| variant.client_namespace.is_some()));
-            port.variants.sort_by(|a, b| a.client_namespace.cmp(&b.client_namespace));
-        }
-        table
-    }
-
-    /// The default is held: the previous table as a whole.
-    fn alone(&self) -> Option<ServiceTable> {
-        if !self.belongs(self.hold.scopes.get(&None)?) {
-            return None;
-        }
-        let table = self.previous.table;
-        let ports = table.ports.iter().map(|port| Port {
-            variants: port.variants.iter().map(|variant| self.pruned(variant)).collect(),
-            ..port.clone()
-        });
-        Some(ServiceTable { ports: ports.collect(), ..table.clone() })
-    }
-
-    fn variants_of(&self, port: u16) -> impl Iterator<Item = Variant> {
-        let ports = self.previous.table.ports.iter().filter(move |candidate| candidate.number == port);
-        let held = |variant: &&Variant| {
-            self.hold.scopes.get(&variant.client_namespace).is_some_and(|scope| self.belongs(scope))
-        };
-        ports.flat_map(|port| &port.variants).filter(held).map(|variant| self.pruned(variant))
-    }
-
-    fn belongs(&self, scope: &HeldScope) -> bool {
-        self.previous.governed_by.iter().any(|object| object.uid == scope.uid)
-    }
-
-    /// A variant without its own scope belongs to the default's.
-    fn pruned(&self, variant: &Variant) -> Variant {
-        let scopes = &self.hold.scopes;
-        let Some(scope) = scopes.get(&variant.client_namespace).or_else(|| scopes.get(&None)) else {
-            return variant.clone();
-        };
-        let mut variant = variant.clone();
-        for rule in &mut variant.rules {
-            rule.mirrors.retain(|mirror| scope.names(mirror));
-        }
-        variant
-    }
+/// The previous variants of a port that are held by the object they came from.
+fn kept(previous: &Previous<'_>, hold: &Hold, port: u16) -> Vec<Variant> {
+    let ports = previous.table.ports.iter().filter(|candidate| candidate.number == port);
+    let variants = ports.flat_map(|port| &port.variants).filter_map(|variant| {
+        let scope = hold.scopes.get(&variant.client_namespace)?;
+        let is_its_own = previous.governed_by.iter().any(|object| object.uid == scope.uid);
+        is_its_own.then(|| scope.prune(variant))
+    });
+    variants.collect()
 }
 
 impl HeldScope {
-    fn names(&self, mirror: &Mirror) -> bool {
-        self.mirrors_still_named.iter().any(|named| named.is(&mirror.backend))
+    fn prune(&self, variant: &Variant) -> Variant {
+        let mut variant = variant.clone();
+        for rule in &mut variant.rules {
+            rule.mirrors
+                .retain(|mirror| self.mirrors_still_named.iter().any(|named| named.is(&mirror.backend)));
+        }
+        variant
     }
 }
 
@@ -125,4 +85,8 @@ impl HeldMirror {
             && self.subset == backend.subset
             && self.port.is_none_or(|port| port == backend.port)
     }
+}
+
+fn has_default(port: &Port) -> bool {
+    port.variants.iter().any(|variant| variant.client_namespace.is_none())
 }

@@ -6,12 +6,19 @@
 //! mistake change what another object does.
 
 mod backends;
+mod claims;
 mod clients;
+mod destination;
 mod finding;
 mod hold;
 mod identity;
+mod matches;
 mod objects;
+mod protocol;
+mod report;
 mod service;
+mod spec;
+mod subsets;
 
 pub use backends::{backend_refs, backends, primary_unresolved};
 pub use clients::{clients, node_settings};

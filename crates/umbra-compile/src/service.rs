@@ -1,11 +1,18 @@
 //! One service: its table, or why there is none.
 
-use umbra_index::View;
-use umbra_index::api::ObjectKey;
-use umbra_routing::ServiceTable;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use crate::finding::{Finding, ObjectRef};
-use crate::hold::Hold;
+use umbra_index::api::{ObjectKey, Service, VirtualService};
+use umbra_index::{Kind, View};
+use umbra_routing::{BackendRef, Port, Rule, ServiceName, ServiceTable, Variant, WeightedBackend};
+
+use crate::claims::{Claims, about_host};
+use crate::destination::Resolver;
+use crate::finding::{Condition, Finding, ObjectRef, Reason};
+use crate::hold::{HeldScope, Hold};
+use crate::protocol::protocol;
+use crate::spec::{self, RuleSpec};
 
 /// What the cluster's administrator decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +45,165 @@ pub enum Outcome {
 }
 
 /// Compiles one service. A service that does not exist is not governed.
-pub fn service(_view: View<'_>, _service: &ObjectKey, _options: &Options) -> Compiled {
-    Compiled { outcome: Outcome::NotGoverned, findings: Vec::new(), governed_by: Vec::new() }
+pub fn service(view: View<'_>, service: &ObjectKey, options: &Options) -> Compiled {
+    let candidates: Vec<_> = view.virtual_services_for(service).filter(|vs| claims(vs)).collect();
+    let Some(object) = view.service(service).filter(|_| !candidates.is_empty()) else {
+        return Compiled::not_governed(BTreeSet::new());
+    };
+    if let Err((reason, why)) = can_be_taken_over(object) {
+        let findings =
+            candidates.iter().map(|vs| about_host(vs, service, Some(Condition::Accepted), reason, &why));
+        return Compiled::not_governed(findings.collect());
+    }
+    let claims = Claims::new(view, service, &candidates, options);
+    let mut work = Work::new(view, object, service);
+    work.findings.extend(claims.findings(object));
+    for (client, winner) in &claims.winners {
+        work.scope(client.as_deref(), *winner);
+    }
+    work.finish()
+}
+
+/// A VirtualService without an http rule leaves its hosts to others (spec/istio.md 4.7).
+fn claims(vs: &VirtualService) -> bool {
+    spec::is_for_mesh(vs) && !vs.spec.http.is_empty()
+}
+
+impl Compiled {
+    fn not_governed(findings: BTreeSet<Finding>) -> Self {
+        Self {
+            outcome: Outcome::NotGoverned,
+            findings: findings.into_iter().collect(),
+            governed_by: Vec::new(),
+        }
+    }
+}
+
+/// Whether connections to this Service pass a ClusterIP with an HTTP port, or why not.
+fn can_be_taken_over(service: &Service) -> Result<(), (Reason, String)> {
+    let spec = &service.spec;
+    let unsupported = |why: &str| Err((Reason::UnsupportedService, why.to_owned()));
+    if spec.kind == "ExternalName" {
+        return unsupported(
+            "the Service is of type ExternalName: it has no ClusterIP whose connections umbra could take",
+        );
+    }
+    if spec.cluster_ip == "None" || spec.cluster_ips.iter().any(|ip| ip == "None") {
+        return unsupported(
+            "the Service is headless: clients connect to pods, past umbra; give it a ClusterIP",
+        );
+    }
+    if spec.internal_traffic_policy == "Local" {
+        return unsupported(
+            "the Service has internalTrafficPolicy Local, which umbra does not keep; set it to Cluster",
+        );
+    }
+    if !spec.ports.iter().any(|port| protocol(port).is_some()) {
+        let why =
+            "no port of the Service speaks HTTP: name one http, http-... or grpc-..., or set its appProtocol";
+        return Err((Reason::NoHttpPort, why.to_owned()));
+    }
+    Ok(())
+}
+
+/// A service being compiled.
+struct Work<'a> {
+    view: View<'a>,
+    table: ServiceTable,
+    findings: BTreeSet<Finding>,
+    governed_by: BTreeSet<ObjectRef>,
+    held: BTreeMap<Option<String>, HeldScope>,
+}
+
+impl<'a> Work<'a> {
+    fn new(view: View<'a>, object: &Service, service: &ObjectKey) -> Self {
+        let ports = object.spec.ports.iter();
+        let ports = ports.filter_map(|port| {
+            Some(Port { number: port.port, protocol: protocol(port)?, variants: Vec::new() })
+        });
+        let name = ServiceName::new(&service.namespace, &service.name);
+        let table = ServiceTable { service: name, addresses: addresses(object), ports: ports.collect() };
+        let (findings, governed_by, held) = Default::default();
+        Self { view, table, findings, governed_by, held }
+    }
+
+    /// Adds the variants of one client namespace; the default (`None`) comes first.
+    fn scope(&mut self, client: Option<&str>, winner: Option<&VirtualService>) {
+        let Some(vs) = winner else {
+            let service = self.table.service.clone();
+            for port in &mut self.table.ports {
+                let rules = vec![to_all_endpoints(&service, port.number)];
+                push_variant(port, client, rules);
+            }
+            return;
+        };
+        let understood = spec::understand(vs);
+        self.findings.extend(understood.findings);
+        self.governed_by.insert(ObjectRef::new(Kind::VirtualService, &vs.metadata));
+        match understood.rules {
+            Ok(rules) => self.resolve(client, vs, &rules),
+            Err(held) => {
+                self.held.insert(client.map(str::to_owned), held);
+            }
+        }
+    }
+
+    fn resolve(&mut self, client: Option<&str>, vs: &VirtualService, specs: &[RuleSpec<'_>]) {
+        for port in &mut self.table.ports {
+            let mut resolver = Resolver::new(self.view, vs, client, port.number);
+            let rules = specs.iter().map(|spec| resolver.rule(spec)).collect();
+            let (findings, used) = resolver.finish();
+            self.governed_by.extend(used);
+            for finding in findings {
+                // What every client meets is said once, not for each namespace again.
+                let is_same = |said: &Finding| {
+                    (&said.object, &said.path, said.reason)
+                        == (&finding.object, &finding.path, finding.reason)
+                };
+                if client.is_none() || !self.findings.iter().any(is_same) {
+                    self.findings.insert(finding);
+                }
+            }
+            push_variant(port, client, rules);
+        }
+    }
+
+    fn finish(self) -> Compiled {
+        let outcome = if self.held.is_empty() {
+            Outcome::Table(self.table)
+        } else {
+            Outcome::Hold(Hold { scopes: self.held, fresh: self.table })
+        };
+        Compiled {
+            outcome,
+            findings: self.findings.into_iter().collect(),
+            governed_by: self.governed_by.into_iter().collect(),
+        }
+    }
+}
+
+/// Variants that say the same as the default are left out.
+fn push_variant(port: &mut Port, client: Option<&str>, rules: Vec<Rule>) {
+    let is_default = |variant: &&Variant| variant.client_namespace.is_none();
+    if port.variants.iter().find(is_default).is_none_or(|default| default.rules != rules) {
+        port.variants.push(Variant { client_namespace: client.map(str::to_owned), rules });
+    }
+}
+
+/// What a service does without a VirtualService.
+fn to_all_endpoints(service: &ServiceName, port: u16) -> Rule {
+    let backend = BackendRef::all(service.clone(), port);
+    Rule {
+        name: "default".to_owned(),
+        matches: Vec::new(),
+        destinations: vec![WeightedBackend { weight: 1, backend }],
+        mirrors: Vec::new(),
+    }
+}
+
+fn addresses(service: &Service) -> Vec<IpAddr> {
+    let spec = &service.spec;
+    let one = std::slice::from_ref(&spec.cluster_ip);
+    let listed = if spec.cluster_ips.is_empty() { one } else { spec.cluster_ips.as_slice() };
+    listed.iter().filter_map(|ip| ip.parse().ok()).collect()
 }

@@ -1,0 +1,64 @@
+//! Collecting what an object's author should know.
+
+use std::collections::BTreeSet;
+
+use umbra_index::api::Rest;
+
+use crate::finding::{Condition, Finding, ObjectRef, Reason};
+
+/// Findings about one object.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    object: ObjectRef,
+    findings: BTreeSet<Finding>,
+}
+
+impl Report {
+    pub(crate) fn new(object: ObjectRef) -> Self {
+        Self { object, findings: BTreeSet::new() }
+    }
+
+    /// For information.
+    pub(crate) fn note(&mut self, reason: Reason, path: impl Into<String>, message: impl Into<String>) {
+        self.add(None, reason, path.into(), message.into());
+    }
+
+    /// The object, or a part of it, is not used.
+    pub(crate) fn reject(&mut self, reason: Reason, path: impl Into<String>, message: impl Into<String>) {
+        self.add(Some(Condition::Accepted), reason, path.into(), message.into());
+    }
+
+    /// Something it names does not exist.
+    pub(crate) fn unresolved(&mut self, reason: Reason, path: impl Into<String>, message: impl Into<String>) {
+        self.add(Some(Condition::ResolvedRefs), reason, path.into(), message.into());
+    }
+
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.findings.iter().all(|finding| finding.condition != Some(Condition::Accepted))
+    }
+
+    pub(crate) fn into_findings(self) -> BTreeSet<Finding> {
+        self.findings
+    }
+
+    fn add(&mut self, condition: Option<Condition>, reason: Reason, path: String, message: String) {
+        self.findings.insert(Finding { object: self.object.clone(), condition, reason, path, message });
+    }
+}
+
+/// The fields of `rest` that say something: `null`, `{}` and `[]` do not, nor does exporting to everybody, which is
+/// what an absent `exportTo` means.
+pub(crate) fn meaningful(rest: &Rest) -> impl Iterator<Item = &str> {
+    let says_nothing =
+        |name: &str, value: &_| *value == serde_json::json!(["*"]) && name == "exportTo" || is_empty(value);
+    rest.iter().filter(move |(name, value)| !says_nothing(name, value)).map(|(name, _)| name.as_str())
+}
+
+fn is_empty(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Null => true,
+        serde_json::Value::Array(items) => items.is_empty(),
+        serde_json::Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
