@@ -80,6 +80,7 @@ if [ "$(id -u)" -ne 0 ] || [ "$(uname -s)" != Linux ]; then
 fi
 check packages tests/cluster/packages.sh || finish
 check tools tests/cluster/tools.sh || finish
+tests apiserver cargo test -p umbra-tests --locked --test cluster_crds -- --nocapture
 # One line a test (--nocapture): measurements and skips must be seen. One at a time: they share the machine's network.
 tests node cargo test -p umbra-tests --locked --test node -- --test-threads=1 --nocapture
 check images make --no-print-directory images || finish
