@@ -138,7 +138,10 @@ fn start_apiserver(dir: &Path, etcd: u16, port: u16) -> Result<Process> {
 /// The service account key and the administrator's token, which is returned.
 fn write_credentials(dir: &Path) -> Result<String> {
     let key = dir.join("service-account.key");
-    let openssl = Command::new("openssl").args(["ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out"]).arg(&key).output()?;
+    let openssl = Command::new("openssl")
+        .args(["ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out"])
+        .arg(&key)
+        .output()?;
     ensure!(openssl.status.success(), "openssl: {}", String::from_utf8_lossy(&openssl.stderr));
     let mut random = [0_u8; 16];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut random)?;
@@ -198,11 +201,15 @@ mod tests {
         }
         let began = std::time::Instant::now();
         let server = ApiServer::start().unwrap();
-        println!("measured: API server ready in {} ms", began.elapsed().as_millis());
+        eprintln!("measured: API server ready in {} ms", began.elapsed().as_millis());
         let kubectl = server.kubectl();
-        kubectl.apply("{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 80}]}}").unwrap();
+        kubectl
+            .apply("{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: [{port: 80}]}}")
+            .unwrap();
         assert_eq!(kubectl.get(&["service", "a"]).unwrap()["spec"]["ports"][0]["port"], 80);
-        let refused = kubectl.apply("{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: []}}").unwrap_err();
+        let refused = kubectl
+            .apply("{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {ports: []}}")
+            .unwrap_err();
         assert!(refused.to_string().contains("spec.ports"), "{refused}");
     }
 }

@@ -80,7 +80,12 @@ impl Netns {
     /// When nft refuses it: with its words.
     pub fn nft(&self, ruleset: &str) -> Result<()> {
         use std::io::Write as _;
-        let mut child = self.command("nft").args(["-f", "-"]).stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn()?;
+        let mut child = self
+            .command("nft")
+            .args(["-f", "-"])
+            .stdin(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()?;
         child.stdin.take().expect("piped above").write_all(ruleset.as_bytes())?;
         let done = child.wait_with_output()?;
         ensure!(done.status.success(), "nft: {}\n{ruleset}", String::from_utf8_lossy(&done.stderr));

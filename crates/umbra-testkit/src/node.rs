@@ -44,7 +44,9 @@ impl Node {
         let mut numbers = NODES;
         let number = numbers
             // Making the link claims the number: the kernel refuses a second one of that name.
-            .find(|k| ip(&format!("link add umbra-test{k} type veth peer name eth0 netns {}", netns.name())).is_ok())
+            .find(|k| {
+                ip(&format!("link add umbra-test{k} type veth peer name eth0 netns {}", netns.name())).is_ok()
+            })
             .with_context(|| format!("no number in {NODES:?} is free for a node (ip link show type veth)"))?;
         let node = Self { netns, number, pods: AtomicU8::new(10) };
         node.wire()?;
@@ -127,12 +129,22 @@ impl Node {
         let family = if service.is_ipv4() { "ip" } else { "ip6" };
         let table = format!("kube-proxy-{}", service.to_string().replace(['.', ':', '[', ']'], "-"));
         let matched = format!("{family} daddr {} tcp dport {}", service.ip(), service.port());
-        let map: Vec<String> = endpoints.iter().enumerate().map(|(i, to)| format!("{i} : {} . {}", to.ip(), to.port())).collect();
+        let map: Vec<String> = endpoints
+            .iter()
+            .enumerate()
+            .map(|(i, to)| format!("{i} : {} . {}", to.ip(), to.port()))
+            .collect();
         let rules = if endpoints.is_empty() {
             let refuse = format!("priority filter; {matched} reject with tcp reset;");
-            format!("chain input {{ type filter hook input {refuse} }}\nchain forward {{ type filter hook forward {refuse} }}")
+            format!(
+                "chain input {{ type filter hook input {refuse} }}\nchain forward {{ type filter hook forward {refuse} }}"
+            )
         } else {
-            let rule = format!("{matched} dnat {family} addr . port to numgen inc mod {} map {{ {} }};", map.len(), map.join(", "));
+            let rule = format!(
+                "{matched} dnat {family} addr . port to numgen inc mod {} map {{ {} }};",
+                map.len(),
+                map.join(", ")
+            );
             format!(
                 "chain pods {{ type nat hook prerouting priority dstnat; {rule} }}\nchain node {{ type nat hook output priority -100; {rule} }}"
             )
@@ -230,7 +242,8 @@ mod tests {
         one.route_to(&two).unwrap();
         two.route_to(&one).unwrap();
         let (client, near, far) = (one.pod().unwrap(), one.pod().unwrap(), two.pod().unwrap());
-        let services: [SocketAddr; 2] = ["10.96.200.1:80".parse().unwrap(), "[fd00:96::1]:80".parse().unwrap()];
+        let services: [SocketAddr; 2] =
+            ["10.96.200.1:80".parse().unwrap(), "[fd00:96::1]:80".parse().unwrap()];
         for (service, backends) in services.into_iter().zip([
             [IpAddr::from(near.ipv4), IpAddr::from(far.ipv4)],
             [IpAddr::from(near.ipv6), IpAddr::from(far.ipv6)],
@@ -239,7 +252,9 @@ mod tests {
             serve(&far, backends[1]);
             one.kube_proxy(service, &backends.map(|address| (address, 8080).into())).unwrap();
             // IPv6 routers answer neighbours a moment after their link came up.
-            let first = wait_for("the service answers", Duration::from_secs(60), || ask(client.netns(), service)).unwrap();
+            let first =
+                wait_for("the service answers", Duration::from_secs(60), || ask(client.netns(), service))
+                    .unwrap();
             let mut heard = vec![first, ask(client.netns(), service).unwrap()];
             for _ in 0..8 {
                 heard.push(ask(client.netns(), service).unwrap());

@@ -161,7 +161,11 @@ fn spawn_from_keeper(command: Command) -> Result<Child> {
         Mutex::new(orders)
     });
     let (reply, answer) = channel();
-    keeper.lock().expect("no thread panics while it sends").send((command, reply)).context("the keeper lives as long as the process")?;
+    keeper
+        .lock()
+        .expect("no thread panics while it sends")
+        .send((command, reply))
+        .context("the keeper lives as long as the process")?;
     Ok(answer.recv().context("the keeper answers every order")??)
 }
 

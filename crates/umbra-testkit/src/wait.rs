@@ -9,7 +9,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// When the ceiling is reached: what was awaited, and what the last probe said.
-pub fn wait_for<T>(what: &str, ceiling: Duration, mut probe: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+pub fn wait_for<T>(
+    what: &str,
+    ceiling: Duration,
+    mut probe: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let end = Instant::now() + ceiling;
     loop {
         match probe() {
@@ -39,7 +43,8 @@ mod tests {
 
     #[test]
     fn tells_what_the_last_probe_said() {
-        let error = wait_for::<()>("the door opens", Duration::ZERO, || anyhow::bail!("it is locked")).unwrap_err();
+        let error =
+            wait_for::<()>("the door opens", Duration::ZERO, || anyhow::bail!("it is locked")).unwrap_err();
         assert_eq!(format!("{error:#}"), "the door opens: not so after 0 s: it is locked");
     }
 }
