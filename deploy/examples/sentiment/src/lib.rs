@@ -6,6 +6,7 @@
 //! what umbra prints and serves under `/metrics`.
 
 pub mod client;
+pub mod demo;
 pub mod load;
 pub mod resolver;
 pub mod sa_logic;
