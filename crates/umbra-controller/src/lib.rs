@@ -7,9 +7,22 @@
 //! The stops of the flow are one file each: `watch`, [`publish`], [`push`], [`status`]; `trust` makes the push
 //! channel's certificates, `lead` says which controller's word counts.
 
+#[cfg(feature = "kubernetes")]
+pub mod admin;
+#[cfg(feature = "kubernetes")]
+pub mod args;
+#[cfg(feature = "kubernetes")]
+pub mod lead;
 pub mod metrics;
 pub mod publish;
 pub mod push;
+#[cfg(feature = "kubernetes")]
+pub mod run;
+pub mod status;
+#[cfg(feature = "kubernetes")]
+pub mod trust;
+#[cfg(feature = "kubernetes")]
+pub mod watch;
 
 use std::sync::Arc;
 
