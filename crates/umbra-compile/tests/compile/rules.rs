@@ -1,0 +1,325 @@
+//! One VirtualService's rules: matches, weights, mirrors, destinations.
+
+use serde_json::{Value, json};
+use umbra_compile::{Outcome, primary_unresolved};
+use umbra_routing::{HeaderMatch, RequestMatch, StringMatch};
+
+use crate::world::{World, assert_has, backend, to};
+
+#[test]
+fn the_article() {
+    let world =
+        World::with_rules(json!([{"route": [to("v1")], "mirror": {"host": "sa-logic", "subset": "v2"}}]));
+    let compiled = world.compile("default/sa-logic");
+    let table = world.table();
+    assert_eq!(table.addresses, ["10.96.0.1".parse::<std::net::IpAddr>().unwrap()]);
+    let rules = world.rules();
+    assert_eq!((rules.len(), table.ports.len(), table.ports[0].variants.len()), (1, 1, 1));
+    assert_eq!((rules[0].name.as_str(), rules[0].matches.len()), ("http[0]", 0));
+    assert_eq!(rules[0].destinations[0].backend, backend("default/sa-logic", 80, "v1"));
+    assert_eq!(rules[0].mirrors[0].backend, backend("default/sa-logic", 80, "v2"));
+    assert_eq!(rules[0].mirrors[0].per_million, 1_000_000);
+    assert_eq!(compiled.findings, []);
+    let governed: Vec<_> = compiled.governed_by.iter().map(|object| object.name().to_string()).collect();
+    assert_eq!(governed, ["virtualservice default/sa-logic", "destinationrule default/sa-logic"]);
+    assert!(!primary_unresolved(&table));
+    assert_eq!(umbra_compile::backend_refs(&table).len(), 2);
+}
+
+#[test]
+fn mirror_shares_are_istios() {
+    let cases: &[(Value, &[u32])] = &[
+        (json!({}), &[1_000_000]),
+        (json!({"mirrorPercentage": {"value": 25.0}}), &[250_000]),
+        (json!({"mirrorPercentage": {"value": 0.00019}}), &[1]),
+        (json!({"mirrorPercentage": {"value": 0.00009}}), &[]),
+        (json!({"mirrorPercentage": {"value": 150.0}}), &[1_000_000]),
+        (json!({"mirrorPercentage": {"value": -1.0}}), &[]),
+        (json!({"mirrorPercentage": {}}), &[]),
+        (json!({"mirrorPercentage": {}, "mirrorPercent": 50}), &[]),
+        (json!({"mirrorPercentage": null, "mirrorPercent": 50}), &[500_000]),
+        (json!({"mirrorPercent": 50, "mirror_percent": 20}), &[500_000]),
+        (json!({"mirror_percent": 20}), &[200_000]),
+        (json!({"mirrorPercent": 0}), &[]),
+        (
+            json!({"mirrors": [{"destination": {"host": "reviews"}, "percentage": {"value": 10.0}},
+                            {"destination": {"host": "sa-logic"}},
+                            {"destination": {"host": "sa-logic"}},
+                            {"destination": {"host": "sa-logic"}, "percentage": {}}],
+                "mirrorPercentage": {"value": 5.0}}),
+            &[50_000, 100_000, 1_000_000, 1_000_000],
+        ),
+    ];
+    for (extra, expected) in cases {
+        let mut rule = json!({"route": [to("v1")], "mirror": {"host": "sa-logic", "subset": "v2"}});
+        rule.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let world = World::with_rules(json!([rule]));
+        let shares: Vec<_> = world.rules()[0].mirrors.iter().map(|mirror| mirror.per_million).collect();
+        assert_eq!(shares, *expected, "{extra}");
+    }
+}
+
+#[test]
+fn weights_share_and_a_single_destination_gets_all() {
+    let weighted = |weights: &[Value]| {
+        let route = weights.iter().enumerate().map(|(index, weight)| {
+            let mut to = to(if index == 0 { "v1" } else { "v2" });
+            to["weight"] = weight.clone();
+            to
+        });
+        World::with_rules(json!([{"route": route.collect::<Vec<_>>()}]))
+    };
+    let shares = |weights: &[Value]| {
+        let rules = weighted(weights).rules();
+        let share = |to: &umbra_routing::WeightedBackend| (to.backend.subset.clone().unwrap(), to.weight);
+        rules[0].destinations.iter().map(share).collect::<Vec<_>>()
+    };
+    let (v1, v2) = ("v1".to_owned(), "v2".to_owned());
+    assert_eq!(shares(&[json!(80), json!(20)]), [(v1.clone(), 80), (v2.clone(), 20)]);
+    assert_eq!(shares(&[json!(0), json!(20)]), [(v2.clone(), 20)]);
+    assert_eq!(shares(&[json!(7), Value::Null]), [(v1.clone(), 7)]);
+    for single in [json!(0), json!(-5), json!(30), Value::Null] {
+        assert_eq!(shares(&[single]), [(v1.clone(), 1)]);
+    }
+    for (nonsense, path) in [
+        ([json!(0), json!(0)], "spec.http[0].route: the weights add up to 0"),
+        ([Value::Null, Value::Null], "spec.http[0].route: the weights add up to 0"),
+        ([json!(50), json!(-1)], "spec.http[0].route[1].weight: -1 is not a weight"),
+    ] {
+        let world = weighted(&nonsense);
+        assert!(matches!(world.compile("default/sa-logic").outcome, Outcome::Hold(_)), "{nonsense:?}");
+        assert_has(&world.findings(), &format!("Accepted=False Invalid {path}"));
+    }
+}
+
+fn matches_of(block: Value) -> (Vec<RequestMatch>, Vec<String>) {
+    let world = World::with_rules(json!([{"match": [block], "route": [to("v1")]}]));
+    (world.rules()[0].matches.clone(), world.findings())
+}
+
+#[test]
+fn conditions_are_translated() {
+    let (blocks, findings) = matches_of(json!({
+        "name": "n", "uri": {"prefix": "/a"}, "method": {"exact": "GET"}, "queryParams": {}, "gateways": null,
+        "headers": {"X-A": {"regex": "a+"}, "x-b": {}, "x-c": {"regex": "*"}, "x-d": {"exact": ""}},
+    }));
+    let header = |name: &str, value| HeaderMatch { name: name.into(), value };
+    assert_eq!(blocks[0].uri, Some(StringMatch::Prefix("/a".into())));
+    assert_eq!(blocks[0].method, Some(StringMatch::Exact("GET".into())));
+    assert_eq!(
+        blocks[0].headers,
+        [
+            header("x-a", StringMatch::Regex("a+".into())),
+            header("x-b", StringMatch::Present),
+            header("x-c", StringMatch::Present),
+            header("x-d", StringMatch::Exact(String::new())),
+        ]
+    );
+    assert!(!blocks[0].never);
+    assert_eq!(findings, Vec::<String>::new());
+}
+
+#[test]
+fn what_umbra_does_not_know_never_matches() {
+    for (block, path) in [
+        (
+            json!({"uri": {"exact": "/"}, "queryParams": {"a": {"exact": "b"}}}),
+            "spec.http[0].match[0].queryParams",
+        ),
+        (json!({"sourceLabels": {"app": "web"}}), "spec.http[0].match[0].sourceLabels"),
+        (json!({"ignoreUriCase": true}), "spec.http[0].match[0].ignoreUriCase"),
+        (json!({"uri": {"suffix": "x"}}), "spec.http[0].match[0].uri.suffix"),
+        (json!({"uri": {"exact": "x", "prefix": "y"}}), "spec.http[0].match[0].uri"),
+        (json!({"headers": {":path": {"exact": "/"}}}), "spec.http[0].match[0].headers[\":path\"]"),
+        (json!({"headers": {"@request.auth.claims": {}}}), "spec.http[0].match[0].headers"),
+    ] {
+        let (blocks, findings) = matches_of(block.clone());
+        assert_eq!(
+            blocks.len(),
+            1,
+            "a rule whose only block is unknown must not become a catch-all: {block}"
+        );
+        assert!(blocks[0].never, "{block}");
+        assert_has(&findings, &format!("PartiallyInvalid {path}"));
+        assert!(findings.iter().all(|finding| !finding.contains("=False")), "{findings:?}");
+    }
+}
+
+#[test]
+fn what_no_proxy_could_match_holds() {
+    for (block, says) in [
+        (
+            json!({"uri": {"regex": "a("}}),
+            "match[0].uri.regex: regex \"a(\" does not compile: unclosed group",
+        ),
+        (json!({"uri": {"regex": "a)(b"}}), "does not compile"),
+        (json!({"uri": {"regex": "a".repeat(1025)}}), "does not compile"),
+        (json!({"uri": {"regex": ""}}), "match[0].uri.regex: the regex is empty"),
+        (json!({"method": {"regex": "*"}}), "match[0].method.regex"),
+        (json!({"headers": {"x": {"prefix": ""}}}), "match[0].headers[\"x\"].prefix: the prefix is empty"),
+    ] {
+        let world = World::with_rules(json!([{"match": [block], "route": [to("v1")]}]));
+        assert!(matches!(world.compile("default/sa-logic").outcome, Outcome::Hold(_)), "{block}");
+        assert_has(&world.findings(), "Accepted=False Invalid spec.http[0].");
+        assert_has(&world.findings(), says);
+    }
+}
+
+#[test]
+fn a_rule_that_takes_everything_ends_the_list() {
+    let names = |first: Value| {
+        let world = World::with_rules(json!([
+            {"name": "first", "match": first, "route": [to("v1")]}, {"name": "second", "route": [to("v2")]}]));
+        world.rules().iter().map(|rule| rule.name.clone()).collect::<Vec<_>>()
+    };
+    for all in [
+        json!([]),
+        json!(null),
+        json!([{}]),
+        json!([{"name": "n"}]),
+        json!([{"uri": {"prefix": ""}}]),
+        json!([{"uri": {"exact": "/x"}}, {"uri": {"prefix": "/"}}]),
+        json!([{"uri": {"regex": ".*"}}]),
+        json!([{"uri": {}}]),
+    ] {
+        assert_eq!(names(all.clone()), ["first"], "{all}");
+    }
+    for some in [
+        json!([{"uri": {"prefix": "/a"}}]),
+        json!([{"uri": {"prefix": "/"}, "headers": {"x": {}}}]),
+        json!([{"uri": {"prefix": "/"}, "method": {"exact": "GET"}}]),
+        json!([{"sourceLabels": {"app": "web"}}]),
+    ] {
+        assert_eq!(names(some.clone()), ["first", "second"], "{some}");
+    }
+    let world = World::with_rules(json!([{"route": [to("v1")]}, {"route": [to("v2")]}]));
+    assert_has(
+        &world.findings(),
+        "UnreachableRule spec.http[1]: never reached: spec.http[0] takes every request",
+    );
+}
+
+#[test]
+fn unsupported_actions_hold_and_empty_ones_mean_nothing() {
+    for (extra, path) in [
+        (json!({"rewrite": {"uri": "/"}}), "spec.http[0].rewrite"),
+        (json!({"fault": {"abort": {"httpStatus": 500}}}), "spec.http[0].fault"),
+        (json!({"timeout": "8s"}), "spec.http[0].timeout"),
+        (json!({"retries": {"attempts": 3}}), "spec.http[0].retries"),
+        (
+            json!({"route": [{"destination": {"host": "sa-logic"}, "headers": {"request": {"set": {"a": "b"}}}}]}),
+            "spec.http[0].route[0].headers",
+        ),
+        (
+            json!({"route": [{"destination": {"host": "sa-logic", "zone": "a"}}]}),
+            "spec.http[0].route[0].destination.zone",
+        ),
+        (
+            json!({"mirrors": [{"destination": {"host": "sa-logic"}, "later": 1}]}),
+            "spec.http[0].mirrors[0].later",
+        ),
+        (json!({"mirror": {"host": "sa-logic", "later": 1}}), "spec.http[0].mirror.later"),
+    ] {
+        let mut rule = json!({"route": [to("v1")]});
+        rule.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        let world = World::with_rules(json!([rule]));
+        assert!(matches!(world.compile("default/sa-logic").outcome, Outcome::Hold(_)), "{extra}");
+        assert_has(
+            &world.findings(),
+            &format!("Accepted=False UnsupportedField {path}: umbra does not support"),
+        );
+    }
+    let world = World::with_rules(json!([
+        {"route": [{"destination": {"host": "sa-logic"}, "headers": {}}], "retries": {}, "corsPolicy": null, "headers": {}}]));
+    assert_eq!((world.findings(), world.rules().len()), (vec![], 1));
+    let world = World::with_rules(json!([{"redirect": {"uri": "/x"}}]));
+    assert_has(&world.findings(), "Accepted=False UnsupportedField spec.http[0].redirect");
+    assert_has(
+        &world.findings(),
+        "Accepted=False Invalid spec.http[0].route: the rule sends requests nowhere",
+    );
+}
+
+#[test]
+fn unsupported_spec_fields_hold() {
+    for (field, value) in [("tcp", json!([{}])), ("tls", json!([{}])), ("exportTo", json!(["."]))] {
+        let mut world = World::new();
+        world.virtual_service("default/a", json!({"hosts": ["sa-logic"], "http": [{"route": [{"destination": {"host": "sa-logic"}}]}], field: value}));
+        assert!(matches!(world.compile("default/sa-logic").outcome, Outcome::Hold(_)), "{field}");
+        assert_has(&world.findings(), &format!("Accepted=False UnsupportedField spec.{field}"));
+    }
+}
+
+#[test]
+fn destinations_that_do_not_resolve_keep_their_place() {
+    for (to, reason, says) in [
+        (
+            json!({"host": "sa-logic", "subset": "v9"}),
+            "SubsetNotFound",
+            "subset \"v9\" is not defined by any DestinationRule for sa-logic.default.svc.cluster.local \
+          (destinationrule default/sa-logic defines: v1, v2)",
+        ),
+        (
+            json!({"host": "reviews", "subset": "v1", "port": {"number": 9080}}),
+            "SubsetNotFound",
+            "for reviews.default",
+        ),
+        (
+            json!({"host": "absent"}),
+            "HostNotFound",
+            "Service absent.default.svc.cluster.local does not exist",
+        ),
+        (json!({"host": "ratings.other"}), "HostNotFound", "write \"ratings.other.svc.cluster.local\""),
+        (json!({"host": "ratings.other.svc"}), "HostNotFound", "write \"ratings.other.svc.cluster.local\""),
+        (json!({"host": "10.0.0.1"}), "HostNotFound", "is not the name of a Service"),
+        (json!({"host": "SA-LOGIC"}), "HostNotFound", "Service SA-LOGIC.default"),
+        (
+            json!({"host": "sa-logic.default.svc.cluster.local."}),
+            "HostNotFound",
+            "is not the name of a Service",
+        ),
+        (
+            json!({"host": "reviews"}),
+            "PortNotFound",
+            "has no TCP port 80, which is the one clients use here; it has 9080, 9081",
+        ),
+        (
+            json!({"host": "sa-logic", "port": {"number": 81}}),
+            "PortNotFound",
+            "has no TCP port 81; it has 80",
+        ),
+        (json!({"host": "sa-logic", "port": {}}), "PortNotFound", "has no TCP port 0"),
+        (json!({"host": "sa-logic", "port": {"number": 65616}}), "PortNotFound", "has no TCP port 65616"),
+    ] {
+        let world = World::with_rules(json!([{"route": [
+            {"destination": {"host": "sa-logic", "subset": "v1"}, "weight": 80}, {"destination": to, "weight": 20}]}]));
+        let rule = &world.rules()[0];
+        assert_eq!(rule.destinations.iter().map(|to| to.weight).collect::<Vec<_>>(), [80, 20], "{to}");
+        assert!(rule.destinations[1].backend.is_unresolved() && primary_unresolved(&world.table()), "{to}");
+        assert_eq!(umbra_compile::backend_refs(&world.table()).len(), 1);
+        assert_has(
+            &world.findings(),
+            &format!("ResolvedRefs=False {reason} spec.http[0].route[1].destination: "),
+        );
+        assert_has(&world.findings(), says);
+    }
+}
+
+#[test]
+fn a_mirror_that_does_not_resolve_is_only_a_finding() {
+    let world = World::with_rules(json!([{"route": [to("v1")], "mirror": {"host": "absent"}}]));
+    assert!(world.rules()[0].mirrors[0].backend.is_unresolved());
+    assert!(!primary_unresolved(&world.table()));
+    assert_has(&world.findings(), "ResolvedRefs=False HostNotFound spec.http[0].mirror: Service absent");
+}
+
+#[test]
+fn an_absent_port_is_the_clients() {
+    let mut world = World::new();
+    let route = json!([{"destination": {"host": "reviews"}}]);
+    world.virtual_service("default/reviews", json!({"hosts": ["reviews"], "http": [{"route": route}]}));
+    let Outcome::Table(table) = world.compile("default/reviews").outcome else { panic!("no table") };
+    let ports =
+        |port: &umbra_routing::Port| (port.number, port.variants[0].rules[0].destinations[0].backend.port);
+    assert_eq!(table.ports.iter().map(ports).collect::<Vec<_>>(), [(9080, 9080), (9081, 9081)]);
+}
