@@ -231,6 +231,12 @@ impl<I: Intercept> Owner<I> {
     }
 
     async fn bring_into_force(&mut self, applied: &Applied) -> Result<(), OwnerError> {
+        let endpoints_only = applied.changed.iter().all(|key| matches!(key, Key::Backends(_)));
+        if endpoints_only && self.not_armed.is_empty() {
+            // The most frequent push by far; it changes nothing about what is taken over.
+            self.tables.apply(&self.config, applied);
+            return Ok(());
+        }
         self.unusable.retain(|key, _| !applied.changed.contains(key));
         let reach = self.intercept.reach();
         let before = arm::decide(&self.config, &self.armed, &self.unusable, reach).wanted;
