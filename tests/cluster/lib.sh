@@ -90,5 +90,5 @@ lock() {
   [ "$(id -u)" = 0 ] || die "a cluster of network namespaces needs root: run this as root"
   mkdir -p "$RUN"
   exec 9>"$RUN.lock"
-  flock -n 9 || { step "another cluster script is running: waiting for it"; flock -w 900 9 || die "$RUN.lock is still held after 15 min"; }
+  flock -n 9 || { step "another cluster script is running: waiting for it"; flock -w 1800 9 || die "$RUN.lock is still held after 30 min"; }
 }
