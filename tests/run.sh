@@ -67,21 +67,25 @@ finish() {
 }
 
 check format cargo fmt --all --check
-check build cargo build --workspace --all-targets --locked
+if [ "$mode" = all ] && [ "$(id -u)" -eq 0 ] && [ "$(uname -s)" = Linux ]; then
+  # First: the crates' own tests use nft and the API server where they are.
+  check packages tests/cluster/packages.sh || finish
+  check tools tests/cluster/tools.sh || finish
+fi
+check build cargo build --workspace --all-targets --locked || finish
 check lint cargo clippy --workspace --all-targets --locked -- -D warnings
-tests unit cargo test --workspace --exclude umbra-tests --locked
-tests workspace cargo test -p umbra-tests --locked --test workspace --test push --test proxy
+tests unit cargo test --workspace --exclude umbra-tests --locked -- --nocapture
+tests workspace cargo test -p umbra-tests --locked --test workspace
 check demo make --no-print-directory demo
 [ "$mode" = all ] || finish
 
 if [ "$(id -u)" -ne 0 ] || [ "$(uname -s)" != Linux ]; then
-  skip "node and cluster tests need root on Linux"
+  skip "push, node and cluster tests need root on Linux"
   finish
 fi
-check packages tests/cluster/packages.sh || finish
-check tools tests/cluster/tools.sh || finish
+# --nocapture: measurements and skips must be seen. One at a time: they share the machine's network.
 tests apiserver cargo test -p umbra-tests --locked --test cluster_crds -- --nocapture
-# One line a test (--nocapture): measurements and skips must be seen. One at a time: they share the machine's network.
+tests push cargo test -p umbra-tests --locked --test push -- --test-threads=1 --nocapture
 tests node cargo test -p umbra-tests --locked --test node -- --test-threads=1 --nocapture
 check images make --no-print-directory images || finish
 check cluster-up make --no-print-directory cluster-up || finish

@@ -1,0 +1,1 @@
+//! A real cluster: the article and what it promises.

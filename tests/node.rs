@@ -1,0 +1,1 @@
+//! The node: real interception in network namespaces.

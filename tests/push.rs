@@ -1,0 +1,1 @@
+//! The push path: a real API server, the controller and proxies without interception.
