@@ -124,8 +124,12 @@ fn slice_object(name: &str, variant: usize) -> Value {
         (_, 0) => "default/s0",
         _ => "default/s1",
     };
-    let mut slice =
-        slice_json(service, &key.name, &[("p0", "10.0.0.1"), ("p1", "10.0.0.2"), ("p2", "10.0.0.3")]);
+    let pods = if key.namespace == "other" {
+        vec![("p2", "10.0.0.3")]
+    } else {
+        vec![("p0", "10.0.0.1"), ("p1", "10.0.0.2")]
+    };
+    let mut slice = slice_json(service, &key.name, &pods);
     for (index, endpoint) in slice["endpoints"].as_array_mut().into_iter().flatten().enumerate() {
         endpoint["targetRef"]["uid"] = json!(format!("uid-{}", (variant + index) % 2));
         endpoint["conditions"]["ready"] = json!((variant + index) % 3 != 0);
