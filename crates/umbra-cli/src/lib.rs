@@ -4,4 +4,6 @@
 //! compile, publish and push, and the node's proxy, talking over loopback HTTP as they do in a cluster.
 //! Never applies a table itself: what the proxy knows, it was pushed.
 
+pub mod args;
 pub mod files;
+pub mod up;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
-use crate::run::{Intercept, LogFilter, Options};
+use crate::options::{Intercept, LogFilter, Options};
 use crate::worker::{Limits, ShadowLimits};
 
 const TRAFFIC_PORT: u16 = 15001;
@@ -97,9 +97,9 @@ impl Args {
                 node_addresses: self.node_address,
                 port: self.listen.map_or(TRAFFIC_PORT, |listen| listen.port()),
             },
-            Switch::Off => {
-                Intercept::Off { listen: self.listen.unwrap_or_else(|| SocketAddr::new(address, TRAFFIC_PORT)) }
-            }
+            Switch::Off => Intercept::Off {
+                listen: self.listen.unwrap_or_else(|| SocketAddr::new(address, TRAFFIC_PORT)),
+            },
         };
         let at = |port| SocketAddr::new(address, port);
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
@@ -123,7 +123,10 @@ impl Args {
 }
 
 /// `300ms`, `1.5s`, `2m`.
-fn duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let seconds = match unit {
@@ -132,7 +135,8 @@ fn duration(text: &str) -> Result<Duration, String> {
         "m" => 60.0,
         _ => return Err(format!("{text:?} needs a unit: 300ms, 1.5s or 2m")),
     };
-    let number: f64 = number.parse().map_err(|_| format!("{text:?} is not a duration such as 300ms, 1.5s or 2m"))?;
+    let number: f64 =
+        number.parse().map_err(|_| format!("{text:?} is not a duration such as 300ms, 1.5s or 2m"))?;
     Duration::try_from_secs_f64(number * seconds).map_err(|error| format!("{text:?}: {error}"))
 }
 
@@ -151,7 +155,9 @@ mod tests {
         assert_eq!(options.push_listen.to_string(), "192.0.2.7:15002");
         assert_eq!(options.metrics_listen.to_string(), "192.0.2.7:15020");
         assert_eq!(options.admin_listen.to_string(), "127.0.0.1:15000");
-        let Intercept::On { node_addresses, port } = options.intercept else { panic!("intercepts by default") };
+        let Intercept::On { node_addresses, port } = options.intercept else {
+            panic!("intercepts by default")
+        };
         assert_eq!((node_addresses.len(), port), (2, 15001));
     }
 

@@ -1,0 +1,63 @@
+//! The command line; each flag is an environment variable, too: `--some-flag` is `UMBRA_SOME_FLAG`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use umbra_proxy::args::duration;
+
+/// Shadows HTTP traffic between services: users are answered by one version, a copy goes to another.
+#[derive(Debug, Parser)]
+#[command(name = "umbra", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What is logged: a level, or `module=level` pairs.
+    #[arg(long, env = "UMBRA_LOG", default_value = "warn", global = true)]
+    pub log: String,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Runs umbra on this machine, from the manifests in files; needs no cluster and no root.
+    Up(UpArgs),
+}
+
+/// Flags of `umbra up`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct UpArgs {
+    /// Files, or folders of *.yaml, *.yml and *.json, as kubectl prints or applies them: Service, Pod, EndpointSlice,
+    /// VirtualService, DestinationRule, Node. Watched for changes.
+    #[arg(short = 'f', long = "filename", env = "UMBRA_FILENAME", required = true, value_delimiter = ',')]
+    pub filename: Vec<PathBuf>,
+    /// Where clients come; the Host header chooses the service.
+    #[arg(long, env = "UMBRA_LISTEN", default_value = "127.0.0.1:15001")]
+    pub listen: SocketAddr,
+    /// Where /metrics, /livez and /readyz are.
+    #[arg(long, env = "UMBRA_METRICS_LISTEN", default_value = "127.0.0.1:15020")]
+    pub metrics_listen: SocketAddr,
+    /// Where configuration, state and log level are; on loopback.
+    #[arg(long, env = "UMBRA_ADMIN_LISTEN", default_value = "127.0.0.1:0")]
+    pub admin_listen: SocketAddr,
+    /// The node whose proxy this is: pods with this nodeName are its clients.
+    #[arg(long, env = "UMBRA_NODE", default_value = "laptop")]
+    pub node: String,
+    /// How long a copy may take.
+    #[arg(long, env = "UMBRA_SHADOW_TIMEOUT", value_parser = duration, default_value = "10s")]
+    pub shadow_timeout: Duration,
+    /// How to print what happens.
+    #[arg(short = 'o', long, env = "UMBRA_OUTPUT", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// One JSON object a line; the first has the bound addresses.
+    Json,
+}
