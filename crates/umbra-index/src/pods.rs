@@ -146,3 +146,32 @@ fn key_of(target: &TargetRef) -> ObjectKey {
 fn same_uid(pod: &str, target: &str) -> bool {
     pod.is_empty() || target.is_empty() || pod == target
 }
+
+#[cfg(test)]
+mod tests {
+    use umbra_api::Meta;
+
+    use super::*;
+
+    #[test]
+    fn a_label_set_goes_with_its_last_pod() {
+        let mut pods = Pods::default();
+        let pod = |name: &str, version: &str| {
+            let labels = Labels::from([("version".to_owned(), version.to_owned())]);
+            Pod { metadata: Meta { name: name.to_owned(), labels, ..Meta::default() }, ..Pod::default() }
+        };
+        let key = |name: &str| ObjectKey::new("", name);
+        for name in ["a", "b"] {
+            let entry = pods.intern(pod(name, "v1"));
+            pods.set(&key(name), Some(entry));
+        }
+        assert_eq!(pods.label_sets.len(), 1);
+        pods.set(&key("a"), None);
+        assert_eq!(pods.label_sets.len(), 1);
+        let entry = pods.intern(pod("b", "v2"));
+        pods.set(&key("b"), Some(entry));
+        assert_eq!(pods.label_sets.len(), 1, "v1 has gone");
+        pods.set(&key("b"), None);
+        assert_eq!(pods.label_sets.len(), 0);
+    }
+}

@@ -1,0 +1,172 @@
+//! What an event touches, and what it does not.
+
+use serde_json::{Value, json};
+use umbra_index::api::ObjectKey;
+use umbra_index::{Change, Dirty, Event, Index, Kind, ObjectName};
+
+fn parse<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).expect("a test's own object")
+}
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::new("default", name)
+}
+
+fn meta(name: &str) -> Value {
+    json!({"namespace": "default", "name": name, "uid": format!("uid-{name}"), "generation": 1})
+}
+
+fn service(name: &str) -> Event {
+    let spec = json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]});
+    Event::Service(Change::Apply(parse(json!({"metadata": meta(name), "spec": spec}))))
+}
+
+fn virtual_service(name: &str, host: &str, to: &str, mirror: &str) -> Event {
+    let http = json!([{"route": [{"destination": {"host": to}}], "mirror": {"host": mirror}}]);
+    let spec = json!({"hosts": [host], "http": http});
+    Event::VirtualService(Change::Apply(parse(json!({"metadata": meta(name), "spec": spec}))))
+}
+
+fn destination_rule(name: &str, host: &str) -> Event {
+    Event::DestinationRule(Change::Apply(parse(json!({"metadata": meta(name), "spec": {"host": host}}))))
+}
+
+fn slice(service: &str, ready: bool) -> Event {
+    let mut meta = meta(&format!("{service}-x"));
+    meta["labels"] = json!({"kubernetes.io/service-name": service});
+    let target =
+        json!({"kind": "Pod", "namespace": "default", "name": service, "uid": format!("uid-{service}")});
+    let endpoint = json!({"addresses": ["10.0.0.1"], "conditions": {"ready": ready}, "targetRef": target});
+    Event::EndpointSlice(Change::Apply(parse(json!({"metadata": meta, "endpoints": [endpoint]}))))
+}
+
+fn pod(name: &str, version: &str, phase: &str) -> Event {
+    let mut meta = meta(name);
+    meta["labels"] = json!({"version": version});
+    let pod = json!({"metadata": meta, "spec": {"nodeName": "node-a"}, "status": {"phase": phase}});
+    Event::Pod(Change::Apply(parse(pod)))
+}
+
+fn services(names: &[&str]) -> Dirty {
+    Dirty { services: names.iter().map(|name| key(name)).collect(), ..Dirty::default() }
+}
+
+/// `shop` is governed, sends to `shop`, and copies to `mirror`.
+fn shop() -> Index {
+    let mut index = Index::new();
+    for event in [service("shop"), service("mirror"), virtual_service("shop", "shop", "shop", "mirror")] {
+        index.apply(event);
+    }
+    index
+}
+
+#[test]
+fn one_endpoint_among_a_thousand_services_touches_one() {
+    let mut index = Index::new();
+    for number in 0..1000 {
+        let name = format!("s{number}");
+        for event in [service(&name), virtual_service(&name, &name, &name, "mirror"), slice(&name, true)] {
+            index.apply(event);
+        }
+    }
+    let dirty = index.apply(slice("s7", false));
+    assert_eq!(dirty, Dirty { backends: [key("s7")].into(), ..Dirty::default() });
+    assert!(dirty.endpoints_only() && !dirty.is_empty());
+    index.apply(slice("mirror", true));
+    let dirty = index.apply(slice("mirror", false));
+    assert_eq!(dirty, Dirty { backends: [key("mirror")].into(), ..Dirty::default() }, "also a mirror of all");
+}
+
+#[test]
+fn a_mirrors_service_touches_the_tables_that_name_it() {
+    let mut index = shop();
+    let dirty = index.apply(Event::Service(Change::Delete(key("mirror"))));
+    assert_eq!(dirty, Dirty { backends: [key("mirror")].into(), ..services(&["shop"]) });
+    let dirty = index.apply(service("unrelated"));
+    assert_eq!((dirty.services.len(), dirty.objects.len()), (0, 0));
+    let dirty = index.apply(destination_rule("d", "mirror"));
+    assert_eq!(dirty.services, services(&["shop"]).services);
+    assert_eq!(index.apply(destination_rule("e", "unrelated")).services, services(&[]).services);
+    assert_eq!(
+        index.apply(destination_rule("e", "*.svc.cluster.local")).services,
+        services(&["shop"]).services
+    );
+    assert_eq!(
+        index.apply(destination_rule("e", "unrelated")).services,
+        services(&["shop"]).services,
+        "as it was"
+    );
+}
+
+#[test]
+fn a_virtual_service_touches_its_old_hosts_and_its_new_ones() {
+    let mut index = shop();
+    let dirty = index.apply(virtual_service("shop", "other", "shop", "mirror"));
+    let object = ObjectName::new(Kind::VirtualService, key("shop"));
+    assert_eq!(dirty, Dirty { objects: [object].into(), ..services(&["other", "shop"]) });
+    assert_eq!(
+        index.apply(Event::VirtualService(Change::Delete(key("shop")))).services,
+        services(&["other"]).services
+    );
+    assert!(index.apply(Event::VirtualService(Change::Delete(key("shop")))).is_empty());
+}
+
+#[test]
+fn what_nobody_reads_touches_nothing() {
+    let mut index = shop();
+    index.apply(pod("shop", "v1", "Running"));
+    index.apply(slice("shop", true));
+    for event in
+        [service("shop"), virtual_service("shop", "shop", "shop", "mirror"), pod("shop", "v1", "Running")]
+    {
+        assert!(index.apply(event).is_empty());
+    }
+    let mut labelled = meta("shop");
+    labelled["labels"] = json!({"team": "a"});
+    labelled["generation"] = json!(7);
+    let spec = json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]});
+    let event = Event::Service(Change::Apply(parse(json!({"metadata": labelled, "spec": spec}))));
+    assert!(index.apply(event).is_empty(), "a Service's labels and generation");
+}
+
+#[test]
+fn a_pod_touches_its_node_and_only_with_its_identity_its_services() {
+    let mut index = shop();
+    index.apply(slice("shop", true));
+    let both =
+        Dirty { backends: [key("shop")].into(), nodes: ["node-a".to_owned()].into(), ..Dirty::default() };
+    let node = Dirty { nodes: ["node-a".to_owned()].into(), ..Dirty::default() };
+    assert_eq!(index.apply(pod("shop", "v1", "Pending")), both);
+    assert_eq!(index.apply(pod("shop", "v1", "Running")), node);
+    assert_eq!(index.apply(pod("shop", "v2", "Running")), both);
+    assert_eq!(index.apply(pod("stranger", "v2", "Running")), node);
+    assert_eq!(index.apply(Event::Pod(Change::Relist(Vec::new()))), both, "a relist is one difference");
+}
+
+#[test]
+fn pods_of_one_template_share_their_labels() {
+    let mut index = Index::new();
+    index.apply(pod("a", "v1", "Running"));
+    index.apply(pod("b", "v1", "Running"));
+    index.apply(pod("c", "v2", "Running"));
+    let labels: Vec<_> = index.view().pods_on("node-a").map(|entry| &entry.labels).collect();
+    assert!(std::sync::Arc::ptr_eq(labels[0], labels[1]) && labels[0] != labels[2]);
+}
+
+#[test]
+fn complete_means_every_kind_was_listed() {
+    let mut index = Index::new();
+    let lists = [
+        Event::VirtualService(Change::Relist(Vec::new())),
+        Event::DestinationRule(Change::Relist(Vec::new())),
+        Event::Service(Change::Relist(Vec::new())),
+        Event::EndpointSlice(Change::Relist(Vec::new())),
+        Event::Pod(Change::Relist(Vec::new())),
+        Event::Node(Change::Relist(Vec::new())),
+    ];
+    for list in lists {
+        assert!(!index.is_complete());
+        assert!(index.apply(list).is_empty());
+    }
+    assert!(index.is_complete());
+}
