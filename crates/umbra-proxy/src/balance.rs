@@ -69,10 +69,6 @@ impl Backends {
             endpoints.iter().filter(|upstream| !tried.iter().any(|t| Arc::ptr_eq(t, upstream))).cloned().collect();
         two_choices(&left, draw).map(Upstream::lease)
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.endpoints.load().is_empty()
-    }
 }
 
 fn two_choices<'a>(endpoints: &'a [Arc<Upstream>], draw: &mut impl Draw) -> Option<&'a Arc<Upstream>> {

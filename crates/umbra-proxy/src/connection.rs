@@ -16,9 +16,12 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use umbra_routing::{Client, Protocol};
 
-use crate::listen::Mode;
-use crate::metrics::Metrics;
-use crate::passthrough;
+use crate::body::RequestBody;
+use crate::listen::{Mode, OriginalDestination};
+use crate::metrics::{Exchange, Metrics, Series, SeriesCache};
+use crate::pool::Pool;
+use crate::shadow::tap::{Budget, CopyBody};
+use crate::{passthrough, serve};
 use crate::sniff::{self, Spoken};
 use crate::tables::{Governed, Tables};
 use crate::worker::{Limits, Options, Phase};
@@ -32,6 +35,14 @@ pub(crate) struct Worker {
     pub(crate) phase: watch::Receiver<Phase>,
     /// Every connection's task.
     pub(crate) connections: TaskTracker,
+    /// Every copy's task.
+    pub(crate) shadows: TaskTracker,
+    /// Connections to primaries.
+    pub(crate) primaries: Rc<Pool<RequestBody>>,
+    /// Connections to mirrors: a slow mirror holds up none but its own.
+    pub(crate) mirrors: Rc<Pool<CopyBody>>,
+    copies_budget: Budget,
+    series: RefCell<SeriesCache>,
     rng: RefCell<fastrand::Rng>,
 }
 
@@ -57,13 +68,20 @@ impl Worker {
         phase: watch::Receiver<Phase>,
         seed: u64,
     ) -> Rc<Self> {
+        let Options { mode, limits, .. } = options;
+        let Limits { idle_timeout, connect_timeout, head_bytes, .. } = limits;
         Rc::new(Self {
-            mode: options.mode,
-            limits: options.limits,
+            mode,
             tables,
-            metrics,
             phase,
             connections: TaskTracker::new(),
+            shadows: TaskTracker::new(),
+            primaries: Pool::new(idle_timeout, connect_timeout, head_bytes),
+            mirrors: Pool::new(idle_timeout, connect_timeout, head_bytes),
+            copies_budget: Budget::new(limits.shadow.worker_bytes),
+            series: RefCell::new(SeriesCache::new(Arc::clone(&metrics))),
+            metrics,
+            limits,
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
         })
     }
@@ -73,22 +91,48 @@ impl Worker {
         self.rng.borrow_mut()
     }
 
+    /// A budget for one more copy.
+    pub(crate) fn copy_budget(&self) -> Budget {
+        Budget::new(self.limits.shadow.body_bytes)
+    }
+
+    /// The budget that all copies of this worker share.
+    pub(crate) fn copies_budget(&self) -> &Budget {
+        &self.copies_budget
+    }
+
+    pub(crate) fn series(&self, exchange: &Exchange<'_>) -> Rc<Series> {
+        self.series.borrow_mut().get(exchange)
+    }
+
     /// Regular housekeeping.
     pub(crate) fn tick(&self) {
+        self.primaries.sweep();
+        self.mirrors.sweep();
         self.tables.forget_retired(Instant::now());
     }
 
-    /// Waits for connections to end, until then. Returns how many have not.
+    /// Waits for connections, then copies, to end, until then. Returns how many connections have not.
     pub(crate) async fn drained(&self, until: Instant) -> usize {
         self.connections.close();
-        let _ = tokio::time::timeout_at(until.into(), self.connections.wait()).await;
+        self.shadows.close();
+        let all = async {
+            self.connections.wait().await;
+            self.shadows.wait().await;
+        };
+        // What is left is cut: the caller learns how much.
+        let _ = tokio::time::timeout_at(until.into(), all).await;
         self.connections.len()
     }
 }
 
 /// Serves one accepted connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr) {
-    let arrived = match arrive(&worker, &stream, peer).await {
+    let Mode::Intercepted(original) = &worker.mode else {
+        let client = worker.tables.client(peer.ip());
+        return serve::http(worker, serve::Asked::ByHost { client }, stream, Bytes::new()).await;
+    };
+    let arrived = match arrive(&worker, original, &stream, peer).await {
         Ok(arrived) => arrived,
         Err(reason) => return worker.metrics.refused(reason),
     };
@@ -103,15 +147,17 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
     };
     match sniffed {
         Some((Spoken::Bytes, first)) => passthrough::serve(&worker, &arrived, stream, first).await,
-        Some((Spoken::Http1, first)) => passthrough::serve(&worker, &arrived, stream, first).await,
+        Some((Spoken::Http1, first)) => serve::http(worker, serve::Asked::Intercepted(arrived), stream, first).await,
         None => {}
     }
 }
 
-async fn arrive(worker: &Worker, stream: &TcpStream, peer: SocketAddr) -> Result<Arrived, &'static str> {
-    let Mode::Intercepted(original) = &worker.mode else {
-        return Err("no_service");
-    };
+async fn arrive(
+    worker: &Worker,
+    original: &OriginalDestination,
+    stream: &TcpStream,
+    peer: SocketAddr,
+) -> Result<Arrived, &'static str> {
     let to = original(stream).map_err(|_| "not_intercepted")?;
     if stream.local_addr().is_ok_and(|local| local == to) {
         return Err("not_intercepted");

@@ -5,7 +5,7 @@
 //! request smuggling, hyper quietly drops the length, and umbra answers 400. Never changes anything else.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Bytes of one line that are kept: longer than any framing header's name and a sensible length.
 const KEPT: usize = 64;
@@ -15,6 +15,8 @@ const KEPT: usize = 64;
 pub(crate) struct Progress {
     /// The first byte of a head has come, its end has not.
     pub(crate) head_begun: AtomicBool,
+    /// Heads that were read to their end.
+    pub(crate) heads: AtomicU64,
     /// The connection was upgraded: what follows is not HTTP.
     pub(crate) tunnel: AtomicBool,
 }
@@ -128,6 +130,7 @@ impl Framing {
             // Empty lines before a request are allowed (RFC 9112 section 2.2).
             return State::Head;
         }
+        self.progress.heads.fetch_add(1, Ordering::Relaxed);
         match std::mem::take(&mut self.head) {
             Head { coded: true, .. } => State::ChunkSize,
             Head { length: Some(left @ 1..), .. } => State::Body { left, chunked: false },

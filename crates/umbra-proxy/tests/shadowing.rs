@@ -1,0 +1,325 @@
+//! What a mirror sees, and that nothing it does reaches the user. The sums add up in every case.
+
+mod rig;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use hyper_util::rt::TokioIo;
+use rig::{Backend, Proxy, Pushed, TestClient, get, read_head, refusing, rule, subset, to, undefined, until, within};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use umbra_proxy::listen::Mode;
+use umbra_proxy::worker::Limits;
+use umbra_routing::{BackendRef, Mirror};
+
+fn mirrored(v1: std::net::SocketAddr, v2: Vec<std::net::SocketAddr>) -> Pushed {
+    Pushed {
+        rules: vec![rule(vec![to(subset("v1"), 0)], vec![subset("v2")])],
+        sets: vec![(subset("v1"), vec![v1]), (subset("v2"), v2)],
+        ..Pushed::default()
+    }
+}
+
+fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    limits
+}
+
+#[tokio::test]
+async fn the_copy_is_the_same_request_and_its_answer_goes_nowhere() {
+    let v1 = Backend::named("v1").await;
+    let v2 = Backend::answering(|_| {
+        let mut wrong = Response::new(Full::from("wrong"));
+        *wrong.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        wrong
+    })
+    .await;
+    let proxy = Proxy::start(&mirrored(v1.address, vec![v2.address]));
+    let mut client = proxy.client().await;
+    for number in 0..20 {
+        let request = Request::post(format!("/a?n={number}")).header("host", "web").header("x-odd", "\u{e4}");
+        let answer = client.send(request.body(Full::from(format!("body {number}"))).expect("a request")).await;
+        assert_eq!((answer.status(), answer.body().as_ref()), (StatusCode::OK, &b"v1"[..]));
+    }
+    proxy.settled(20).await;
+    assert_eq!(proxy.result("answered"), 20);
+    let plain = |backend: &Backend| {
+        let mut seen = backend.seen();
+        seen.iter_mut().for_each(|seen| seen.connection = 0);
+        seen.sort_by(|a, b| a.target.cmp(&b.target));
+        seen
+    };
+    assert_eq!(plain(&v1), plain(&v2), "path, headers and body");
+    let five_hundred = ["request_role=\"shadow\"", "response_code=\"500\"", "destination_version=\"v2\""];
+    assert_eq!(proxy.count("istio_requests_total", &five_hundred), 20);
+    assert_eq!(proxy.count("istio_requests_total", &["request_role=\"shadow\"", "reporter=\"source\""]), 0);
+    assert_eq!(proxy.count("istio_requests_total", &["request_role=\"primary\"", "reporter=\"source\""]), 20);
+    assert_eq!(proxy.count("istio_requests_total", &["request_role=\"primary\"", "reporter=\"destination\""]), 20);
+    assert!(v2.seen().iter().all(|seen| seen.connection < 2), "mirror connections are used again");
+}
+
+#[tokio::test]
+async fn a_big_body_to_a_mirror_that_never_reads_reaches_the_primary_and_is_dropped_for_the_mirror() {
+    let v1 = Backend::answering(|seen| Response::new(Full::from(seen.body.len().to_string()))).await;
+    let v2 = rig::raw_backend(|_, stream| async move {
+        let _never_read = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let proxy = Proxy::start(&mirrored(v1.address, vec![v2]));
+    let size = 64 << 20;
+    let answer = proxy.client().await.post("/", vec![b'x'; size]).await;
+    assert_eq!(answer.body(), size.to_string().as_bytes());
+    proxy.settled(1).await;
+    assert_eq!(proxy.dropped("body_budget"), 1);
+}
+
+#[tokio::test]
+async fn a_big_body_to_a_mirror_that_reads_arrives_whole() {
+    let (v1, v2) = (Backend::named("v1").await, Backend::named("v2").await);
+    let proxy = Proxy::with(
+        &mirrored(v1.address, vec![v2.address]),
+        limits(|limits| limits.shadow.body_bytes = limits.shadow.worker_bytes),
+        Mode::ByHost,
+    );
+    let body: Vec<u8> = (0..8u32 << 20).map(|n| (n % 251) as u8).collect();
+    proxy.client().await.post("/", body.clone()).await;
+    proxy.settled(1).await;
+    assert_eq!(proxy.result("answered"), 1);
+    assert!(v2.seen()[0].body == body, "byte for byte");
+}
+
+#[tokio::test]
+async fn a_silent_mirror_times_out_alone() {
+    let v1 = Backend::named("v1").await;
+    let v2 = rig::raw_backend(|_, mut stream| async move {
+        read_head(&mut stream).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let quick = limits(|limits| limits.shadow.timeout = Duration::from_millis(20));
+    let proxy = Proxy::with(&mirrored(v1.address, vec![v2]), quick, Mode::ByHost);
+    assert_eq!(proxy.client().await.get("/").await.body(), "v1");
+    proxy.settled(1).await;
+    assert_eq!(proxy.result("timed_out"), 1);
+    let ut = ["request_role=\"shadow\"", "response_code=\"504\"", "response_flags=\"UT\""];
+    assert_eq!(proxy.count("istio_requests_total", &ut), 1);
+}
+
+#[tokio::test]
+async fn a_refusing_mirror_fails_then_opens_the_breaker() {
+    let v1 = Backend::named("v1").await;
+    let proxy = Proxy::start(&mirrored(v1.address, vec![refusing()]));
+    let mut client = proxy.client().await;
+    for number in 1..=20 {
+        assert_eq!(client.get("/").await.body(), "v1");
+        proxy.settled(number).await;
+    }
+    assert_eq!((proxy.result("failed"), proxy.dropped("breaker")), (5, 15));
+    let uf = ["request_role=\"shadow\"", "response_code=\"503\"", "response_flags=\"UF\""];
+    assert_eq!(proxy.count("istio_requests_total", &uf), 5);
+}
+
+#[tokio::test]
+async fn only_so_many_copies_are_in_flight_and_the_rest_are_dropped() {
+    let v1 = Backend::named("v1").await;
+    let v2 = rig::raw_backend(|_, mut stream| async move {
+        read_head(&mut stream).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let few = limits(|limits| {
+        limits.shadow.in_flight = 4;
+        limits.shadow.timeout = Duration::from_millis(500);
+    });
+    let proxy = Proxy::with(&mirrored(v1.address, vec![v2]), few, Mode::ByHost);
+    let mut client = proxy.client().await;
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await.body(), "v1");
+    }
+    proxy.settled(10).await;
+    assert_eq!(proxy.result("timed_out") + proxy.dropped("overflow"), 10);
+    assert!(proxy.result("timed_out") >= 4);
+}
+
+#[tokio::test]
+async fn a_mirror_without_endpoints_or_definition_drops_and_users_notice_nothing() {
+    let v1 = Backend::named("v1").await;
+    let mut pushed = mirrored(v1.address, vec![]);
+    pushed.rules[0].mirrors.push(Mirror { backend: undefined("v3"), per_million: 1_000_000 });
+    let elsewhere = BackendRef::all(umbra_routing::ServiceName::new("default", "gone"), 80);
+    pushed.rules[0].mirrors.push(Mirror { backend: elsewhere, per_million: 0 });
+    let proxy = Proxy::start(&pushed);
+    assert_eq!(proxy.client().await.get("/").await.body(), "v1");
+    proxy.settled(2).await;
+    assert_eq!((proxy.dropped("no_endpoint"), proxy.dropped("unresolved")), (1, 1));
+}
+
+#[tokio::test]
+async fn what_never_reached_a_primary_is_not_copied() {
+    let v2 = Backend::named("v2").await;
+    let proxy = Proxy::start(&mirrored(refusing(), vec![v2.address]));
+    let answer = proxy.client().await.get("/").await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    proxy.settled(1).await;
+    assert_eq!((proxy.dropped("primary_failed"), v2.seen().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_in_the_middle_of_its_body_takes_its_copy_along() {
+    let (v1, v2) = (Backend::named("v1").await, Backend::named("v2").await);
+    let proxy = Proxy::start(&mirrored(v1.address, vec![v2.address]));
+    let mut stream = TcpStream::connect(proxy.address()).await.expect("the proxy listens");
+    stream.write_all(b"POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 10\r\n\r\nhalf").await.expect("a reader");
+    until("the copy is drawn", || proxy.count("umbra_shadow_eligible_total", &[]) == 1).await;
+    drop(stream);
+    proxy.settled(1).await;
+    assert_eq!((proxy.dropped("incomplete"), v2.seen().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_after_its_body_does_not_end_its_copy() {
+    let v1 = rig::raw_backend(|_, mut stream| async move {
+        read_head(&mut stream).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let v2 = Backend::named("v2").await;
+    let proxy = Proxy::start(&mirrored(v1, vec![v2.address]));
+    let mut stream = TcpStream::connect(proxy.address()).await.expect("the proxy listens");
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await.expect("a reader");
+    until("the copy is drawn", || proxy.count("umbra_shadow_eligible_total", &[]) == 1).await;
+    drop(stream);
+    proxy.settled(1).await;
+    assert_eq!(proxy.result("answered"), 1);
+    until("the user's leaving is counted", || proxy.count("istio_requests_total", &["response_flags=\"DC\""]) > 0).await;
+}
+
+#[tokio::test]
+async fn shadows_stop_when_told_and_when_the_service_is_released() {
+    let (v1, v2) = (Backend::named("v1").await, Backend::named("v2").await);
+    let pushed = mirrored(v1.address, vec![v2.address]);
+    let proxy = Proxy::start(&pushed);
+    let mut client = proxy.client().await;
+    client.get("/").await;
+    proxy.settled(1).await;
+    proxy.tables.stop_shadows(true);
+    client.get("/").await;
+    proxy.settled(2).await;
+    assert_eq!(proxy.dropped("stopped"), 1);
+    proxy.tables.stop_shadows(false);
+    proxy.tables.disarm(&rig::service());
+    let answer = client.get("/").await;
+    assert_eq!(answer.headers().get("connection").map(|value| value.as_bytes()), Some(&b"close"[..]));
+    proxy.settled(3).await;
+    assert_eq!(proxy.dropped("stopped"), 2);
+    proxy.tables.arm(&rig::service());
+    let mut client = proxy.client().await;
+    client.get("/").await;
+    proxy.settled(4).await;
+    assert_eq!(v2.seen().len(), 2);
+    proxy.push_nothing();
+    let answer = client.get("/").await;
+    assert_eq!(answer.body(), "v1", "an open connection goes on");
+    assert!(answer.headers().contains_key("connection"));
+    assert_eq!(proxy.count("umbra_shadow_eligible_total", &[]), 4, "and wants no copies");
+}
+
+#[tokio::test]
+async fn shares_are_drawn_on_their_own_and_within_three_sigma() {
+    let (v1, v2, v3) = (Backend::named("v1").await, Backend::named("v2").await, Backend::named("v3").await);
+    let mut pushed = mirrored(v1.address, vec![v3.address]);
+    pushed.rules[0].destinations = vec![to(subset("v1"), 80), to(subset("v3"), 20)];
+    pushed.rules[0].mirrors[0].per_million = 250_000;
+    pushed.sets.push((subset("v3"), vec![v2.address]));
+    let proxy = Proxy::start(&pushed);
+    let mut client = proxy.client().await;
+    let n = 2_000;
+    for _ in 0..n {
+        assert_eq!(client.get("/").await.status(), StatusCode::OK);
+    }
+    let within_three_sigma = |count: u64, share: f64| {
+        let (mean, sigma) = (f64::from(n) * share, (f64::from(n) * share * (1.0 - share)).sqrt());
+        assert!((count as f64 - mean).abs() <= 3.0 * sigma, "{count} of {n} at {share}");
+    };
+    within_three_sigma(v1.seen().len() as u64, 0.8);
+    within_three_sigma(proxy.count("umbra_shadow_eligible_total", &[]), 0.25);
+}
+
+#[tokio::test]
+async fn the_body_is_copied_while_it_streams() {
+    let (v1, v2) = (Backend::named("v1").await, Backend::named("v2").await);
+    let proxy = Proxy::start(&mirrored(v1.address, vec![v2.address]));
+    let stream = TcpStream::connect(proxy.address()).await.expect("the proxy listens");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a connection");
+    tokio::spawn(connection);
+    let mut trailers = http::HeaderMap::new();
+    trailers.insert("x-sum", http::HeaderValue::from_static("7"));
+    let frames = [
+        Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from("one "))),
+        Ok(Frame::data(Bytes::from("two"))),
+        Ok(Frame::trailers(trailers.clone())),
+    ];
+    let body = StreamBody::new(futures::stream::iter(frames));
+    let request = Request::post("/").header("host", "web").header("trailer", "x-sum").body(body).expect("a request");
+    let answer = within("an answer", sender.send_request(request)).await.expect("an answer");
+    assert_eq!(answer.into_body().collect().await.expect("whole").to_bytes(), "v1");
+    proxy.settled(1).await;
+    for backend in [&v1, &v2] {
+        let seen = &backend.seen()[0];
+        assert_eq!((seen.body.as_ref(), seen.trailers.as_ref()), (&b"one two"[..], Some(&trailers)));
+        assert!(!seen.headers.contains_key("content-length"));
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_is_joined_and_not_copied() {
+    let v1 = rig::raw_backend(|_, mut stream| async move {
+        let head = read_head(&mut stream).await.to_lowercase();
+        assert!(head.contains("upgrade: echo") && head.contains("connection: upgrade"), "{head}");
+        let switch = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: echo\r\nconnection: upgrade\r\n\r\n";
+        stream.write_all(switch).await.expect("a reader");
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    })
+    .await;
+    let v2 = Backend::named("v2").await;
+    let proxy = Proxy::start(&mirrored(v1, vec![v2.address]));
+    let mut stream = TcpStream::connect(proxy.address()).await.expect("the proxy listens");
+    let ask = b"GET / HTTP/1.1\r\nhost: web\r\nconnection: Upgrade\r\nupgrade: echo\r\n\r\n";
+    stream.write_all(ask).await.expect("a reader");
+    let head = within("the switch", read_head(&mut stream)).await.to_lowercase();
+    assert!(head.starts_with("http/1.1 101") && head.contains("upgrade: echo"), "{head}");
+    // Bytes that would be a bad head if anybody still parsed them.
+    let bytes = b"\0content-length: 1\ntransfer-encoding: x\n\n";
+    stream.write_all(bytes).await.expect("a reader");
+    let mut back = vec![0; bytes.len()];
+    within("the echo", stream.read_exact(&mut back)).await.expect("all of it");
+    assert_eq!(back, bytes);
+    proxy.settled(1).await;
+    assert_eq!((proxy.dropped("upgrade"), v2.seen().len()), (1, 0));
+}
+
+#[tokio::test]
+async fn copies_in_flight_at_the_end_are_counted() {
+    let v1 = Backend::named("v1").await;
+    let v2 = rig::raw_backend(|_, mut stream| async move {
+        read_head(&mut stream).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let proxy = Proxy::start(&mirrored(v1.address, vec![v2]));
+    let mut client = TestClient::connect(proxy.address()).await;
+    client.send(get("/")).await;
+    let Proxy { workers, metrics, .. } = proxy;
+    assert_eq!(workers.drain(Duration::from_millis(50)).await, 0, "an idle connection is not cut");
+    let text = metrics.encode();
+    let shutdown = text.lines().find(|line| line.contains("reason=\"shutdown\"")).expect("a series");
+    assert!(shutdown.ends_with(" 1"), "{shutdown}");
+}
