@@ -40,7 +40,8 @@ impl BackendRef {
     /// several rules is sent once. `None` when unresolved.
     pub fn key(&self) -> Option<Key> {
         let selector = self.selector.as_ref()?;
-        let identity = serde_json::to_vec(&(&self.service, self.port, selector)).expect("plain maps serialise");
+        let identity =
+            serde_json::to_vec(&(&self.service, self.port, selector)).expect("plain maps serialise");
         Some(Key::Backends(digest::of_bytes(&identity)))
     }
 }

@@ -107,7 +107,8 @@ impl Config {
             (Some(old), Some(new)) => old.hash() != new.hash(),
             _ => true,
         };
-        let changed = self.resources.keys().chain(resources.keys()).filter(|key| differs(key)).cloned().collect();
+        let changed =
+            self.resources.keys().chain(resources.keys()).filter(|key| differs(key)).cloned().collect();
         self.digest = resources.values().fold(Digest::default(), |sum, held| sum.plus(held.hash()));
         self.resources = resources;
         Ok(Applied { changed })
@@ -121,7 +122,8 @@ impl Config {
         if patch.base != self.digest {
             return Err(ConfigError::Base { base: patch.base, have: self.digest });
         }
-        let mut new: BTreeMap<Key, Option<Held>> = patch.remove.iter().map(|key| (key.clone(), None)).collect();
+        let mut new: BTreeMap<Key, Option<Held>> =
+            patch.remove.iter().map(|key| (key.clone(), None)).collect();
         for (key, raw) in &patch.upsert {
             new.insert(key.clone(), Some(Held::decode(key, raw)?));
         }

@@ -52,7 +52,8 @@ impl<B> RouteMirror<B> {
     /// Whether this request is copied: one draw per mirror and request.
     pub fn samples(&self, draw: &mut impl Draw) -> bool {
         self.per_million >= MIRROR_DENOMINATOR
-            || (self.per_million > 0 && draw.below(u64::from(MIRROR_DENOMINATOR)) < u64::from(self.per_million))
+            || (self.per_million > 0
+                && draw.below(u64::from(MIRROR_DENOMINATOR)) < u64::from(self.per_million))
     }
 }
 

@@ -108,7 +108,8 @@ impl Snapshot {
     /// What `node` should have.
     pub fn node(&self, node: &str) -> NodeView {
         let own = self.nodes.get(node).cloned().unwrap_or_default();
-        let sum = |resources: &Resources| resources.values().fold(Digest::default(), |sum, e| sum.plus(e.hash));
+        let sum =
+            |resources: &Resources| resources.values().fold(Digest::default(), |sum, e| sum.plus(e.hash));
         let digest = sum(&self.shared).plus(sum(&own));
         NodeView { version: self.version, shared: Arc::clone(&self.shared), own, digest }
     }
@@ -131,7 +132,11 @@ impl NodeView {
             base: base.digest,
             upsert: BTreeMap::new(),
             patch: BTreeMap::new(),
-            remove: base.iter().filter(|(key, _)| self.get(key).is_none()).map(|(key, _)| key.clone()).collect(),
+            remove: base
+                .iter()
+                .filter(|(key, _)| self.get(key).is_none())
+                .map(|(key, _)| key.clone())
+                .collect(),
         };
         for (key, new) in self.iter() {
             match base.get(key) {
