@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::{Asker, Command};
 use crate::intercept::Interceptor;
 use crate::metrics::Metrics;
-use crate::run::LogFilter;
+use crate::options::LogFilter;
 
 /// The media type of Prometheus' text, as the encoder writes it.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -55,7 +55,10 @@ impl Admin {
             .with_state(self)
     }
 
-    async fn ask<T: serde::Serialize>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Response {
+    async fn ask<T: serde::Serialize>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Response {
         let (reply, answer) = oneshot::channel();
         let sent = self.owner.send(command(reply)).await.is_ok();
         match answer.await {

@@ -44,7 +44,12 @@ pub(crate) struct Decision {
 }
 
 /// Decides from all that is configured. `unusable` tables were refused by the data path: what they had before stays.
-pub(crate) fn decide(config: &Config, armed: &Armed, unusable: &BTreeMap<Key, String>, reach: Reach) -> Decision {
+pub(crate) fn decide(
+    config: &Config,
+    armed: &Armed,
+    unusable: &BTreeMap<Key, String>,
+    reach: Reach,
+) -> Decision {
     let mut decision = Decision::default();
     for (key, resource) in config.iter() {
         let Resource::Service(table) = resource else { continue };
@@ -80,10 +85,13 @@ fn targets(table: &ServiceTable, reach: Reach, already_armed: bool) -> Result<BT
     if let (false, Some(unresolved)) = (already_armed, unresolved_primary(table)) {
         return Err(format!("not armed: destination {} is not defined", describe(unresolved)));
     }
-    let reachable = table.addresses.iter().map(std::net::IpAddr::to_canonical).filter(|ip| if ip.is_ipv4() { v4 } else { v6 });
-    let targets: BTreeSet<Target> = reachable
-        .flat_map(|ip| table.ports.iter().map(move |port| Target::new(ip, port.number)))
-        .collect();
+    let reachable = table
+        .addresses
+        .iter()
+        .map(std::net::IpAddr::to_canonical)
+        .filter(|ip| if ip.is_ipv4() { v4 } else { v6 });
+    let targets: BTreeSet<Target> =
+        reachable.flat_map(|ip| table.ports.iter().map(move |port| Target::new(ip, port.number))).collect();
     if targets.is_empty() {
         return Err("not armed: the node has no address of the ClusterIP's family; see --node-address".into());
     }
@@ -134,7 +142,8 @@ mod tests {
 
     #[test]
     fn every_address_and_port_of_our_families_is_taken_over() {
-        let decision = decide_one(service_of("a", &["10.0.0.1", "fd00::1"], &[80, 8080], true), &Armed::new(), V4_ONLY);
+        let decision =
+            decide_one(service_of("a", &["10.0.0.1", "fd00::1"], &[80, 8080], true), &Armed::new(), V4_ONLY);
         let expected: BTreeSet<Target> =
             ["10.0.0.1:80", "10.0.0.1:8080"].iter().map(|target| target.parse().unwrap()).collect();
         assert_eq!(decision.wanted, Armed::from([(a(), expected)]));
@@ -181,7 +190,8 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_armed_before_and_after() {
-        let set = |all: &[&str]| all.iter().map(|target| target.parse().unwrap()).collect::<BTreeSet<Target>>();
+        let set =
+            |all: &[&str]| all.iter().map(|target| target.parse().unwrap()).collect::<BTreeSet<Target>>();
         let b = ServiceName::new("default", "b");
         let before = Armed::from([(a(), set(&["10.0.0.1:80", "10.0.0.1:81"])), (b, set(&["10.0.0.2:80"]))]);
         let after = Armed::from([(a(), set(&["10.0.0.1:80", "10.0.0.1:82"]))]);

@@ -153,7 +153,12 @@ pub(crate) struct Owner<I> {
 
 impl<I: Intercept> Owner<I> {
     /// An owner of nothing yet; `ready` becomes true with the first push.
-    pub(crate) fn new(tables: Arc<Tables>, metrics: Arc<Metrics>, intercept: I, ready: watch::Sender<bool>) -> Self {
+    pub(crate) fn new(
+        tables: Arc<Tables>,
+        metrics: Arc<Metrics>,
+        intercept: I,
+        ready: watch::Sender<bool>,
+    ) -> Self {
         Self {
             config: Config::default(),
             tables,
@@ -271,7 +276,8 @@ impl<I: Intercept> Owner<I> {
             Ok(()) => self.armed = wanted,
             Err(error) => {
                 tracing::error!(%error, "new services are not taken over");
-                let missing = wanted.iter().filter(|(service, targets)| self.armed.get(*service) != Some(targets));
+                let missing =
+                    wanted.iter().filter(|(service, targets)| self.armed.get(*service) != Some(targets));
                 self.not_armed.extend(missing.map(|(service, _)| RefusedKey {
                     key: Key::Service(service.clone()),
                     reason: format!("not armed: {error}"),
@@ -289,7 +295,8 @@ impl<I: Intercept> Owner<I> {
     }
 
     fn state(&self) -> State {
-        let unusable = self.unusable.iter().map(|(key, why)| RefusedKey { key: key.clone(), reason: why.clone() });
+        let unusable =
+            self.unusable.iter().map(|(key, why)| RefusedKey { key: key.clone(), reason: why.clone() });
         let not_armed: BTreeSet<&Key> = self.not_armed.iter().map(|refused| &refused.key).collect();
         let in_force = self.armed.keys().map(|service| Key::Service(service.clone()));
         State {

@@ -42,7 +42,11 @@ pub(crate) struct PushMetrics {
 impl PushMetrics {
     /// Adds `umbra_pushes_total{kind, result}` to the registry.
     pub(crate) fn register(&self, registry: &mut Registry) {
-        registry.register("umbra_pushes", "Requests on the push port, by kind and result", self.pushes.clone());
+        registry.register(
+            "umbra_pushes",
+            "Requests on the push port, by kind and result",
+            self.pushes.clone(),
+        );
     }
 
     pub(crate) fn count(&self, kind: &str, result: &str) {
@@ -106,7 +110,9 @@ impl From<ApplyError> for PushError {
         match error {
             ApplyError::Epoch { .. } => Self::Epoch(message),
             ApplyError::Config(ConfigError::Base { .. }) => Self::Base(message),
-            ApplyError::Config(ConfigError::Malformed { .. } | ConfigError::Patch { .. }) => Self::Malformed(message),
+            ApplyError::Config(ConfigError::Malformed { .. } | ConfigError::Patch { .. }) => {
+                Self::Malformed(message)
+            }
         }
     }
 }
@@ -127,7 +133,13 @@ impl PushServer {
             .with_state(self)
     }
 
-    async fn push(&self, peer: &Peer, method: &Method, headers: &HeaderMap, body: Body) -> Result<Reply, PushError> {
+    async fn push(
+        &self,
+        peer: &Peer,
+        method: &Method,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Reply, PushError> {
         allowed(peer)?;
         let _turn = self.turn.try_acquire().map_err(|_| PushError::Busy("another push is being applied"))?;
         let epoch = decimal(headers, EPOCH_HEADER)?;
@@ -202,7 +214,8 @@ fn decimal<T: std::str::FromStr>(headers: &HeaderMap, name: &str) -> Result<T, P
 
 async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, PushError> {
     // Said before it is sent.
-    let said = headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let said =
+        headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if said.is_some_and(|len| len > MAX_BODY as u64) {
         return Err(PushError::TooLarge);
     }

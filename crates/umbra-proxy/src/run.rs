@@ -3,7 +3,7 @@
 //! Takes: options. Gives: a running proxy, its addresses and its metrics. It serves from the first push on; whatever
 //! part of it dies ends it all, and then the kernel drops the nft table.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,12 +20,12 @@ use crate::arm::Reach;
 use crate::config::{Command, Direct, Kernel, Owner, OwnerError};
 use crate::deadman::{self, BEATS_WITHIN, LIVES_WITHIN};
 use crate::intercept::{InterceptError, Interceptor};
-use crate::listen::Mode;
 use crate::metrics::Metrics;
+use crate::options::{Intercept, Options};
 use crate::push::{Peer, PushListener, PushMetrics, PushServer};
 use crate::tables::Tables;
 use crate::tls;
-use crate::worker::{self, Limits, Workers};
+use crate::worker::{self, Workers};
 
 /// Commands that wait for the owner of the configuration: one push, and questions.
 const COMMANDS: usize = 16;
@@ -35,67 +35,6 @@ const BOUND_HANDSHAKES: Duration = Duration::from_secs(1);
 const DRAIN: Duration = Duration::from_secs(25);
 /// How often the certificate's files are looked for.
 const LOOK_FOR_TLS: Duration = Duration::from_millis(500);
-
-/// Changes what is logged; an error says what is wrong with the filter.
-pub type LogFilter = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
-
-/// Everything that a proxy is told when it starts.
-#[derive(Clone)]
-pub struct Options {
-    /// The node's name; for logs.
-    pub node: String,
-    /// Whose connections come, and how.
-    pub intercept: Intercept,
-    /// Where the controller pushes. Without `tls_dir` it must be on loopback.
-    pub push_listen: SocketAddr,
-    /// Where metrics and health are.
-    pub metrics_listen: SocketAddr,
-    /// Where administration is; must be on loopback.
-    pub admin_listen: SocketAddr,
-    /// Where `ca.crt`, `proxy.crt`, `proxy.key` are or will be.
-    pub tls_dir: Option<PathBuf>,
-    /// Worker threads.
-    pub workers: usize,
-    /// Bounds of the data path.
-    pub limits: Limits,
-    /// Lets the admin port change the log level.
-    pub log_filter: Option<LogFilter>,
-}
-
-/// How connections come to the proxy.
-#[derive(Clone, Debug)]
-pub enum Intercept {
-    /// The kernel gives it connections of local pods, at these addresses of the node (one for each IP family).
-    On {
-        /// The node's own addresses.
-        node_addresses: Vec<IpAddr>,
-        /// The listener's port; 0 takes a free one.
-        port: u16,
-    },
-    /// Clients come by themselves, and the Host header chooses the service.
-    Off {
-        /// Where they come.
-        listen: SocketAddr,
-    },
-}
-
-impl Options {
-    /// A proxy for a laptop: no interception, no TLS, everything on loopback and on free ports but `listen`.
-    pub fn laptop(listen: SocketAddr) -> Self {
-        let free = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self {
-            node: "laptop".into(),
-            intercept: Intercept::Off { listen },
-            push_listen: free,
-            metrics_listen: free,
-            admin_listen: free,
-            tls_dir: None,
-            workers: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
-            limits: Limits::default(),
-            log_filter: None,
-        }
-    }
-}
 
 /// Why the proxy does not start. The operator's to mend.
 #[derive(Debug, thiserror::Error)]
@@ -168,7 +107,7 @@ impl Proxy {
     /// # Errors
     /// An address is taken, options do not fit, or the kernel does not let us intercept.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        check(&options)?;
+        options.check().map_err(StartError::Options)?;
         let push_metrics = PushMetrics::default();
         let metrics = Metrics::with(|registry| push_metrics.register(registry));
         let tables = Tables::new(Arc::clone(&metrics));
@@ -177,7 +116,7 @@ impl Proxy {
         let admin_listener = bind("admin", options.admin_listen).await?;
         let addresses = [local(&push_listener)?, local(&metrics_listener)?, local(&admin_listener)?];
         // The listener first, then the table: no connection is given to a port that nobody holds.
-        let workers = Workers::start(worker_options(&options), &tables, &metrics)?;
+        let workers = Workers::start(options.worker_options(), &tables, &metrics)?;
         let traffic = workers.local_addr();
         let workers: SharedWorkers = Arc::new(Mutex::new(Some(workers)));
 
@@ -260,7 +199,8 @@ impl Proxy {
     pub async fn stop(mut self) -> Result<usize, ProxyError> {
         let (reply, disarmed) = oneshot::channel();
         // The owner may be dead already; then its error is what we return.
-        if self.owner.send(Command::Disarm(reply)).await.is_ok() && disarmed.await.is_ok() && self.intercepted {
+        if self.owner.send(Command::Disarm(reply)).await.is_ok() && disarmed.await.is_ok() && self.intercepted
+        {
             tokio::time::sleep(BOUND_HANDSHAKES).await;
         }
         let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -287,40 +227,6 @@ fn ended_with(ended: Result<Result<&'static str, ProxyError>, JoinError>) -> Pro
         Ok(Err(error)) => error,
         Err(error) => ProxyError::Task(error.to_string()),
     }
-}
-
-fn check(options: &Options) -> Result<(), StartError> {
-    let wrong = |text: &str| Err(StartError::Options(text.into()));
-    if options.tls_dir.is_none() && !options.push_listen.ip().is_loopback() {
-        return wrong("--push-listen: without --tls-dir it must be on loopback: whoever pushes decides where requests go");
-    }
-    if !options.admin_listen.ip().is_loopback() {
-        return wrong("--admin-listen: must be on loopback");
-    }
-    let Intercept::On { node_addresses, .. } = &options.intercept else { return Ok(()) };
-    let v4 = node_addresses.iter().filter(|ip| ip.is_ipv4()).count();
-    if node_addresses.is_empty() || v4 > 1 || node_addresses.len() - v4 > 1 {
-        return wrong("--node-address: one address of the node is needed, or one IPv4 and one IPv6 address");
-    }
-    if node_addresses.iter().any(IpAddr::is_unspecified) {
-        return wrong("--node-address: must be an address that pods of this node can reach");
-    }
-    Ok(())
-}
-
-fn worker_options(options: &Options) -> worker::Options {
-    let (listen, mode) = match &options.intercept {
-        Intercept::Off { listen } => (*listen, Mode::ByHost),
-        Intercept::On { node_addresses, port } => {
-            let listen = match node_addresses.as_slice() {
-                [one] => SocketAddr::new(*one, *port),
-                // Both families: one dual-stack listener, guarded by the table like any.
-                _ => SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, *port)),
-            };
-            (listen, Mode::intercepted())
-        }
-    };
-    worker::Options { listen, workers: options.workers, mode, limits: options.limits.clone(), seed: None }
 }
 
 fn start_interceptor(

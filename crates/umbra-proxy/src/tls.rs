@@ -44,7 +44,8 @@ pub(crate) fn load(dir: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     }
     let chain = certificates(&dir.join("proxy.crt"))?;
     let key_path = dir.join("proxy.key");
-    let key = PrivateKeyDer::from_pem_file(&key_path).map_err(|source| TlsError::File { path: key_path, source })?;
+    let key = PrivateKeyDer::from_pem_file(&key_path)
+        .map_err(|source| TlsError::File { path: key_path, source })?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
         .build()

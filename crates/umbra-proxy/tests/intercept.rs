@@ -2,57 +2,20 @@
 //!
 //! Needs root, `ip` and `nft`; says so and skips without them, and fails when `CI` is set.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails; children talk by standard output"
+)]
+
+mod namespaces;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
+use namespaces::{Namespace, available};
 use umbra_proxy::intercept::{Interception, Interceptor, Sources};
-
-/// Whether namespaces can be made here; `None` was said aloud.
-fn namespaces() -> Option<()> {
-    let root = Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout == b"0\n");
-    let has = |program: &str| Command::new(program).arg("-V").output().is_ok();
-    let missing = match (root, has("ip"), has("nft")) {
-        (true, true, true) => return Some(()),
-        (false, ..) => "not root",
-        (_, false, _) => "no `ip` program",
-        (.., false) => "no `nft` program",
-    };
-    assert!(std::env::var_os("CI").is_none(), "cannot run in CI: {missing}");
-    eprintln!("skipped: {missing}");
-    None
-}
-
-/// A network namespace, gone with the value.
-struct Namespace(String);
-
-impl Namespace {
-    fn new(name: &str) -> Self {
-        let name = format!("umbra-{name}-{}", std::process::id());
-        run("ip", &["netns", "add", &name]);
-        run("ip", &["-n", &name, "link", "set", "lo", "up"]);
-        Self(name)
-    }
-
-    /// The standard output of a program inside.
-    fn run(&self, program: &str, arguments: &[&str]) -> String {
-        let mut all = vec!["netns", "exec", &self.0, program];
-        all.extend(arguments);
-        run("ip", &all)
-    }
-}
-
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _gone = Command::new("ip").args(["netns", "del", &self.0]).status();
-    }
-}
-
-fn run(program: &str, arguments: &[&str]) -> String {
-    let out = Command::new(program).args(arguments).output().expect(program);
-    assert!(out.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).unwrap()
-}
 
 /// This test program again, inside a namespace, as the holder of the table.
 struct Holder(Child);
@@ -60,9 +23,8 @@ struct Holder(Child);
 impl Holder {
     fn start(namespace: &Namespace, scene: &str) -> Self {
         let myself = std::env::current_exe().unwrap();
-        let mut child = Command::new("ip")
-            .args(["netns", "exec", &namespace.0])
-            .arg(myself)
+        let mut child = namespace
+            .command(myself.to_str().unwrap())
             .args(["--ignored", "--exact", "inside_a_namespace", "--nocapture"])
             .env("UMBRA_TEST_SCENE", scene)
             .stdin(Stdio::piped())
@@ -91,16 +53,22 @@ fn inside_a_namespace() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let listeners = ["192.0.2.1:15001".parse().unwrap(), "[2001:db8::1]:15001".parse().unwrap()];
     let (interceptor, _thread) = Interceptor::start(&listeners, Box::new(|| true)).unwrap();
-    let pods = Sources { v4: vec![(0x0af4_0100, 0x0af4_01ff)], v6: vec![(0xfd00 << 112, (0xfd00 << 112) + 0xffff)] };
-    let first = Interception {
-        targets: targets(&["10.96.0.50:80", "[fd00:96::50]:80"]),
-        sources: pods.clone(),
-    };
+    let pods =
+        Sources { v4: vec![(0x0af4_0100, 0x0af4_01ff)], v6: vec![(0xfd00 << 112, (0xfd00 << 112) + 0xffff)] };
+    let first =
+        Interception { targets: targets(&["10.96.0.50:80", "[fd00:96::50]:80"]), sources: pods.clone() };
     runtime.block_on(interceptor.set(first)).unwrap();
     if std::env::var("UMBRA_TEST_SCENE").as_deref() == Ok("changed") {
         let pod = Sources { v4: vec![(0x0af4_0105, 0x0af4_0105), (0xffff_ff00, u32::MAX)], v6: Vec::new() };
         let second = Interception { targets: targets(&["10.96.0.51:8080"]), sources: pod };
         runtime.block_on(interceptor.set(second)).unwrap();
+    }
+    if std::env::var("UMBRA_TEST_SCENE").as_deref() == Ok("many") {
+        let both = |n: u32| {
+            [format!("10.{}.{}.{}:80", n >> 16, (n >> 8) & 255, n & 255), format!("[fd00::{n:x}]:80")]
+        };
+        let many = (0..10_000).flat_map(both).map(|target| target.parse().unwrap()).collect();
+        runtime.block_on(interceptor.set(Interception { targets: many, sources: pods })).unwrap();
     }
     assert_eq!(runtime.block_on(interceptor.intercepted()).unwrap(), 0);
     eprintln!("holding");
@@ -121,12 +89,13 @@ fn ruleset(namespace: &Namespace) -> String {
 
 #[test]
 fn the_table_is_what_the_specification_says_and_dies_with_its_owner() {
-    let Some(()) = namespaces() else { return };
+    let Some(()) = available(&["nft"]) else { return };
     let node = Namespace::new("golden");
     let holder = Holder::start(&node, "first");
     assert_eq!(ruleset(&node), include_str!("ruleset.golden").trim_end());
-    let refused = Command::new("ip")
-        .args(["netns", "exec", &node.0, "nft", "add", "element", "inet", "umbra", "v4", "{ 10.0.0.1 . 80 }"])
+    let refused = node
+        .command("nft")
+        .args(["add", "element", "inet", "umbra", "v4", "{ 10.0.0.1 . 80 }"])
         .output()
         .unwrap();
     assert!(!refused.status.success(), "nobody else may change the table");
@@ -136,12 +105,22 @@ fn the_table_is_what_the_specification_says_and_dies_with_its_owner() {
 
 #[test]
 fn a_change_replaces_targets_and_sources() {
-    let Some(()) = namespaces() else { return };
+    let Some(()) = available(&["nft"]) else { return };
     let node = Namespace::new("changed");
     let holder = Holder::start(&node, "changed");
     let text = ruleset(&node);
     assert!(text.contains("elements = { 10.96.0.51 . 8080 }"), "{text}");
     assert!(text.contains("elements = { 10.244.1.5, 255.255.255.0/24 }"), "{text}");
     assert!(!text.contains("fd00"), "{text}");
+    holder.kill();
+}
+
+#[test]
+fn ten_thousand_services_fit() {
+    let Some(()) = available(&["nft"]) else { return };
+    let node = Namespace::new("many");
+    let holder = Holder::start(&node, "many");
+    let text = ruleset(&node);
+    assert_eq!(text.matches(" . 80").count(), 20_000);
     holder.kill();
 }

@@ -1,5 +1,7 @@
 //! The push server, from outside: what it takes, what it refuses, and that a refusal changes nothing.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -156,7 +158,11 @@ async fn a_refusal_says_why_changes_nothing_and_is_counted() {
     ];
     for (method, epoch, body, status, reason) in cases {
         let (answered, refusal) = plain(&proxy, method, "/v1/config", epoch, body).await;
-        assert_eq!((answered, &refusal["reason"]), (status, &json!(reason)), "{method} {epoch} {body}: {refusal}");
+        assert_eq!(
+            (answered, &refusal["reason"]),
+            (status, &json!(reason)),
+            "{method} {epoch} {body}: {refusal}"
+        );
         assert!(!refusal["message"].as_str().unwrap().is_empty());
     }
     let too_large = head("PUT", "/v1/config", "9", 1 << 30);

@@ -71,7 +71,11 @@ impl Node {
         Self { owner: Owner::new(tables, metrics, fake.clone(), sender), fake, ready }
     }
 
-    async fn put(&mut self, epoch: u128, resources: &[(&str, serde_json::Value)]) -> Result<Reply, ApplyError> {
+    async fn put(
+        &mut self,
+        epoch: u128,
+        resources: &[(&str, serde_json::Value)],
+    ) -> Result<Reply, ApplyError> {
         let body = Body::Put(put_of(resources));
         self.owner.push(Push { epoch, version: 7, body }).await.unwrap()
     }
@@ -127,7 +131,8 @@ async fn a_refused_push_changes_nothing() {
 async fn a_patch_of_another_base_is_refused() {
     let mut node = Node::new();
     node.put(1, &[one("a", "10.0.0.1")]).await.unwrap();
-    let wrong = node.patch(json!({ "base": "0".repeat(32), "remove": ["service/default/a"] })).await.unwrap_err();
+    let wrong =
+        node.patch(json!({ "base": "0".repeat(32), "remove": ["service/default/a"] })).await.unwrap_err();
     assert!(matches!(wrong, ApplyError::Config(ConfigError::Base { .. })), "{wrong}");
     let digest = node.owner.state().digest;
     let reply = node.patch(json!({ "base": digest, "remove": ["service/default/a"] })).await.unwrap();

@@ -156,7 +156,9 @@ impl Owner {
         if (self.alive)() {
             return self.netlink.commit(&ruleset::beat());
         }
-        tracing::warn!("a worker has not ticked for a second: no beat; after three, the kernel lets connections pass");
+        tracing::warn!(
+            "a worker has not ticked for a second: no beat; after three, the kernel lets connections pass"
+        );
         Ok(())
     }
 
@@ -208,7 +210,8 @@ impl Owner {
         let (first, rest) = targets.split_at(targets.len().min(TARGETS_PER_BATCH / 2));
         changes.extend(ruleset::add_targets(first));
         self.netlink.commit(&changes)?;
-        self.current = Interception { targets: first.iter().copied().collect(), sources: wanted.sources.clone() };
+        self.current =
+            Interception { targets: first.iter().copied().collect(), sources: wanted.sources.clone() };
         for some in rest.chunks(TARGETS_PER_BATCH) {
             self.netlink.commit(&ruleset::add_targets(some))?;
             self.current.targets.extend(some);

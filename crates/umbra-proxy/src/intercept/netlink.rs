@@ -7,12 +7,14 @@ use std::io;
 use std::time::Duration;
 
 use netlink_packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload, NlaBuffer, NlasIterator,
-    Parseable,
+    DefaultNla, NLM_F_ACK, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload, NlaBuffer,
+    NlasIterator, Parseable,
 };
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 use netlink_packet_netfilter::none::ControlMessage;
-use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
 use super::ruleset::{self, Change};
@@ -87,7 +89,12 @@ impl Netlink {
         append(&mut bytes, batch_edge(ControlMessage::BatchBegin), NLM_F_REQUEST, begin);
         for change in changes {
             let sequence = self.next();
-            append(&mut bytes, of_table(change.message.clone()), NLM_F_REQUEST | NLM_F_ACK | change.flags, sequence);
+            append(
+                &mut bytes,
+                of_table(change.message.clone()),
+                NLM_F_REQUEST | NLM_F_ACK | change.flags,
+                sequence,
+            );
         }
         let end = self.next();
         append(&mut bytes, batch_edge(ControlMessage::BatchEnd), NLM_F_REQUEST, end);
@@ -107,7 +114,8 @@ impl Netlink {
                     continue; // left over from a batch that was refused as a whole
                 }
                 if let Some(code) = error.code {
-                    let what = about.checked_sub(1).map_or("the batch", |index| name_of(&changes[index].message));
+                    let what =
+                        about.checked_sub(1).map_or("the batch", |index| name_of(&changes[index].message));
                     let refused =
                         NetlinkError::Refused { what, source: io::Error::from_raw_os_error(-code.get()) };
                     if about == 0 {
@@ -137,7 +145,9 @@ impl Netlink {
                     NetlinkPayload::InnerMessage(message) => packets(&message),
                     NetlinkPayload::Error(error) => Err(NetlinkError::Refused {
                         what: "reading a counter",
-                        source: io::Error::from_raw_os_error(-error.code.map_or(0, std::num::NonZeroI32::get)),
+                        source: io::Error::from_raw_os_error(
+                            -error.code.map_or(0, std::num::NonZeroI32::get),
+                        ),
                     }),
                     other => Err(NetlinkError::Answer(format!("{other:?}"))),
                 };
@@ -218,8 +228,9 @@ fn packets(message: &NetfilterMessage) -> Result<u64, NetlinkError> {
         Some(value)
     };
     let data = find(OBJECT_DATA, attributes).ok_or_else(wrong)?;
-    let inner: Result<Vec<DefaultNla>, _> =
-        NlasIterator::new(&data).map(|nla| nla.and_then(|nla: NlaBuffer<_>| DefaultNla::parse(&nla))).collect();
+    let inner: Result<Vec<DefaultNla>, _> = NlasIterator::new(&data)
+        .map(|nla| nla.and_then(|nla: NlaBuffer<_>| DefaultNla::parse(&nla)))
+        .collect();
     let packets = find(COUNTER_PACKETS, &inner.map_err(|_| wrong())?).ok_or_else(wrong)?;
     Ok(u64::from_be_bytes(packets.try_into().map_err(|_| wrong())?))
 }

@@ -17,9 +17,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, DataAttribute, Hook, InetHookNumber, ListAttribute, NfTablesMessage, RuleAttribute,
-    RuleMessage, SetAttribute, SetElementAttribute, SetElementFlags, SetElementList, SetElementMessage, SetFlags,
-    SetMessage, TableAttribute, TableFlags, TableMessage,
+    ChainAttribute, ChainMessage, DataAttribute, Hook, InetHookNumber, ListAttribute, NfTablesMessage,
+    RuleAttribute, RuleMessage, SetAttribute, SetElementAttribute, SetElementFlags, SetElementList,
+    SetElementMessage, SetFlags, SetMessage, TableAttribute, TableFlags, TableMessage,
 };
 
 use super::expression::{self, Expression, REGISTER_1, REGISTER_1_PLUS_4, REGISTER_2};
@@ -84,12 +84,18 @@ pub(super) fn create(listeners: &[SocketAddr]) -> Vec<Change> {
 
 /// Adds what is to be taken over.
 pub(super) fn add_targets<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Vec<Change> {
-    target_changes(targets, |message| Change { message: NfTablesMessage::NewSetElement(message), flags: NLM_F_CREATE })
+    target_changes(targets, |message| Change {
+        message: NfTablesMessage::NewSetElement(message),
+        flags: NLM_F_CREATE,
+    })
 }
 
 /// Leaves to others what was taken over.
 pub(super) fn delete_targets<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Vec<Change> {
-    target_changes(targets, |message| Change { message: NfTablesMessage::DeleteSetElement(message), flags: 0 })
+    target_changes(targets, |message| Change {
+        message: NfTablesMessage::DeleteSetElement(message),
+        flags: 0,
+    })
 }
 
 /// Empties both sets of targets.
@@ -100,9 +106,11 @@ pub(super) fn flush_targets() -> Vec<Change> {
 /// Says anew whose connections are taken over. The sets are small (a node's pods), so they are written whole.
 pub(super) fn replace_sources(sources: &Sources) -> Vec<Change> {
     let mut changes = vec![flush("src4"), flush("src6")];
-    let v4 = sources.v4.iter().flat_map(|range| interval(range, |ip: u32| ip.to_be_bytes().to_vec(), u32::MAX));
+    let v4 =
+        sources.v4.iter().flat_map(|range| interval(range, |ip: u32| ip.to_be_bytes().to_vec(), u32::MAX));
     changes.extend(add("src4", v4.collect()));
-    let v6 = sources.v6.iter().flat_map(|range| interval(range, |ip: u128| ip.to_be_bytes().to_vec(), u128::MAX));
+    let v6 =
+        sources.v6.iter().flat_map(|range| interval(range, |ip: u128| ip.to_be_bytes().to_vec(), u128::MAX));
     changes.extend(add("src6", v6.collect()));
     changes
 }
@@ -124,7 +132,10 @@ pub(super) fn beat() -> Vec<Change> {
 fn table() -> Change {
     let attributes = vec![TableAttribute::Name(TABLE.into()), TableAttribute::Flags(TableFlags::Owner)];
     // Exclusive: a table of that name that somebody else left is not ours to change.
-    Change { message: NfTablesMessage::NewTable(TableMessage { attributes }), flags: NLM_F_CREATE | NLM_F_EXCL }
+    Change {
+        message: NfTablesMessage::NewTable(TableMessage { attributes }),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+    }
 }
 
 /// Attributes that name the counter `name`.
@@ -171,7 +182,10 @@ fn rule(chain: &str, expressions: Vec<Expression>) -> Change {
         RuleAttribute::Chain(chain.into()),
         RuleAttribute::Expressions(expressions),
     ];
-    Change { message: NfTablesMessage::NewRule(RuleMessage { attributes }), flags: NLM_F_CREATE | NLM_F_APPEND }
+    Change {
+        message: NfTablesMessage::NewRule(RuleMessage { attributes }),
+        flags: NLM_F_CREATE | NLM_F_APPEND,
+    }
 }
 
 fn intercept(listener: SocketAddr) -> Vec<Expression> {
@@ -188,7 +202,11 @@ fn intercept(listener: SocketAddr) -> Vec<Expression> {
         expression::destination_port(port_register),
         expression::in_set(targets),
     ]);
-    rule.extend([expression::transport_protocol(), expression::in_set(ALIVE), expression::count(INTERCEPTED)]);
+    rule.extend([
+        expression::transport_protocol(),
+        expression::in_set(ALIVE),
+        expression::count(INTERCEPTED),
+    ]);
     rule.extend(expression::dnat(listener.ip(), listener.port()));
     rule
 }
@@ -244,7 +262,9 @@ fn interval<T: Copy + PartialEq + std::ops::Add<Output = T> + From<u8>>(
 
 fn add(set: &str, all: Vec<Element>) -> Vec<Change> {
     let message = |some: &[Element]| NfTablesMessage::NewSetElement(elements(set, some.to_vec()));
-    all.chunks(ELEMENTS_PER_MESSAGE).map(|some| Change { message: message(some), flags: NLM_F_CREATE }).collect()
+    all.chunks(ELEMENTS_PER_MESSAGE)
+        .map(|some| Change { message: message(some), flags: NLM_F_CREATE })
+        .collect()
 }
 
 fn flush(set: &str) -> Change {

@@ -32,7 +32,8 @@ impl Sources {
             });
             return (Self::from_blocks(pods), Vec::new());
         }
-        let (blocks, errors): (Vec<_>, Vec<_>) = cidrs.iter().map(|cidr| parse(cidr)).partition(Result::is_ok);
+        let (blocks, errors): (Vec<_>, Vec<_>) =
+            cidrs.iter().map(|cidr| parse(cidr)).partition(Result::is_ok);
         let blocks = blocks.into_iter().filter_map(Result::ok);
         (Self::from_blocks(blocks), errors.into_iter().filter_map(Result::err).collect())
     }
