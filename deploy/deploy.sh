@@ -6,12 +6,13 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 throwaway=$root/target/cluster/kubeconfig
 export KUBECONFIG=${KUBECONFIG:-$throwaway}
-export PATH=$PATH:$root/target/cluster-tools/bin
+# Before the system's own kubectl: it is of the throwaway cluster's version.
+if [ "$(realpath -m "$KUBECONFIG")" = "$(realpath -m "$throwaway")" ]; then PATH=$root/target/cluster-tools/bin:$PATH; fi
 command -v kubectl >/dev/null || { echo "error: kubectl is not on the PATH" >&2; exit 1; }
 kubectl version --request-timeout=10s >/dev/null || { echo "error: no cluster answers at $KUBECONFIG: start one (make cluster-up) or set KUBECONFIG" >&2; exit 1; }
 
 overlay=${OVERLAY:-default}
-if [ -z "${OVERLAY:-}" ] && [ "$(realpath "$KUBECONFIG")" = "$(realpath -m "$throwaway")" ]; then overlay=test; fi
+if [ -z "${OVERLAY:-}" ] && [ "$(realpath -m "$KUBECONFIG")" = "$(realpath -m "$throwaway")" ]; then overlay=test; fi
 
 [ "$overlay" != test ] || tests/cluster/load.sh umbra-controller umbra-proxy
 kubectl apply --server-side -k crds

@@ -14,6 +14,7 @@ load_images() {
   for name in "$@"; do tars+=("$IMAGES/$name.tar"); done
   [ $# -gt 0 ] || tars=("$IMAGES"/*.tar)
   for tar in "${tars[@]}"; do
+    [ -f "$tar" ] || die "$tar is not there: make images"
     ctr -a "$(node_sock "$i")" -n k8s.io images import "$tar" >>"$LOG/images.log" 2>&1 || die "$tar could not be imported: see $LOG/images.log"
   done
 }
