@@ -25,13 +25,20 @@ pub(super) struct Tables {
     services: BTreeMap<ServiceName, Served>,
     /// Published backend sets: the reference, and how many services use it.
     backends: BTreeMap<Key, (BackendRef, usize)>,
-    /// Services that wait because their primary would become unresolved, and until when.
-    waiting: BTreeMap<ServiceName, Instant>,
+    /// Services that wait because their primary would become unresolved.
+    waiting: BTreeMap<ServiceName, Wait>,
     /// How long such a service waits.
     patience: Duration,
     undecodable: BTreeMap<ObjectName, Undecodable>,
     objects: Arc<Objects>,
     snapshot: Snapshot,
+}
+
+/// A result that is kept back.
+struct Wait {
+    until: Instant,
+    /// Objects whose newest state is in no snapshot as long as the service waits.
+    objects: BTreeSet<ObjectName>,
 }
 
 /// The last result for a service that somebody governs.
@@ -66,8 +73,9 @@ impl Tables {
     pub(super) fn apply(&mut self, input: Input) -> Change {
         let dirty = match input {
             Input::Event(event) => {
-                let event = self.with_last_values(event);
-                self.index.apply(event)
+                let mut dirty = self.read_again(&event);
+                dirty.merge(self.index.apply(self.with_last_values(event)));
+                dirty
             }
             Input::Undecodable(undecodable) => self.set_undecodable(undecodable),
             Input::Undecodables(kind, all) => self.relist_undecodable(kind, all),
@@ -87,31 +95,30 @@ impl Tables {
 
     /// When a waiting service has to be looked at again.
     pub(super) fn wait_ends(&self) -> Option<Instant> {
-        self.waiting.values().min().copied()
+        self.waiting.values().map(|wait| wait.until).min()
     }
 
     /// Compiles what is dirty, and gives what everybody should have from now on.
     pub(super) fn publish(&mut self, now: Instant) -> Published {
         let mut dirty = std::mem::take(&mut self.dirty);
-        let ended = self.waiting.iter().filter(|(_, until)| **until <= now);
+        let ended = self.waiting.iter().filter(|(_, wait)| wait.until <= now);
         dirty.services.extend(ended.map(|(service, _)| object_key(service)));
         self.snapshot.version += 1;
         let touched: BTreeSet<&ObjectKey> = dirty.services.iter().chain(&dirty.backends).collect();
         self.metrics.services_compiled.inc_by(touched.len() as u64);
         let mut shared = Arc::clone(&self.snapshot.shared);
         let mut objects = dirty.objects;
-        let mut kept_back = BTreeSet::new();
         for key in &dirty.services {
-            self.compile(key, now, Arc::make_mut(&mut shared), &mut objects, &mut kept_back);
+            self.compile(key, now, Arc::make_mut(&mut shared), &mut objects);
         }
         self.refresh_backends(&touched, &mut shared);
         self.snapshot.shared = shared;
         for node in &dirty.nodes {
             self.refresh_node(node);
         }
-        // Their state is not in this snapshot yet: it is looked at again with their service.
-        let (kept_back, objects): (Vec<_>, Vec<_>) =
-            objects.into_iter().partition(|name| kept_back.contains(name));
+        // Their newest state is not in this snapshot: they are looked at again with their service.
+        let kept_back = |name: &ObjectName| self.waiting.values().any(|wait| wait.objects.contains(name));
+        let (kept_back, objects): (Vec<_>, Vec<_>) = objects.into_iter().partition(kept_back);
         self.dirty.objects.extend(kept_back);
         self.refresh_objects(&objects, now);
         self.metrics.snapshots.inc();
@@ -124,17 +131,23 @@ impl Tables {
         now: Instant,
         shared: &mut Resources,
         objects: &mut BTreeSet<ObjectName>,
-        kept_back: &mut BTreeSet<ObjectName>,
     ) {
         let service = ServiceName::new(key.namespace.clone(), key.name.clone());
         let compiled = umbra_compile::service(self.index.view(), key, &self.options);
-        let named = named_objects(&compiled.governed_by, &compiled.findings);
-        if self.must_wait(&service, &compiled, now) {
-            kept_back.extend(named);
-            return;
+        let named = named_objects(&compiled.governed_by, &compiled.findings).collect();
+        if self.breaks(&service, &compiled) {
+            let until = now + self.patience;
+            let wait =
+                self.waiting.entry(service.clone()).or_insert(Wait { until, objects: BTreeSet::new() });
+            wait.objects = named;
+            if now < wait.until {
+                return;
+            }
+            objects.append(&mut wait.objects);
+        } else {
+            objects.extend(named);
         }
         self.waiting.remove(&service);
-        objects.extend(named);
         let before = self.services.remove(&service);
         if let Some(before) = &before {
             objects.extend(named_objects(&before.governed_by, &before.findings));
@@ -148,12 +161,11 @@ impl Tables {
 
     /// A change that takes the primary away from users may be half of one that does not: VirtualService and
     /// DestinationRule are applied and deleted in either order. It waits for the other half.
-    fn must_wait(&mut self, service: &ServiceName, compiled: &Compiled, now: Instant) -> bool {
+    fn breaks(&self, service: &ServiceName, compiled: &Compiled) -> bool {
         let Outcome::Table(table) = &compiled.outcome else { return false };
         let published = self.services.get(service).and_then(|served| served.table.as_ref());
-        let breaks = umbra_compile::primary_unresolved(table)
-            && published.is_some_and(|published| !umbra_compile::primary_unresolved(published));
-        breaks && now < *self.waiting.entry(service.clone()).or_insert(now + self.patience)
+        umbra_compile::primary_unresolved(table)
+            && published.is_some_and(|published| !umbra_compile::primary_unresolved(published))
     }
 
     /// Puts a service's table and backend sets in place of what was there.
@@ -351,8 +363,8 @@ fn object_key(service: &ServiceName) -> ObjectKey {
 /// Objects that cannot be read.
 impl Tables {
     /// A relist leaves out what cannot be read; its last value stays until it is deleted.
-    fn with_last_values(&mut self, event: Event) -> Event {
-        use umbra_index::Change::{Apply, Delete, Relist};
+    fn with_last_values(&self, event: Event) -> Event {
+        use umbra_index::Change::Relist;
         let view = self.index.view();
         let unread = |kind| self.undecodable.keys().filter(move |name| name.kind == kind);
         match event {
@@ -366,31 +378,23 @@ impl Tables {
                 all.extend(last.cloned());
                 Event::DestinationRule(Relist(all))
             }
-            event => {
-                let read = match &event {
-                    Event::VirtualService(Apply(object)) => {
-                        Some((Kind::VirtualService, object.metadata.key()))
-                    }
-                    Event::VirtualService(Delete(key)) => Some((Kind::VirtualService, key.clone())),
-                    Event::DestinationRule(Apply(object)) => {
-                        Some((Kind::DestinationRule, object.metadata.key()))
-                    }
-                    Event::DestinationRule(Delete(key)) => Some((Kind::DestinationRule, key.clone())),
-                    _ => None,
-                };
-                if let Some((kind, key)) = read {
-                    self.readable_again(ObjectName::new(kind, key));
-                }
-                event
-            }
+            event => event,
         }
     }
 
-    /// Its state differs even when the index sees the value it had before.
-    fn readable_again(&mut self, name: ObjectName) {
-        if self.undecodable.remove(&name).is_some() {
-            self.dirty.objects.insert(name);
-        }
+    /// An object that can be read again, or has gone. Its state differs even when the index sees its old value.
+    fn read_again(&mut self, event: &Event) -> Dirty {
+        use umbra_index::Change::{Apply, Delete};
+        let (kind, key) = match event {
+            Event::VirtualService(Apply(object)) => (Kind::VirtualService, object.metadata.key()),
+            Event::VirtualService(Delete(key)) => (Kind::VirtualService, key.clone()),
+            Event::DestinationRule(Apply(object)) => (Kind::DestinationRule, object.metadata.key()),
+            Event::DestinationRule(Delete(key)) => (Kind::DestinationRule, key.clone()),
+            _ => return Dirty::default(),
+        };
+        let name = ObjectName::new(kind, key);
+        let was = self.undecodable.remove(&name).is_some();
+        Dirty { objects: was.then_some(name).into_iter().collect(), ..Dirty::default() }
     }
 
     fn set_undecodable(&mut self, undecodable: Undecodable) -> Dirty {

@@ -1,1 +1,377 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
 
+use serde_json::{Value, json};
+use umbra_compile::ObjectRef;
+use umbra_index::api::{DestinationRule, EndpointSlice, ObjectKey, Pod, Service, VirtualService};
+use umbra_index::{Change as Of, ObjectName};
+use umbra_routing::{BackendSet, Config, Resource, ServiceName, ServiceTable};
+
+use super::tables::{Change, Tables};
+use super::*;
+use crate::metrics::PushKind;
+use crate::push::tests::serve;
+use crate::push::{Node, Nodes};
+use crate::{Controller, Options};
+
+const PATIENCE: Duration = Duration::from_secs(1);
+
+fn meta(name: &str, generation: i64) -> Value {
+    json!({"namespace": "default", "name": name, "uid": format!("{name}-uid"), "generation": generation,
+        "creationTimestamp": "2026-11-22T10:00:00Z"})
+}
+
+fn read<T: serde::de::DeserializeOwned>(json: Value) -> T {
+    serde_json::from_value(json).unwrap()
+}
+
+/// All requests to v1, and copies to v2.
+fn virtual_service(name: &str, generation: i64, change: impl FnOnce(&mut Value)) -> VirtualService {
+    let mut rule = json!({
+        "route": [{"destination": {"host": name, "subset": "v1"}}],
+        "mirror": {"host": name, "subset": "v2"},
+    });
+    change(&mut rule);
+    read(json!({"metadata": meta(name, generation), "spec": {"hosts": [name], "http": [rule]}}))
+}
+
+fn destination_rule(name: &str) -> DestinationRule {
+    let subset = |version: &str| json!({"name": version, "labels": {"version": version}});
+    let spec = json!({"host": name, "subsets": [subset("v1"), subset("v2")]});
+    read(json!({"metadata": meta(name, 1), "spec": spec}))
+}
+
+fn service(name: &str, number: usize) -> Service {
+    let ip = format!("10.96.{}.{}", number / 250, number % 250 + 1);
+    read(json!({"metadata": meta(name, 0), "spec": {
+        "clusterIP": ip, "clusterIPs": [ip], "ports": [{"name": "http", "port": 80}], "selector": {"app": name}}}))
+}
+
+/// v1 has the pods in `ips`, all of them of version v1.
+fn slice(name: &str, ips: &[&str]) -> EndpointSlice {
+    let endpoint = |ip: &&str| {
+        json!({"addresses": [ip], "conditions": {"ready": true},
+            "targetRef": {"kind": "Pod", "namespace": "default", "name": format!("pod-{ip}"), "uid": format!("uid-{ip}")}})
+    };
+    let mut metadata = meta(name, 0);
+    metadata["labels"] = json!({"kubernetes.io/service-name": name});
+    read(json!({"metadata": metadata, "addressType": "IPv4",
+        "endpoints": ips.iter().map(endpoint).collect::<Vec<_>>(), "ports": [{"name": "http", "port": 5000}]}))
+}
+
+fn pod(ip: &str) -> Pod {
+    read(json!({
+        "metadata": {"namespace": "default", "name": format!("pod-{ip}"), "uid": format!("uid-{ip}"),
+            "labels": {"app": "sa-logic", "version": "v1"}},
+        "spec": {"nodeName": "node2"}, "status": {"phase": "Running", "podIPs": [{"ip": ip}]}}))
+}
+
+fn vs(change: Of<VirtualService>) -> Input {
+    Input::Event(Event::VirtualService(change))
+}
+
+fn dr(change: Of<DestinationRule>) -> Input {
+    Input::Event(Event::DestinationRule(change))
+}
+
+/// The article's objects, each kind listed once.
+fn article() -> Vec<Input> {
+    let listed = [
+        Event::Service(Of::Relist(vec![service("sa-logic", 0)])),
+        Event::EndpointSlice(Of::Relist(vec![slice("sa-logic", &["10.0.0.1"])])),
+        Event::Pod(Of::Relist(vec![pod("10.0.0.1"), pod("10.0.0.2")])),
+        Event::Node(Of::Relist(Vec::new())),
+        Event::DestinationRule(Of::Relist(vec![destination_rule("sa-logic")])),
+        Event::VirtualService(Of::Relist(vec![virtual_service("sa-logic", 1, |_| {})])),
+    ];
+    listed.into_iter().map(Input::Event).collect()
+}
+
+fn tables(inputs: Vec<Input>) -> Tables {
+    let mut tables = Tables::new(umbra_compile::Options::default(), PATIENCE, Arc::default());
+    for input in inputs {
+        tables.apply(input);
+    }
+    tables
+}
+
+fn key() -> ObjectKey {
+    ObjectKey::new("default", "sa-logic")
+}
+
+fn vs_name() -> ObjectName {
+    ObjectName::new(Kind::VirtualService, key())
+}
+
+fn config(published: &Published) -> Config {
+    let mut config = Config::default();
+    config.put(&published.snapshot.node("node1").put()).unwrap();
+    config
+}
+
+fn table(published: &Published) -> Option<ServiceTable> {
+    match config(published).get(&Key::Service(ServiceName::new("default", "sa-logic")))? {
+        Resource::Service(table) => Some(table.clone()),
+        _ => None,
+    }
+}
+
+/// Addresses in the set of version v1.
+fn v1(published: &Published) -> Vec<String> {
+    let is_v1 = |set: &BackendSet| set.selector.get("version").is_some_and(|version| version == "v1");
+    let sets = config(published);
+    let mut sets = sets.iter().filter_map(|(_, resource)| match resource {
+        Resource::Backends(set) if is_v1(set) => Some(set.clone()),
+        _ => None,
+    });
+    sets.next().unwrap().endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect()
+}
+
+fn unresolved(published: &Published) -> bool {
+    umbra_compile::primary_unresolved(&table(published).expect("published"))
+}
+
+#[test]
+fn the_article_gives_a_table_and_its_endpoints() {
+    let mut tables = tables(article());
+    assert!(tables.is_complete());
+    let published = tables.publish(Instant::now());
+    assert!(!unresolved(&published));
+    assert_eq!(v1(&published), ["10.0.0.1:5000"]);
+    let state = &published.objects[&vs_name()];
+    assert_eq!((state.version, state.object.generation, state.findings.len()), (1, 1, 0), "{state:?}");
+    assert_eq!(state.services[&ServiceName::new("default", "sa-logic")], Part::Published);
+}
+
+#[test]
+fn an_endpoint_makes_no_new_version_of_an_object() {
+    let mut tables = tables(article());
+    tables.publish(Instant::now());
+    let change = tables
+        .apply(Input::Event(Event::EndpointSlice(Of::Apply(slice("sa-logic", &["10.0.0.1", "10.0.0.2"])))));
+    assert_eq!(change, Change::Endpoints);
+    let published = tables.publish(Instant::now());
+    assert_eq!(v1(&published), ["10.0.0.1:5000", "10.0.0.2:5000"]);
+    assert_eq!((published.snapshot.version, published.objects[&vs_name()].version), (2, 1));
+    tables.apply(vs(Of::Apply(virtual_service("sa-logic", 2, |rule| {
+        rule["mirrorPercentage"] = json!({"value": 5})
+    }))));
+    let published = tables.publish(Instant::now());
+    assert_eq!(published.objects[&vs_name()].version, 3);
+}
+
+#[test]
+fn the_halves_of_a_deletion_may_come_in_either_order() {
+    let mut tables = tables(article());
+    let start = Instant::now();
+    tables.publish(start);
+    tables.apply(dr(Of::Delete(key())));
+    let published = tables.publish(start);
+    assert!(!unresolved(&published), "the old table stays for now");
+    assert_eq!(tables.wait_ends(), Some(start + PATIENCE));
+    tables.apply(vs(Of::Delete(key())));
+    let published = tables.publish(start + PATIENCE / 3);
+    assert_eq!(table(&published), None);
+    assert_eq!(tables.wait_ends(), None);
+}
+
+#[test]
+fn a_primary_that_stays_unresolved_is_published_after_the_longest_wait() {
+    let mut tables = tables(article());
+    let start = Instant::now();
+    tables.publish(start);
+    tables.apply(vs(Of::Apply(virtual_service("sa-logic", 2, |rule| {
+        rule["route"][0]["destination"]["subset"] = json!("v9");
+    }))));
+    let waiting = tables.publish(start);
+    assert!(!unresolved(&waiting));
+    assert_eq!(waiting.objects[&vs_name()].object.generation, 1, "nobody has generation 2 yet");
+    // Something else is published meanwhile.
+    tables.apply(Input::Event(Event::Pod(Of::Apply(pod("10.0.0.9")))));
+    let waiting = tables.publish(start + PATIENCE / 2);
+    assert_eq!(waiting.objects[&vs_name()].object.generation, 1);
+    let published = tables.publish(start + PATIENCE);
+    assert!(unresolved(&published));
+    let state = &published.objects[&vs_name()];
+    assert_eq!((state.object.generation, state.version), (2, published.snapshot.version));
+    assert!(state.findings.iter().any(|finding| finding.condition.is_some()), "{:?}", state.findings);
+    assert_eq!(tables.wait_ends(), None);
+}
+
+#[test]
+fn a_service_is_not_taken_over_before_its_primary_exists() {
+    let mut inputs = article();
+    inputs[4] = dr(Of::Relist(Vec::new()));
+    let mut tables = tables(inputs);
+    let published = tables.publish(Instant::now());
+    assert_eq!(table(&published), None);
+    assert_eq!(published.objects[&vs_name()].services.values().collect::<Vec<_>>(), [&Part::Waiting]);
+    tables.apply(dr(Of::Apply(destination_rule("sa-logic"))));
+    let published = tables.publish(Instant::now());
+    assert!(!unresolved(&published));
+}
+
+#[test]
+fn a_hold_freezes_rules_follows_endpoints_and_ends_with_its_object() {
+    let mut tables = tables(article());
+    let before = table(&tables.publish(Instant::now())).unwrap();
+    tables.apply(vs(Of::Apply(virtual_service("sa-logic", 2, |rule| rule["fault"] = json!({"abort": {}})))));
+    let held = tables.publish(Instant::now());
+    assert_eq!(table(&held).unwrap(), before);
+    assert_eq!(held.objects[&vs_name()].services.values().collect::<Vec<_>>(), [&Part::Held]);
+    tables.apply(Input::Event(Event::EndpointSlice(Of::Apply(slice("sa-logic", &["10.0.0.2"])))));
+    assert_eq!(v1(&tables.publish(Instant::now())), ["10.0.0.2:5000"]);
+    tables.apply(vs(Of::Delete(key())));
+    assert_eq!(table(&tables.publish(Instant::now())), None);
+}
+
+#[test]
+fn a_hold_without_anything_published_before_takes_nothing_over() {
+    let mut inputs = article();
+    inputs[5] =
+        vs(Of::Relist(vec![virtual_service("sa-logic", 1, |rule| rule["fault"] = json!({"abort": {}}))]));
+    let published = tables(inputs).publish(Instant::now());
+    assert_eq!(table(&published), None);
+}
+
+#[test]
+fn an_unreadable_object_keeps_its_last_value_until_it_is_deleted() {
+    let mut tables = tables(article());
+    let before = table(&tables.publish(Instant::now())).unwrap();
+    let object =
+        ObjectRef { kind: Kind::VirtualService, key: key(), uid: "sa-logic-uid".into(), generation: 2 };
+    let unread = Undecodable { object, error: "hosts: not a list".into() };
+    assert_eq!(tables.apply(Input::Undecodable(unread.clone())), Change::Config);
+    assert_eq!(tables.apply(Input::Undecodable(unread.clone())), Change::Nothing, "the same again");
+    let published = tables.publish(Instant::now());
+    assert_eq!(table(&published).unwrap(), before);
+    let state = &published.objects[&vs_name()];
+    assert_eq!((state.object.generation, state.undecodable.as_deref()), (2, Some("hosts: not a list")));
+
+    tables.apply(Input::Undecodables(Kind::VirtualService, vec![unread.clone()]));
+    tables.apply(vs(Of::Relist(Vec::new())));
+    assert_eq!(table(&tables.publish(Instant::now())).unwrap(), before, "a relist leaves it out");
+
+    assert_eq!(tables.apply(vs(Of::Delete(key()))), Change::Config);
+    let published = tables.publish(Instant::now());
+    assert_eq!(table(&published), None);
+    assert!(!published.objects.contains_key(&vs_name()));
+
+    tables.apply(Input::Undecodable(unread));
+    assert!(tables.publish(Instant::now()).objects.contains_key(&vs_name()), "it never was readable");
+    assert_eq!(tables.apply(vs(Of::Delete(key()))), Change::Config);
+    assert!(!tables.publish(Instant::now()).objects.contains_key(&vs_name()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_before_all_is_listed_then_at_once_then_gathered() {
+    let (send, inputs) = mpsc::channel(64);
+    let (publish, mut published) = watch::channel(None);
+    let stop = CancellationToken::new();
+    let windows = Windows::default();
+    let run = tokio::spawn(run(
+        inputs,
+        publish,
+        umbra_compile::Options::default(),
+        windows,
+        Arc::default(),
+        stop.clone(),
+    ));
+    let start = Instant::now();
+    let mut all = article();
+    let last = all.pop().unwrap();
+    for input in all {
+        send.send(input).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(published.borrow().is_none(), "one kind is missing");
+    let listed = Instant::now();
+    send.send(last).await.unwrap();
+    published.changed().await.unwrap();
+    assert!(listed.elapsed() < Duration::from_millis(5), "{:?}", listed.elapsed());
+
+    // Within the quiet time: gathered into one snapshot.
+    let first = Instant::now();
+    for generation in 2..5 {
+        let change = |rule: &mut Value| rule["mirrorPercentage"] = json!({"value": generation});
+        send.send(vs(Of::Apply(virtual_service("sa-logic", generation, change)))).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    published.changed().await.unwrap();
+    let waited = first.elapsed();
+    assert!(waited >= windows.config.quiet && waited < windows.config.longest, "{waited:?}");
+    assert_eq!(published.borrow_and_update().as_ref().unwrap().snapshot.version, 2);
+    assert!(start.elapsed() > Duration::from_secs(60));
+    stop.cancel();
+    run.await.unwrap();
+}
+
+/// What one endpoint's change costs in a cluster of a thousand governed services and two nodes.
+#[tokio::test]
+async fn an_endpoint_of_a_thousand_services_travels_alone() {
+    const SERVICES: usize = 1000;
+    let names: Vec<String> = (0..SERVICES).map(|n| format!("svc-{n}")).collect();
+    let ips =
+        |n: usize| [format!("10.1.{}.{}", n / 250, n % 250 + 1), format!("10.2.{}.{}", n / 250, n % 250 + 1)];
+    let slice_of = |n: usize| {
+        let ips = ips(n);
+        slice(&names[n], &[&ips[0], &ips[1]])
+    };
+    let all = [
+        Event::Service(Of::Relist(names.iter().enumerate().map(|(n, name)| service(name, n)).collect())),
+        Event::EndpointSlice(Of::Relist((0..SERVICES).map(slice_of).collect())),
+        Event::Pod(Of::Relist((0..SERVICES).flat_map(ips).map(|ip| pod(&ip)).collect())),
+        Event::Node(Of::Relist(Vec::new())),
+        Event::DestinationRule(Of::Relist(names.iter().map(|name| destination_rule(name)).collect())),
+        Event::VirtualService(Of::Relist(
+            names.iter().map(|name| virtual_service(name, 1, |_| {})).collect(),
+        )),
+    ];
+    let (send, inputs) = mpsc::channel(64);
+    let mut fakes = BTreeMap::new();
+    let mut live = BTreeMap::new();
+    for name in ["node1", "node2"] {
+        let (fake, address, _) = serve().await;
+        fakes.insert(name, fake);
+        live.insert(name.to_owned(), Node { name: name.into(), address, uid: String::new() });
+    }
+    let (_nodes, live) = watch::channel::<Nodes>(Some(live));
+    let metrics = Arc::new(Metrics::default());
+    let mut controller = Controller::start(Options::default(), Arc::clone(&metrics), inputs, live);
+    for event in all {
+        send.send(Input::Event(event)).await.unwrap();
+    }
+    settled(&mut controller, SERVICES).await;
+    let compiled = metrics.services_compiled.get();
+    let puts = |node: &str| metrics.pushes_ok(node, PushKind::put);
+    let patches = |node: &str| metrics.pushes_ok(node, PushKind::patch);
+    let before: Vec<_> = fakes.keys().map(|node| (puts(node), patches(node))).collect();
+
+    let ips = ips(7);
+    let version = controller.published.borrow().as_ref().unwrap().snapshot.version;
+    send.send(Input::Event(Event::EndpointSlice(Of::Apply(slice(&names[7], &[&ips[0]]))))).await.unwrap();
+    controller.acks.wait_for(|acks| acks.values().all(|ack| ack.version > Some(version))).await.unwrap();
+
+    assert_eq!(metrics.services_compiled.get() - compiled, 1);
+    let digest = |node: &str| controller.published.borrow().as_ref().unwrap().snapshot.node(node).digest();
+    for ((node, fake), (puts_before, patches_before)) in fakes.iter().zip(before) {
+        assert_eq!((puts(node) - puts_before, patches(node) - patches_before), (0, 1), "{node}");
+        let fake = fake.lock().unwrap();
+        assert!(
+            fake.patch_bytes < 1500,
+            "{} bytes, and heads and TLS need some of the 2 KB",
+            fake.patch_bytes
+        );
+        assert_eq!(fake.config.digest(), digest(node));
+    }
+    controller.stop().await.unwrap();
+}
+
+/// Every node has acknowledged a snapshot with that many services.
+async fn settled(controller: &mut Controller, services: usize) {
+    let all = |published: &Option<Arc<Published>>| {
+        published.as_ref().is_some_and(|published| published.services().count() == services)
+    };
+    let version = controller.published.wait_for(all).await.unwrap().as_ref().unwrap().snapshot.version;
+    controller.acks.wait_for(|acks| acks.values().all(|ack| ack.version >= Some(version))).await.unwrap();
+}

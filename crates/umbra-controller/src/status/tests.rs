@@ -125,9 +125,10 @@ fn what_no_node_can_serve_says_why() {
     let acks = [("node1", ack(Instant::now(), Some(VERSION), true))];
     let judge = |change: fn(&mut ObjectState)| judge(change, &acks, &node, GRACE);
     assert_eq!(judge(|s| s.services.clear()).reason, "NoGovernedService");
-    let held = judge(|s| drop(s.services.insert(service(), Part::Held)));
+    let held = judge(|s| s.services = BTreeMap::from([(service(), Part::Held)]));
     assert_eq!(held.message, "this generation is not in force for default/sa-logic: see Accepted");
-    assert_eq!(judge(|s| drop(s.services.insert(service(), Part::Waiting))).reason, "Waiting");
+    let waiting = judge(|s| s.services = BTreeMap::from([(service(), Part::Waiting)]));
+    assert_eq!(waiting.reason, "Waiting");
     assert_eq!(judge(|s| s.undecodable = Some("bad".into())).reason, "Held");
 }
 
