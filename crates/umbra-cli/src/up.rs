@@ -82,7 +82,8 @@ impl Up {
         let screen = Screen::new(args.output);
         screen.started(&proxy)?;
         // The one thing the controller is told of the proxy: where to push.
-        let node = Node { name: args.node.clone(), address: proxy.push_addr().to_string(), uid: String::new() };
+        let node =
+            Node { name: args.node.clone(), address: proxy.push_addr().to_string(), uid: String::new() };
         let (nodes, live) = watch::channel(Some(BTreeMap::from([(args.node.clone(), node)])));
         let (inputs, queue) = mpsc::channel(INPUT_QUEUE);
         let controller = Controller::start(controller_options(), Arc::default(), queue, live.clone());

@@ -68,7 +68,10 @@ fn documents(text: &str) -> Vec<(usize, &str)> {
     let mut documents = Vec::new();
     let (mut first_line, mut begin, mut at) = (1, 0, 0);
     for (number, line) in text.split_inclusive('\n').enumerate() {
-        if line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace)) {
+        if line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
+        {
             documents.push((first_line, &text[begin..at]));
             (first_line, begin) = (number + 1, at);
         }

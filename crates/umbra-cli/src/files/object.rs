@@ -55,7 +55,9 @@ impl ObjectKind {
             Self::Node => Event::Node(Change::Relist(only(objects, Object::node))),
             Self::Pod => Event::Pod(Change::Relist(only(objects, Object::pod))),
             Self::Service => Event::Service(Change::Relist(only(objects, Object::service))),
-            Self::EndpointSlice => Event::EndpointSlice(Change::Relist(only(objects, Object::endpoint_slice))),
+            Self::EndpointSlice => {
+                Event::EndpointSlice(Change::Relist(only(objects, Object::endpoint_slice)))
+            }
             Self::DestinationRule => {
                 Event::DestinationRule(Change::Relist(only(objects, Object::destination_rule)))
             }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use umbra_index::Event;
 
+use super::Texts;
 use super::decode::{Decoded, Problem, decode};
 use super::object::{Object, ObjectId, ObjectKind};
-use super::Texts;
 
 /// What the files held when they were last looked at.
 #[derive(Debug, Default)]
@@ -97,7 +97,11 @@ impl World {
     }
 
     /// The object if it is new or differs, with the generation that an API server would give it.
-    fn changed(&mut self, id: ObjectId, (file, mut object, manifest): (PathBuf, Object, Value)) -> Option<Object> {
+    fn changed(
+        &mut self,
+        id: ObjectId,
+        (file, mut object, manifest): (PathBuf, Object, Value),
+    ) -> Option<Object> {
         let written = object.metadata_mut().generation;
         let mended = self.broken.remove(&id).is_some();
         let generation = match self.objects.entry(id) {
@@ -207,7 +211,9 @@ mod tests {
         let moved = format!("{POD}---\n{}", vs("a"));
         assert!(world.look(&texts(&[("z.yaml", &moved)])).events.is_empty(), "only moved");
         let changes = world.look(&texts(&[("z.yaml", POD)]));
-        assert!(matches!(&changes.events[..], [Event::VirtualService(Change::Delete(key))] if key.name == "v"));
+        assert!(
+            matches!(&changes.events[..], [Event::VirtualService(Change::Delete(key))] if key.name == "v")
+        );
     }
 
     #[test]
@@ -250,6 +256,9 @@ mod tests {
     fn of_two_manifests_of_one_object_the_first_counts() {
         let mut world = World::default();
         let changes = world.look(&texts(&[("a.yaml", POD), ("b.yaml", POD)]));
-        assert_eq!(changes.problems[0].to_string(), "b.yaml: pod default/p: is in a.yaml too; that one counts");
+        assert_eq!(
+            changes.problems[0].to_string(),
+            "b.yaml: pod default/p: is in a.yaml too; that one counts"
+        );
     }
 }

@@ -87,8 +87,7 @@ impl Sources {
         let acks = self.acks.borrow_and_update();
         let nodes = self.nodes.borrow_and_update();
         let published = self.published.borrow_and_update();
-        let world =
-            status::World { nodes: &nodes, acks: &acks, started: self.started, now: Instant::now() };
+        let world = status::World { nodes: &nodes, acks: &acks, started: self.started, now: Instant::now() };
         let objects = published.iter().flat_map(|published| published.objects.iter());
         objects.map(|(name, state)| (name.clone(), status::conditions(state, &world))).collect()
     }
