@@ -1,6 +1,6 @@
 //! A proxy on loopback with backends that behave as told.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::collections::BTreeMap;
 use std::future::Future;
