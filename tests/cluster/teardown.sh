@@ -5,7 +5,8 @@
 cgroup_processes() {
   local dir
   while read -r dir; do
-    [ -d "$dir" ] && find "$dir" -name cgroup.procs -exec cat {} +
+    # A cgroup may go between being found and being read: not a failure, or the caller would think that none is left.
+    [ ! -d "$dir" ] || find "$dir" -name cgroup.procs -exec cat {} + 2>/dev/null || true
   done < <(cgroup_dirs "$CGROUP") | sort -un
 }
 
@@ -32,9 +33,8 @@ unmount_below() {
 remove_cgroups() {
   local dir
   while read -r dir; do
-    [ -d "$dir" ] && find "$dir" -depth -type d -exec rmdir {} +
+    [ ! -d "$dir" ] || find "$dir" -depth -type d -exec rmdir {} +
   done < <(cgroup_dirs "$CGROUP")
-  return 0
 }
 
 teardown() {
