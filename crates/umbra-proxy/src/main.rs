@@ -18,7 +18,10 @@ fn main() -> anyhow::Result<()> {
     let options = args.options(Some(log_filter)).map_err(anyhow::Error::msg)?;
     // Traffic has threads of its own; this one pushes, answers and watches.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(run(options))
+    let ended = runtime.block_on(run(options));
+    // Whatever is left after a failure must not keep the process, and with it the nft table.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {

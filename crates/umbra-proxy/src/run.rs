@@ -33,6 +33,8 @@ const COMMANDS: usize = 16;
 const BOUND_HANDSHAKES: Duration = Duration::from_secs(1);
 /// Kubernetes gives 30 s; 1 s goes before, some after.
 const DRAIN: Duration = Duration::from_secs(25);
+/// For requests on the metrics and push ports; the sum of all three stays under Kubernetes' 30 s.
+const FAREWELLS: Duration = Duration::from_secs(2);
 /// How often the certificate's files are looked for.
 const LOOK_FOR_TLS: Duration = Duration::from_millis(500);
 
@@ -211,14 +213,23 @@ impl Proxy {
         }
         self.stopping.cancel();
         drop(self.owner);
-        while let Some(ended) = self.tasks.join_next().await {
-            match ended {
-                Ok(Ok(_)) => {}
-                ended => return Err(ended_with(ended)),
-            }
+        match tokio::time::timeout(FAREWELLS, joined(&mut self.tasks)).await {
+            Ok(result) => result?,
+            // Somebody on the metrics or push port is in the midst of a request; they are cut.
+            Err(_) => self.tasks.shutdown().await,
         }
         Ok(cut)
     }
+}
+
+async fn joined(tasks: &mut Tasks) -> Result<(), ProxyError> {
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(Ok(_)) => {}
+            ended => return Err(ended_with(ended)),
+        }
+    }
+    Ok(())
 }
 
 fn ended_with(ended: Result<Result<&'static str, ProxyError>, JoinError>) -> ProxyError {

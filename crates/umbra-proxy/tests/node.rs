@@ -16,6 +16,8 @@ mod namespaces;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv6Addr, TcpListener};
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use namespaces::{Namespace, available, run};
 use serde_json::{Value, json};
@@ -123,6 +125,11 @@ impl Bed {
     }
 }
 
+/// Asks again and again, up to a ceiling far above what it takes.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    assert!((0..1_000).any(|_| holds()), "never came true: {what}");
+}
+
 fn url(vip: &str) -> String {
     if vip.contains(':') { format!("http://[{vip}]/") } else { format!("http://{vip}/") }
 }
@@ -169,9 +176,10 @@ fn backend_in_a_namespace() {
     let name = std::env::var("UMBRA_TEST_NAME").expect("run by the other tests");
     let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 8080)).unwrap();
     println!("listening");
+    let released = Arc::new((Mutex::new(false), Condvar::new()));
     for stream in listener.incoming() {
         let mut stream = stream.unwrap();
-        let name = name.clone();
+        let (name, released) = (name.clone(), Arc::clone(&released));
         std::thread::spawn(move || {
             let mut seen: Vec<u8> = Vec::new();
             let mut some = [0; 1024];
@@ -259,7 +267,20 @@ fn sigterm_leaves_new_connections_to_others_and_exits_well() {
     let mut proxy = bed.proxy();
     bed.push("PUT", &configuration());
     assert_eq!(bed.ask(VIPS[0]), "b1");
+    let hold = format!("{}hold", url(VIPS[0]));
+    let in_flight =
+        bed.client.command("curl").args(["-sS", "-i", &hold]).stdout(Stdio::piped()).spawn().unwrap();
+    until("the request has arrived", || {
+        let text = bed.node.run("curl", &["-sS", "http://172.31.99.1:15020/metrics"]);
+        text.contains("umbra_connections_total 2")
+    });
     run("kill", &["-TERM", &proxy.0.id().to_string()]);
+    until("new connections are left to kube-proxy", || bed.ask(VIPS[0]) == "b2");
+    assert!(proxy.0.try_wait().unwrap().is_none(), "it waits for what is in flight");
+    bed.node.run("curl", &["-sS", "http://10.244.1.21:8080/release"]);
+    let answer = in_flight.wait_with_output().unwrap();
+    let answer = String::from_utf8(answer.stdout).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("b1"), "{answer}");
     let status = proxy.0.wait().unwrap();
     assert!(status.success(), "{status}");
     assert_eq!(bed.ruleset(), "table inet kube-proxy\n");
@@ -282,6 +303,36 @@ fn a_stopped_proxy_loses_its_connections_to_others_within_seconds() {
     });
     assert!(by_kube_proxy, "the dead-man element has expired");
     run("kill", &["-CONT", &pid]);
-    let by_us = (0..100).any(|_| bed.ask(VIPS[0]) == "b1");
-    assert!(by_us, "beats again");
+    until("it beats again", || bed.ask(VIPS[0]) == "b1");
+}
+
+#[test]
+fn arming_and_disarming_fail_no_request() {
+    let Some(()) = available(&["nft", "curl", "setpriv", "sysctl"]) else { return };
+    let bed = Bed::new("load");
+    let _proxy = bed.proxy();
+    let done = AtomicBool::new(false);
+    let served: Vec<String> = std::thread::scope(|scope| {
+        let clients: Vec<_> = VIPS
+            .iter()
+            .map(|vip| {
+                scope.spawn(|| {
+                    std::iter::from_fn(|| (!done.load(Ordering::Relaxed)).then(|| bed.ask(vip)))
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        for _ in 0..20 {
+            let reply = bed.push("PUT", &configuration());
+            bed.push("PATCH", &json!({ "base": reply["digest"], "remove": ["service/default/a"] }));
+        }
+        done.store(true, Ordering::Relaxed);
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    assert!(served.iter().all(|name| name == "b1" || name == "b2"), "{served:?}");
+    eprintln!(
+        "{} requests, {} by the proxy",
+        served.len(),
+        served.iter().filter(|name| *name == "b1").count()
+    );
 }
