@@ -1,9 +1,9 @@
 //! The program: flags, logs, signals. The library does the rest.
 
 use std::io::IsTerminal;
+use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt;
@@ -12,7 +12,18 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 use umbra_proxy::args::{Args, LogFormat};
 use umbra_proxy::{LogFilter, Options, Proxy};
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match started() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Each message carries its cause already.
+            eprintln!("umbra-proxy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn started() -> anyhow::Result<()> {
     let args = Args::parse();
     let log_filter = start_logging(&args.log, args.log_format)?;
     let options = args.options(Some(log_filter)).map_err(anyhow::Error::msg)?;
@@ -33,7 +44,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
         _ = interrupt.recv() => "SIGINT",
         error = proxy.failed() => {
             // Leaving at once is the safe way: the kernel drops the table, and new connections go to others.
-            return Err(error).context("the proxy ends");
+            return Err(error.into());
         }
     };
     tracing::info!(signal = name, "stopping");
@@ -47,7 +58,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
 
 /// Logs to standard error. Returns what changes the filter later.
 fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<LogFilter> {
-    let filter = EnvFilter::try_new(filter).with_context(|| format!("--log {filter:?}"))?;
+    let filter = EnvFilter::try_new(filter).map_err(|error| anyhow::anyhow!("--log {filter:?}: {error}"))?;
     let (filter, handle) = reload::Layer::<EnvFilter, Registry>::new(filter);
     let text = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let layer = match format {
