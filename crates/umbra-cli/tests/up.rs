@@ -1,5 +1,7 @@
 //! `umbra up` as a person uses it: the program, real files, real connections on loopback.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set its stage fails")]
+
 mod support;
 
 use support::{Backend, Folder, Up, VIRTUAL_SERVICE};

@@ -13,7 +13,7 @@ cargo build --locked $packages --no-default-features
 built=$(date +%s)
 
 programs=${CARGO_TARGET_DIR:-target}/debug
-mkdir -p target
+mkdir -p target # for demo.json
 code=0
 "$programs/sentiment-demo" --programs "$programs" "$@" || code=$?
 ended=$(date +%s)

@@ -12,7 +12,7 @@ use serde_json::Value;
 /// Ends waits for what never comes; loopback needs milliseconds.
 const CEILING: Duration = Duration::from_secs(60);
 
-pub const VIRTUAL_SERVICE: &str = "apiVersion: networking.istio.io/v1alpha3
+pub(crate) const VIRTUAL_SERVICE: &str = "apiVersion: networking.istio.io/v1alpha3
 kind: VirtualService
 metadata:
   name: sa-logic
@@ -43,19 +43,19 @@ spec:
     - {name: v2, labels: {version: v2}}
 ";
 
-pub fn umbra() -> Command {
+pub(crate) fn umbra() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
     command.env_clear();
     command
 }
 
 /// An HTTP server whose answers are its name. Its thread ends with the test program.
-pub struct Backend {
-    pub port: u16,
+pub(crate) struct Backend {
+    pub(crate) port: u16,
 }
 
 impl Backend {
-    pub fn start(name: &'static str) -> Self {
+    pub(crate) fn start(name: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         std::thread::spawn(move || {
@@ -80,11 +80,11 @@ fn answer(stream: TcpStream, name: &str) {
 }
 
 /// A folder of manifests, gone with the value.
-pub struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     /// With a Service, a DestinationRule, and a pod for each backend.
-    pub fn new(name: &str, pods: &[(&str, u16)]) -> Self {
+    pub(crate) fn new(name: &str, pods: &[(&str, u16)]) -> Self {
         let path =
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("up-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
@@ -94,11 +94,11 @@ impl Folder {
         folder
     }
 
-    pub fn write(&self, file: &str, text: &str) {
+    pub(crate) fn write(&self, file: &str, text: &str) {
         std::fs::write(self.0.join(file), text).unwrap();
     }
 
-    pub fn remove(&self, file: &str) {
+    pub(crate) fn remove(&self, file: &str) {
         std::fs::remove_file(self.0.join(file)).unwrap();
     }
 }
@@ -133,10 +133,10 @@ fn pods_as_list(pods: &[(&str, u16)]) -> Value {
 
 /// One line of output.
 #[derive(Debug)]
-pub struct Line(pub Value);
+pub(crate) struct Line(pub(crate) Value);
 
 impl Line {
-    pub fn is_condition(&self, object: &str, kind: &str, status: &str) -> bool {
+    pub(crate) fn is_condition(&self, object: &str, kind: &str, status: &str) -> bool {
         let conditions = self.0["conditions"].as_array().into_iter().flatten();
         let is = |condition: &Value| condition["type"] == kind && condition["status"] == status;
         self.0["object"] == object && conditions.into_iter().any(is)
@@ -144,7 +144,7 @@ impl Line {
 }
 
 /// The running program, killed with the value.
-pub struct Up {
+pub(crate) struct Up {
     child: Child,
     lines: Receiver<Line>,
     traffic: SocketAddr,
@@ -152,7 +152,7 @@ pub struct Up {
 }
 
 impl Up {
-    pub fn start(folder: &Folder) -> Self {
+    pub(crate) fn start(folder: &Folder) -> Self {
         let any = "127.0.0.1:0";
         let mut child = umbra()
             .args(["up", "--output", "json", "--listen", any, "--metrics-listen", any, "-f"])
@@ -177,7 +177,7 @@ impl Up {
     }
 
     /// Reads lines until `wanted` comes.
-    pub fn wait_for(&self, what: &str, wanted: impl Fn(&Line) -> bool) {
+    pub(crate) fn wait_for(&self, what: &str, wanted: impl Fn(&Line) -> bool) {
         let (end, mut seen) = (Instant::now() + CEILING, Vec::new());
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -189,7 +189,7 @@ impl Up {
         }
     }
 
-    pub fn wait_until(&self, what: &str, holds: impl Fn() -> bool) {
+    pub(crate) fn wait_until(&self, what: &str, holds: impl Fn() -> bool) {
         let end = Instant::now() + CEILING;
         while !holds() {
             assert!(Instant::now() < end, "waited for {what}");
@@ -198,12 +198,12 @@ impl Up {
     }
 
     /// Status and body, by a connection of its own.
-    pub fn get(&self, host: &str, path: &str) -> (u16, String) {
+    pub(crate) fn get(&self, host: &str, path: &str) -> (u16, String) {
         get(self.traffic, host, path)
     }
 
     /// Pushes of this kind that the proxy has taken, by its own count.
-    pub fn pushes(&self, kind: &str) -> u64 {
+    pub(crate) fn pushes(&self, kind: &str) -> u64 {
         let (_, text) = get(self.metrics, "localhost", "/metrics");
         let labels = [format!("kind=\"{kind}\""), "result=\"ok\"".to_owned()];
         let ours = text.lines().filter(|line| {
@@ -213,7 +213,7 @@ impl Up {
     }
 
     /// Sends SIGTERM and waits for the end.
-    pub fn terminate(mut self) -> ExitStatus {
+    pub(crate) fn terminate(mut self) -> ExitStatus {
         // The shell's own `kill`: no other program, and no unsafe code, is needed.
         let kill = format!("kill -TERM {}", self.child.id());
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());

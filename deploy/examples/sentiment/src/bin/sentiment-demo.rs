@@ -6,6 +6,9 @@ use clap::Parser;
 use sentiment_example::demo::{Args, run};
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<ExitCode> {
-    Ok(run(&Args::parse()).await?)
+async fn main() -> ExitCode {
+    run(&Args::parse()).await.unwrap_or_else(|error| {
+        eprintln!("Error: {error}");
+        ExitCode::FAILURE
+    })
 }
