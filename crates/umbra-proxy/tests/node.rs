@@ -189,6 +189,13 @@ fn backend_in_a_namespace() {
                     Ok(read) => seen.extend(&some[..read]),
                 }
             }
+            let (is_released, changed) = &*released;
+            if seen.starts_with(b"GET /release") {
+                *is_released.lock().unwrap() = true;
+                changed.notify_all();
+            } else if seen.starts_with(b"GET /hold") {
+                drop(changed.wait_while(is_released.lock().unwrap(), |released| !*released).unwrap());
+            }
             let answer = format!(
                 "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{name}",
                 name.len()
