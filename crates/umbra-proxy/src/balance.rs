@@ -55,7 +55,8 @@ impl Backends {
     pub(crate) fn replace(&self, endpoints: &[Endpoint]) {
         let old = self.endpoints.load();
         let kept = |new: &Endpoint| old.iter().find(|upstream| upstream.endpoint == *new).cloned();
-        let new = endpoints.iter().map(|new| kept(new).unwrap_or_else(|| Upstream::new(new.clone()))).collect();
+        let new =
+            endpoints.iter().map(|new| kept(new).unwrap_or_else(|| Upstream::new(new.clone()))).collect();
         self.endpoints.store(Arc::new(new));
     }
 
@@ -65,8 +66,11 @@ impl Backends {
         if tried.is_empty() {
             return two_choices(&endpoints, draw).map(Upstream::lease);
         }
-        let left: Vec<_> =
-            endpoints.iter().filter(|upstream| !tried.iter().any(|t| Arc::ptr_eq(t, upstream))).cloned().collect();
+        let left: Vec<_> = endpoints
+            .iter()
+            .filter(|upstream| !tried.iter().any(|t| Arc::ptr_eq(t, upstream)))
+            .cloned()
+            .collect();
         two_choices(&left, draw).map(Upstream::lease)
     }
 }

@@ -94,7 +94,7 @@ impl Bodies {
     }
 
     pub(crate) fn hint(&self) -> SizeHint {
-        self.0.borrow().hint.clone()
+        self.0.borrow().hint
     }
 
     /// Goes on counting the bytes that are read.
@@ -185,6 +185,6 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.borrow().hint.clone()
+        self.source.borrow().hint
     }
 }

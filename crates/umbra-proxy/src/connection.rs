@@ -21,10 +21,10 @@ use crate::listen::{Mode, OriginalDestination};
 use crate::metrics::{Exchange, Metrics, Series, SeriesCache};
 use crate::pool::Pool;
 use crate::shadow::tap::{Budget, CopyBody};
-use crate::{passthrough, serve};
 use crate::sniff::{self, Spoken};
 use crate::tables::{Governed, Tables};
 use crate::worker::{Limits, Options, Phase};
+use crate::{passthrough, serve};
 
 /// What the connections of one worker share. Lives on that worker's thread.
 pub(crate) struct Worker {
@@ -147,7 +147,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
     };
     match sniffed {
         Some((Spoken::Bytes, first)) => passthrough::serve(&worker, &arrived, stream, first).await,
-        Some((Spoken::Http1, first)) => serve::http(worker, serve::Asked::Intercepted(arrived), stream, first).await,
+        Some((Spoken::Http1, first)) => {
+            serve::http(worker, serve::Asked::Intercepted(arrived), stream, first).await
+        }
         None => {}
     }
 }

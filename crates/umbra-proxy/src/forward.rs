@@ -71,7 +71,8 @@ pub(crate) async fn answer(
     record.service(&decision.set.service);
     let upgrade = headers::upgrade(request.headers()).map(|to| (to, hyper::upgrade::on(&mut request)));
     let (head, body) = request.into_parts();
-    let mut original = Original { method: head.method, uri: head.uri, headers: head.headers, client: subject.client };
+    let mut original =
+        Original { method: head.method, uri: head.uri, headers: head.headers, client: subject.client };
     normalise(&mut original);
     let mut drawn = Some(decision.drawn);
     if let Some((protocol, _)) = &upgrade {
@@ -157,11 +158,12 @@ fn select(
         .ok_or_else(|| no_rule(service, "has no rule that matches this request"))?;
     // Drawn before anything can fail: what was eligible and did not go out is counted.
     let drawn = Drawn::new(&subject.governed, selection.route, draw);
-    let (to, Target { set, .. }) = selection.route.destinations.get(selection.destination).ok_or_else(|| Refusal {
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        flags: Flags::NoCluster,
-        text: format!("rule {} of {service} has no destination\n", selection.route.name),
-    })?;
+    let (to, Target { set, .. }) =
+        selection.route.destinations.get(selection.destination).ok_or_else(|| Refusal {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            flags: Flags::NoCluster,
+            text: format!("rule {} of {service} has no destination\n", selection.route.name),
+        })?;
     let set = set.clone().ok_or_else(|| Refusal {
         status: StatusCode::SERVICE_UNAVAILABLE,
         flags: Flags::NoCluster,
@@ -177,7 +179,11 @@ fn select(
 }
 
 fn no_rule(service: &ServiceName, what: &str) -> Refusal {
-    Refusal { status: StatusCode::NOT_FOUND, flags: Flags::NoRoute, text: format!("service {service} {what}\n") }
+    Refusal {
+        status: StatusCode::NOT_FOUND,
+        flags: Flags::NoRoute,
+        text: format!("service {service} {what}\n"),
+    }
 }
 
 fn failure(bodies: &Bodies, flags: Flags, service: &ServiceName) -> Refusal {

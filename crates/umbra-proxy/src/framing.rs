@@ -41,7 +41,10 @@ enum State {
     /// In a head, or before it.
     Head,
     /// Bytes of a body, or of a chunk with its line end.
-    Body { left: u64, chunked: bool },
+    Body {
+        left: u64,
+        chunked: bool,
+    },
     ChunkSize,
     Trailers,
     /// The head was bad: nothing after it is read.
@@ -61,7 +64,10 @@ impl Framing {
         while !bytes.is_empty() {
             let used = match self.state {
                 // Empty lines end the head, so that the parser looks at it and finds it bad.
-                State::Bad => return bytes.fill(b'\n'),
+                State::Bad => {
+                    bytes.fill(b'\n');
+                    break;
+                }
                 State::Body { left, chunked } => self.skip(bytes.len(), left, chunked),
                 State::Head | State::ChunkSize | State::Trailers => self.read_line(bytes),
             };
@@ -183,8 +189,10 @@ mod tests {
 
     #[test]
     fn both_framings_make_the_head_unreadable_in_either_order() {
-        for (first, second) in [("Content-Length: 3", "Transfer-Encoding: chunked"), ("transfer-ENCODING:gzip", "content-length:3")]
-        {
+        for (first, second) in [
+            ("Content-Length: 3", "Transfer-Encoding: chunked"),
+            ("transfer-ENCODING:gzip", "content-length:3"),
+        ] {
             let text = format!("POST / HTTP/1.1\r\nHost: x\r\n{first}\r\n{second}\r\n\r\n0\r\n\r\n");
             for piece in 1..text.len() {
                 let (seen, _) = seen(text.as_bytes(), piece);

@@ -50,7 +50,8 @@ pub(crate) fn wire_size(first_line: usize, headers: &HeaderMap) -> u64 {
 
 fn strip(headers: &mut HeaderMap, kept: &[HeaderName]) {
     if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = named_by_connection(headers).filter_map(|name| name.parse().ok()).collect();
+        let named: Vec<HeaderName> =
+            named_by_connection(headers).filter_map(|name| name.parse().ok()).collect();
         for name in named.iter().filter(|name| !kept.contains(name) && !is_framing(name)) {
             headers.remove(name);
         }
@@ -95,12 +96,17 @@ mod tests {
             ("te", "gzip, trailers"),
         ]);
         request_hop(&mut request);
-        assert_eq!(request, headers(&[("host", "x"), ("x-end", "2"), ("content-length", "3"), ("te", "trailers")]));
+        assert_eq!(
+            request,
+            headers(&[("host", "x"), ("x-end", "2"), ("content-length", "3"), ("te", "trailers")])
+        );
     }
 
     #[test]
     fn an_upgrade_needs_both_headers() {
         assert!(upgrade(&headers(&[("upgrade", "websocket")])).is_none());
-        assert!(upgrade(&headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")])).is_some());
+        assert!(
+            upgrade(&headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")])).is_some()
+        );
     }
 }

@@ -7,6 +7,7 @@
 //! `run` starts and ends it all; `config` owns what was pushed and decides with `arm` what `intercept` takes over;
 //! `worker` serves connections from `tables`.
 
+mod acked;
 mod admin;
 pub mod args;
 mod arm;

@@ -55,10 +55,22 @@ impl Metrics {
     pub fn with(more: impl FnOnce(&mut Registry)) -> Arc<Self> {
         let mut registry = Registry::default();
         let metrics = Self {
-            config_age: registered(&mut registry, "umbra_config_age_seconds", "Since the controller was last heard of"),
+            config_age: registered(
+                &mut registry,
+                "umbra_config_age_seconds",
+                "Since the controller was last heard of",
+            ),
             connections: registered(&mut registry, "umbra_connections", "Connections accepted"),
-            refused_connections: registered(&mut registry, "umbra_refused_connections", "Connections closed at once"),
-            unknown_sources: registered(&mut registry, "umbra_unknown_sources", "Connections whose pod is not known"),
+            refused_connections: registered(
+                &mut registry,
+                "umbra_refused_connections",
+                "Connections closed at once",
+            ),
+            unknown_sources: registered(
+                &mut registry,
+                "umbra_unknown_sources",
+                "Connections whose pod is not known",
+            ),
             passthrough_connections: registered(
                 &mut registry,
                 "umbra_passthrough_connections",
@@ -73,7 +85,10 @@ impl Metrics {
             ),
             istio: istio::Families::register(&mut registry),
             shadow: shadow::Families::register(&mut registry),
-            registry: { more(&mut registry); registry },
+            registry: {
+                more(&mut registry);
+                registry
+            },
         };
         Arc::new(metrics)
     }

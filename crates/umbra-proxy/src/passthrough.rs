@@ -50,7 +50,7 @@ async fn connect(worker: &Rc<Worker>, arrived: &Arrived) -> Option<(TcpStream, L
     let set = {
         let routes = arrived.governed.routes.load();
         let port = routes.port(arrived.port)?;
-        catch_all(port, arrived.namespace(), &mut *worker.rng())?
+        catch_all(port, arrived.namespace(), &mut worker.rng())?
     };
     let mut tried: Vec<Arc<Upstream>> = Vec::new();
     loop {
@@ -84,7 +84,11 @@ struct CountedWrites {
 }
 
 impl AsyncRead for CountedWrites {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

@@ -119,8 +119,10 @@ where
         let stream = connecting.await.map_err(|_| ConnectError::TimedOut)??;
         stream.set_nodelay(true)?;
         let socket = Shared::new(stream);
-        let (sender, connection) =
-            http1::Builder::new().max_buf_size(self.head_bytes).handshake(TokioIo::new(socket.clone())).await?;
+        let (sender, connection) = http1::Builder::new()
+            .max_buf_size(self.head_bytes)
+            .handshake(TokioIo::new(socket.clone()))
+            .await?;
         let idle_since = Rc::new(Cell::new(None::<Instant>));
         let (pool, idle) = (Rc::downgrade(self), Rc::clone(&idle_since));
         let task = self.tasks.spawn_local(async move {
@@ -153,7 +155,8 @@ where
     pub(crate) fn sweep(&self) {
         self.endpoints.borrow_mut().retain(|_, endpoint| {
             let limit = endpoint.idle_limit;
-            let young = |pooled: &Pooled<B>| pooled.idle_since.get().is_some_and(|since| since.elapsed() < limit);
+            let young =
+                |pooled: &Pooled<B>| pooled.idle_since.get().is_some_and(|since| since.elapsed() < limit);
             endpoint.idle.retain(|pooled| !pooled.sender.is_closed() && young(pooled));
             !endpoint.idle.is_empty() || endpoint.last_used.elapsed() < REMEMBERED
         });

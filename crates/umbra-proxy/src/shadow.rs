@@ -64,7 +64,8 @@ impl Drawn {
     pub(crate) fn new(governed: &Governed, route: &Route<Target>, draw: &mut impl Draw) -> Self {
         let wanted = governed.retired_at().is_none();
         let chosen = route.mirrors.iter().filter(|to| wanted && to.samples(draw));
-        let copies = chosen.filter_map(|to| Some((Ledger::new(to.backend.mirror()?), to.backend.set.clone())));
+        let copies =
+            chosen.filter_map(|to| Some((Ledger::new(to.backend.mirror()?), to.backend.set.clone())));
         Self { copies: copies.collect(), disarmed: !governed.is_in_force() }
     }
 

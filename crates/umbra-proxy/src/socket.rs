@@ -12,6 +12,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::acked;
 use crate::framing::Framing;
 
 /// A client's connection.
@@ -29,7 +30,11 @@ impl Downstream {
 }
 
 impl AsyncRead for Downstream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buf.filled().len();
         if this.first.is_empty() {
@@ -86,6 +91,11 @@ impl Shared {
     /// Bytes written so far.
     pub(crate) fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
+    }
+
+    /// None of what was written after the first `before` bytes has reached the peer's kernel.
+    pub(crate) fn took_nothing_since(&self, before: u64) -> bool {
+        self.written() == before || acked::bytes_acked(&*self.stream).is_some_and(|acked| acked <= before)
     }
 
     /// Bytes read so far.

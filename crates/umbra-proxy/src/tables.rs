@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use umbra_routing::{Applied, BackendRef, Client, Config, Key, RefusedKey, Resource, ServiceName, ServiceTable};
+use umbra_routing::{
+    Applied, BackendRef, Client, Config, Key, RefusedKey, Resource, ServiceName, ServiceTable,
+};
 
 use crate::balance::Backends;
 use crate::metrics::Metrics;
@@ -119,7 +121,9 @@ impl Tables {
         let addresses: Vec<SocketAddr> = table
             .addresses
             .iter()
-            .flat_map(|ip| table.ports.iter().map(move |port| SocketAddr::new(ip.to_canonical(), port.number)))
+            .flat_map(|ip| {
+                table.ports.iter().map(move |port| SocketAddr::new(ip.to_canonical(), port.number))
+            })
             .collect();
         index.put(table, routes, &addresses, used.get(&table.service));
         used.insert(table.service.clone(), Used { addresses, sets: keys });
@@ -173,14 +177,19 @@ impl Tables {
 
     /// The service behind an original destination.
     pub(crate) fn by_address(&self, address: SocketAddr) -> Option<Arc<Governed>> {
-        self.index.load().addresses.get(&SocketAddr::new(address.ip().to_canonical(), address.port())).cloned()
+        self.index
+            .load()
+            .addresses
+            .get(&SocketAddr::new(address.ip().to_canonical(), address.port()))
+            .cloned()
     }
 
     /// The service that a Host header names: `svc`, `svc.ns`, `svc.ns.svc` or the whole name, any port. A short name
     /// means the namespace `default`, or the only service of that name.
     pub(crate) fn by_host(&self, host: &str) -> Option<Arc<Governed>> {
         let index = self.index.load();
-        let host = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_end_matches('.').to_ascii_lowercase();
+        let host =
+            host.rsplit_once(':').map_or(host, |(name, _)| name).trim_end_matches('.').to_ascii_lowercase();
         let mut labels = host.splitn(3, '.');
         let name = labels.next()?;
         let namespace = labels.next();
@@ -191,7 +200,8 @@ impl Tables {
         if let Some(governed) = index.services.get(&exact) {
             return Some(Arc::clone(governed));
         }
-        let mut same_name = index.services.iter().filter(|(service, _)| namespace.is_none() && service.name == name);
+        let mut same_name =
+            index.services.iter().filter(|(service, _)| namespace.is_none() && service.name == name);
         match (same_name.next(), same_name.next()) {
             (Some((_, only)), None) => Some(Arc::clone(only)),
             _ => None,
@@ -229,7 +239,13 @@ impl Tables {
 }
 
 impl Index {
-    fn put(&mut self, table: &ServiceTable, routes: ServiceRoutes, addresses: &[SocketAddr], before: Option<&Used>) {
+    fn put(
+        &mut self,
+        table: &ServiceTable,
+        routes: ServiceRoutes,
+        addresses: &[SocketAddr],
+        before: Option<&Used>,
+    ) {
         let governed = match self.services.get(&table.service) {
             Some(governed) => {
                 governed.routes.store(Arc::new(routes));

@@ -163,7 +163,8 @@ impl Workers {
             let listener = listen::bind(address).map_err(bind)?;
             // With port 0 the first listener's port is everybody's.
             address = listener.local_addr().map_err(bind)?;
-            let seed = options.seed.map_or_else(|| fastrand::u64(..), |seed| seed.wrapping_add(number as u64));
+            let seed =
+                options.seed.map_or_else(|| fastrand::u64(..), |seed| seed.wrapping_add(number as u64));
             let start = Start {
                 listener,
                 options: options.clone(),

@@ -9,8 +9,8 @@ use std::time::Duration;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use rig::{
-    Backend, Proxy, Pushed, TestClient, client_pod, get, on_path, raw_backend, read_head, refusing, rule, subset, talk, to,
-    undefined, until, within,
+    Backend, Proxy, Pushed, TestClient, client_pod, get, on_path, raw_backend, read_head, refusing, rule,
+    subset, talk, to, undefined, until, within,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -58,7 +58,11 @@ async fn the_first_rule_that_matches_serves_and_none_is_404() {
             on_path("/none", rule(vec![to(subset("v4"), 0)], vec![])),
             on_path("/undefined", rule(vec![to(undefined("v3"), 0)], vec![])),
         ],
-        sets: vec![(subset("v1"), vec![v1.address]), (subset("v2"), vec![v2.address]), (subset("v4"), vec![])],
+        sets: vec![
+            (subset("v1"), vec![v1.address]),
+            (subset("v2"), vec![v2.address]),
+            (subset("v4"), vec![]),
+        ],
         ..Pushed::default()
     };
     let proxy = Proxy::start(&pushed);
@@ -80,12 +84,17 @@ async fn the_first_rule_that_matches_serves_and_none_is_404() {
 async fn heads_arrive_as_sent_less_what_ends_at_a_hop() {
     let v1 = Backend::answering(|_| {
         let answer = Response::builder().header("x-own", "1").header("keep-alive", "timeout=9");
-        answer.header("connection", "x-hop, keep-alive").header("x-hop", "1").body(Full::from("ok")).expect("an answer")
+        answer
+            .header("connection", "x-hop, keep-alive")
+            .header("x-hop", "1")
+            .body(Full::from("ok"))
+            .expect("an answer")
     })
     .await;
     let proxy = Proxy::start(&only(v1.address));
     let mut client = proxy.client().await;
-    let request = Request::post("/p").header("host", "web").header("x-end", "1").header("connection", "x-hop");
+    let request =
+        Request::post("/p").header("host", "web").header("x-end", "1").header("connection", "x-hop");
     let answer = client.send(request.header("x-hop", "1").body(Full::from("b")).expect("a request")).await;
     let names = |headers: &http::HeaderMap| {
         let mut names: Vec<_> = headers.keys().map(|name| name.to_string()).collect();
@@ -97,7 +106,10 @@ async fn heads_arrive_as_sent_less_what_ends_at_a_hop() {
     assert_eq!(v1.seen()[0].headers["host"], "web");
     let absolute = "GET http://web.default:80/abs?q HTTP/1.1\r\nhost: other\r\nconnection: close\r\n\r\n";
     assert!(talk(proxy.address(), absolute).await.starts_with("HTTP/1.1 200"));
-    assert_eq!((v1.seen()[1].target.as_str(), &v1.seen()[1].headers["host"]), ("/abs?q", &"web.default:80".parse().expect("a value")));
+    assert_eq!(
+        (v1.seen()[1].target.as_str(), &v1.seen()[1].headers["host"]),
+        ("/abs?q", &"web.default:80".parse().expect("a value"))
+    );
 }
 
 #[tokio::test]
@@ -131,7 +143,10 @@ async fn bodies_stream_both_ways_before_either_is_whole() {
     .await;
     let proxy = Proxy::start(&only(v1));
     let mut stream = TcpStream::connect(proxy.address()).await.expect("the proxy listens");
-    stream.write_all(b"POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 10\r\n\r\nfirst").await.expect("a reader");
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 10\r\n\r\nfirst")
+        .await
+        .expect("a reader");
     let mut seen = Vec::new();
     let early = async {
         while !seen.ends_with(b"5\r\nearly\r\n") {
@@ -216,6 +231,45 @@ async fn a_kept_connection_that_was_closed_fails_no_request() {
     }
 }
 
+/// Closes a connection that has been idle for `patience`, like many servers.
+async fn impatient(patience: Duration) -> SocketAddr {
+    raw_backend(move |_, mut stream| async move {
+        stream.set_nodelay(true).expect("a socket");
+        while tokio::time::timeout(patience, stream.readable()).await.is_ok() {
+            if read_head(&mut stream).await.is_empty() {
+                return;
+            }
+            stream.read_u8().await.expect("the body");
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.expect("a reader");
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_backend_that_closes_idle_connections_fails_no_post_at_gaps_around_its_patience() {
+    let proxy = Proxy::start(&only(impatient(Duration::from_millis(20)).await));
+    let posts = (0..8).map(|seed| {
+        let address = proxy.address();
+        tokio::spawn(async move {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut client = TestClient::connect(address).await;
+            for number in 0..60 {
+                assert_eq!(
+                    client.post("/", "x").await.status(),
+                    StatusCode::OK,
+                    "client {seed}, request {number}"
+                );
+                // The gap is what is tested, not a way to wait for anything.
+                tokio::time::sleep(Duration::from_micros(rng.u64(17_000..23_000))).await;
+            }
+        })
+    });
+    for post in posts.collect::<Vec<_>>() {
+        post.await.expect("no failed request");
+    }
+}
+
 #[tokio::test]
 async fn a_repeatable_request_is_sent_again_when_a_kept_connection_dies_of_it() {
     let v1 = raw_backend(|number, mut stream| async move {
@@ -280,7 +334,10 @@ async fn bad_heads_get_their_status_and_nothing_is_forwarded() {
     let smuggled = "POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 2\r\n\r\nhi\
         POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
     let answers = talk(proxy.address(), smuggled).await;
-    assert!(answers.contains(" 200 OK") && answers.contains(" 400 "), "the second request is seen too: {answers}");
+    assert!(
+        answers.contains(" 200 OK") && answers.contains(" 400 "),
+        "the second request is seen too: {answers}"
+    );
     assert_eq!(v1.seen().len(), 2);
 }
 
@@ -310,7 +367,10 @@ async fn what_is_not_http_passes_through_untouched() {
         assert_eq!(back, bytes);
     }
     assert_eq!(proxy.count("umbra_passthrough_connections_total", &[]), 2);
-    until("bytes are counted", || proxy.count("umbra_passthrough_bytes_total", &["direction=\"received\""]) == 32).await;
+    until("bytes are counted", || {
+        proxy.count("umbra_passthrough_bytes_total", &["direction=\"received\""]) == 32
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -376,7 +436,8 @@ async fn the_clients_namespace_selects_the_variant_and_is_waited_for() {
     };
     let (answer, ()) = tokio::join!(answer, come);
     assert_eq!(answer.body(), "v2");
-    let labels = ["source_workload=\"caller\"", "source_workload_namespace=\"beta\"", "destination_version=\"v2\""];
+    let labels =
+        ["source_workload=\"caller\"", "source_workload_namespace=\"beta\"", "destination_version=\"v2\""];
     assert_eq!(proxy.count("istio_requests_total", &labels), 2, "both reporters");
     let hasty = Limits { client_wait: Duration::from_millis(1), ..Limits::default() };
     let proxy = Proxy::with(&pushed(), hasty, intercepted());

@@ -9,7 +9,9 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
-use rig::{Backend, Proxy, Pushed, TestClient, get, read_head, refusing, rule, subset, to, undefined, until, within};
+use rig::{
+    Backend, Proxy, Pushed, TestClient, get, read_head, refusing, rule, subset, to, undefined, until, within,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use umbra_proxy::listen::Mode;
@@ -43,7 +45,8 @@ async fn the_copy_is_the_same_request_and_its_answer_goes_nowhere() {
     let mut client = proxy.client().await;
     for number in 0..20 {
         let request = Request::post(format!("/a?n={number}")).header("host", "web").header("x-odd", "\u{e4}");
-        let answer = client.send(request.body(Full::from(format!("body {number}"))).expect("a request")).await;
+        let answer =
+            client.send(request.body(Full::from(format!("body {number}"))).expect("a request")).await;
         assert_eq!((answer.status(), answer.body().as_ref()), (StatusCode::OK, &b"v1"[..]));
     }
     proxy.settled(20).await;
@@ -59,7 +62,10 @@ async fn the_copy_is_the_same_request_and_its_answer_goes_nowhere() {
     assert_eq!(proxy.count("istio_requests_total", &five_hundred), 20);
     assert_eq!(proxy.count("istio_requests_total", &["request_role=\"shadow\"", "reporter=\"source\""]), 0);
     assert_eq!(proxy.count("istio_requests_total", &["request_role=\"primary\"", "reporter=\"source\""]), 20);
-    assert_eq!(proxy.count("istio_requests_total", &["request_role=\"primary\"", "reporter=\"destination\""]), 20);
+    assert_eq!(
+        proxy.count("istio_requests_total", &["request_role=\"primary\"", "reporter=\"destination\""]),
+        20
+    );
     assert!(v2.seen().iter().all(|seen| seen.connection < 2), "mirror connections are used again");
 }
 
@@ -175,7 +181,10 @@ async fn a_client_that_leaves_in_the_middle_of_its_body_takes_its_copy_along() {
     let (v1, v2) = (Backend::named("v1").await, Backend::named("v2").await);
     let proxy = Proxy::start(&mirrored(v1.address, vec![v2.address]));
     let mut stream = TcpStream::connect(proxy.address()).await.expect("the proxy listens");
-    stream.write_all(b"POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 10\r\n\r\nhalf").await.expect("a reader");
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 10\r\n\r\nhalf")
+        .await
+        .expect("a reader");
     until("the copy is drawn", || proxy.count("umbra_shadow_eligible_total", &[]) == 1).await;
     drop(stream);
     proxy.settled(1).await;
@@ -197,7 +206,10 @@ async fn a_client_that_leaves_after_its_body_does_not_end_its_copy() {
     drop(stream);
     proxy.settled(1).await;
     assert_eq!(proxy.result("answered"), 1);
-    until("the user's leaving is counted", || proxy.count("istio_requests_total", &["response_flags=\"DC\""]) > 0).await;
+    until("the user's leaving is counted", || {
+        proxy.count("istio_requests_total", &["response_flags=\"DC\""]) > 0
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -267,7 +279,8 @@ async fn the_body_is_copied_while_it_streams() {
         Ok(Frame::trailers(trailers.clone())),
     ];
     let body = StreamBody::new(futures::stream::iter(frames));
-    let request = Request::post("/").header("host", "web").header("trailer", "x-sum").body(body).expect("a request");
+    let request =
+        Request::post("/").header("host", "web").header("trailer", "x-sum").body(body).expect("a request");
     let answer = within("an answer", sender.send_request(request)).await.expect("an answer");
     assert_eq!(answer.into_body().collect().await.expect("whole").to_bytes(), "v1");
     proxy.settled(1).await;

@@ -63,7 +63,12 @@ pub(super) fn text(status: StatusCode, text: String, busy: Busy) -> Response<Ans
 }
 
 /// The primary's answer.
-pub(super) fn relay(worker: &Rc<Worker>, reached: Reached, mut record: Record, busy: Busy) -> Response<AnswerBody> {
+pub(super) fn relay(
+    worker: &Rc<Worker>,
+    reached: Reached,
+    mut record: Record,
+    busy: Busy,
+) -> Response<AnswerBody> {
     let (mut head, incoming) = reached.answer.into_parts();
     // Whether the primary speaks 1.0 is between it and us.
     head.version = http::Version::HTTP_11;

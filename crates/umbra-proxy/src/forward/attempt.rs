@@ -1,7 +1,7 @@
 //! Attempts: finding an endpoint that takes the request.
 //!
 //! An endpoint that does not take a connection is followed by another of the set, each once. A reused connection that
-//! turns out closed is replaced once, when nothing was sent on it or the request may be repeated.
+//! turns out closed is replaced once, when the peer took nothing of the request or the request may be repeated.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -82,7 +82,8 @@ impl<'a> Attempts<'a> {
     }
 
     fn choose(&self) -> Result<Lease, Flags> {
-        let nobody = if self.tried.is_empty() { Flags::NoHealthyUpstream } else { Flags::UpstreamConnectFailure };
+        let nobody =
+            if self.tried.is_empty() { Flags::NoHealthyUpstream } else { Flags::UpstreamConnectFailure };
         if self.tried.len() >= MAX_ENDPOINTS {
             return Err(nobody);
         }
@@ -122,12 +123,16 @@ impl<'a> Attempts<'a> {
             Ok(answer) => return Ok((answer, pooled)),
             Err(error) => error,
         };
-        let unsent = error.message().is_some() || pooled.socket.written() == written;
-        // RFC 9110 section 9.2.2: a proxy repeats idempotent requests only, unless nothing was sent.
+        let unsent = error.message().is_some() || pooled.socket.took_nothing_since(written);
+        // RFC 9110 section 9.2.2: a proxy repeats idempotent requests only, unless it knows that nothing was processed.
         let unanswered = pooled.socket.read() == read;
         let may_repeat = unsent || (pooled.reused && unanswered && self.original.method.is_idempotent());
         tracing::debug!(error = %error.error(), unsent, may_repeat, "the primary's connection failed");
-        if may_repeat && !self.replaced && self.bodies.is_repeatable() { Err(Failed::Again) } else { Err(Failed::Final) }
+        if may_repeat && !self.replaced && self.bodies.is_repeatable() {
+            Err(Failed::Again)
+        } else {
+            Err(Failed::Final)
+        }
     }
 
     fn request(&self, body: RequestBody) -> Request<RequestBody> {

@@ -19,8 +19,25 @@ use crate::balance::Upstream;
 
 /// Envoy's default buckets (spec/shadowing.md 3.3), for milliseconds and for bytes alike.
 const BUCKETS: [f64; 19] = [
-    0.5, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0, 30_000.0, 60_000.0,
-    300_000.0, 600_000.0, 1_800_000.0, 3_600_000.0,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+    250.0,
+    500.0,
+    1_000.0,
+    2_500.0,
+    5_000.0,
+    10_000.0,
+    30_000.0,
+    60_000.0,
+    300_000.0,
+    600_000.0,
+    1_800_000.0,
+    3_600_000.0,
 ];
 
 /// A worker keeps this many label sets at hand; past it the cache starts anew. Each holds 8 handles of 8 bytes, so that
@@ -126,7 +143,10 @@ impl Families {
             family
         };
         Self {
-            duration: histogram("istio_request_duration_milliseconds", "From a request's head to its answer's end"),
+            duration: histogram(
+                "istio_request_duration_milliseconds",
+                "From a request's head to its answer's end",
+            ),
             request_bytes: histogram("istio_request_bytes", "Size of requests, head and body"),
             response_bytes: histogram("istio_response_bytes", "Size of answers, head and body"),
             requests: registered(registry, "istio_requests", "Requests, when they are over"),
@@ -155,7 +175,8 @@ const UNKNOWN: &str = "unknown";
 const CLUSTER: &str = "Kubernetes";
 
 fn labels(reporter: &'static str, exchange: &Exchange<'_>) -> Labels {
-    let source = |field: fn(&Client) -> &String| exchange.client.map_or(UNKNOWN, |client| field(client).as_str());
+    let source =
+        |field: fn(&Client) -> &String| exchange.client.map_or(UNKNOWN, |client| field(client).as_str());
     let to = |field: fn(&umbra_routing::Endpoint) -> &String| {
         exchange.upstream.map_or(UNKNOWN, |upstream| field(&upstream.endpoint).as_str())
     };

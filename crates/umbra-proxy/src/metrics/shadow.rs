@@ -103,7 +103,11 @@ pub(crate) struct ShadowCounters {
 impl Families {
     pub(super) fn register(registry: &mut Registry) -> Self {
         Self {
-            eligible: registered(registry, "umbra_shadow_eligible", "Requests that sampling chose for a mirror"),
+            eligible: registered(
+                registry,
+                "umbra_shadow_eligible",
+                "Requests that sampling chose for a mirror",
+            ),
             sent: registered(registry, "umbra_shadow_sent", "Copies that the mirror got or failed to take"),
             dropped: registered(registry, "umbra_shadow_dropped", "Copies that were not made, by reason"),
             result: registered(registry, "umbra_shadow_result", "What became of copies that were sent"),

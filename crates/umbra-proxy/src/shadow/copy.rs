@@ -48,7 +48,8 @@ enum Ended {
 impl Copy {
     /// Sends the copy and reads its answer. Dropped before its end, it counts as `shutdown`.
     pub(crate) async fn run(self, worker: Rc<Worker>) {
-        let Self { mut ledger, _slot, service, lease, body, end, method, uri, headers, client, started } = self;
+        let Self { mut ledger, _slot, service, lease, body, end, method, uri, headers, client, started } =
+            self;
         let head_bytes = headers::wire_size(method.as_str().len() + uri.to_string().len() + 12, &headers);
         let body_bytes = body.handed_over();
         let mut request = Request::new(body);
@@ -76,7 +77,8 @@ impl Copy {
         ledger.close(outcome);
         if let Outcome::Sent(_) = outcome {
             let upstream = Some(lease.upstream());
-            let who = Exchange { client: client.as_ref(), service: &service, upstream, code, flags, shadow: true };
+            let who =
+                Exchange { client: client.as_ref(), service: &service, upstream, code, flags, shadow: true };
             worker.series(&who).record(started.elapsed(), head_bytes + body_bytes.get(), bytes);
         }
     }
@@ -93,7 +95,12 @@ fn judged(ended: &Ended) -> (Outcome, u16, Flags, u64) {
     }
 }
 
-async fn exchange(worker: &Rc<Worker>, ledger: &Ledger, lease: &Lease, mut request: Request<CopyBody>) -> Ended {
+async fn exchange(
+    worker: &Rc<Worker>,
+    ledger: &Ledger,
+    lease: &Lease,
+    mut request: Request<CopyBody>,
+) -> Ended {
     let address = lease.upstream().endpoint.address;
     let mut reuse = worker.mirrors.reuse(address);
     loop {

@@ -209,7 +209,10 @@ impl Body for CopyBody {
     type Data = Charged;
     type Error = CutError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Charged>, CutError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Charged>, CutError>>> {
         if let Some(frame) = self.queue.frames.borrow_mut().pop_front() {
             let taken = frame.data_ref().map_or(0, |data| data.bytes.len() as u64);
             self.queue.handed_over.set(self.queue.handed_over.get() + taken);
@@ -230,7 +233,7 @@ impl Body for CopyBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }
 

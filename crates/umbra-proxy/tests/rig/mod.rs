@@ -22,8 +22,8 @@ use umbra_proxy::metrics::Metrics;
 use umbra_proxy::tables::Tables;
 use umbra_proxy::worker::{Limits, Options, Workers};
 use umbra_routing::{
-    BackendRef, BackendSet, Client, Config, Endpoint, Key, Mirror, Port, Protocol, Put, RequestMatch, Rule, ServiceName,
-    ServiceTable, StringMatch, Variant, WeightedBackend,
+    BackendRef, BackendSet, Client, Config, Endpoint, Key, Mirror, Port, Protocol, Put, RequestMatch, Rule,
+    ServiceName, ServiceTable, StringMatch, Variant, WeightedBackend,
 };
 
 /// No test waits longer for what must happen.
@@ -111,8 +111,11 @@ impl Proxy {
     pub fn count(&self, name: &str, having: &[&str]) -> u64 {
         let text = self.metrics.encode();
         let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
-        let chosen = text.lines().filter(of_name).filter(|line| having.iter().all(|label| line.contains(label)));
-        chosen.map(|line| line.rsplit(' ').next().and_then(|n| n.parse::<f64>().ok()).expect("a number") as u64).sum()
+        let chosen =
+            text.lines().filter(of_name).filter(|line| having.iter().all(|label| line.contains(label)));
+        chosen
+            .map(|line| line.rsplit(' ').next().and_then(|n| n.parse::<f64>().ok()).expect("a number") as u64)
+            .sum()
     }
 
     pub fn dropped(&self, reason: &str) -> u64 {
@@ -126,8 +129,8 @@ impl Proxy {
     /// Waits until no copy is in flight, and asserts that the sums add up.
     pub async fn settled(&self, eligible: u64) {
         let sums = || {
-            let [eligible, sent, dropped, result] =
-                ["eligible", "sent", "dropped", "result"].map(|n| self.count(&format!("umbra_shadow_{n}_total"), &[]));
+            let [eligible, sent, dropped, result] = ["eligible", "sent", "dropped", "result"]
+                .map(|n| self.count(&format!("umbra_shadow_{n}_total"), &[]));
             (eligible, sent, dropped, result)
         };
         until("every copy has an outcome", || {
@@ -254,13 +257,17 @@ impl Backend {
                         let body = body.collect().await?;
                         let trailers = body.trailers().cloned();
                         let (method, target, headers) = (head.method, head.uri.to_string(), head.headers);
-                        let seen = Seen { method, target, headers, body: body.to_bytes(), trailers, connection };
+                        let seen =
+                            Seen { method, target, headers, body: body.to_bytes(), trailers, connection };
                         let response = answer(&seen);
                         all.lock().expect("no test panics here").push(seen);
                         Ok::<_, hyper::Error>(response)
                     }
                 });
-                tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service),
+                );
             }
         });
         Self { address, seen }
