@@ -27,6 +27,10 @@ use tables::{Change, Tables};
 
 /// What a source of objects says.
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every input is an event; a box would only cost an allocation"
+)]
 pub enum Input {
     /// Objects changed.
     Event(Event),

@@ -306,27 +306,37 @@ async fn nothing_before_all_is_listed_then_at_once_then_gathered() {
     run.await.unwrap();
 }
 
+const SERVICES: usize = 1000;
+
+fn numbered(n: usize) -> String {
+    format!("svc-{n}")
+}
+
+fn numbered_ips(n: usize) -> [String; 2] {
+    [1, 2].map(|pod| format!("10.{pod}.{}.{}", n / 250, n % 250 + 1))
+}
+
+/// A thousand governed services with two pods each.
+fn thousand() -> Vec<Input> {
+    let all = || 0..SERVICES;
+    let slice_of = |n: usize| {
+        let [first, second] = numbered_ips(n);
+        slice(&numbered(n), &[&first, &second])
+    };
+    let listed = [
+        Event::Service(Of::Relist(all().map(|n| service(&numbered(n), n)).collect())),
+        Event::EndpointSlice(Of::Relist(all().map(slice_of).collect())),
+        Event::Pod(Of::Relist(all().flat_map(numbered_ips).map(|ip| pod(&ip)).collect())),
+        Event::Node(Of::Relist(Vec::new())),
+        Event::DestinationRule(Of::Relist(all().map(|n| destination_rule(&numbered(n))).collect())),
+        Event::VirtualService(Of::Relist(all().map(|n| virtual_service(&numbered(n), 1, |_| {})).collect())),
+    ];
+    listed.into_iter().map(Input::Event).collect()
+}
+
 /// What one endpoint's change costs in a cluster of a thousand governed services and two nodes.
 #[tokio::test]
 async fn an_endpoint_of_a_thousand_services_travels_alone() {
-    const SERVICES: usize = 1000;
-    let names: Vec<String> = (0..SERVICES).map(|n| format!("svc-{n}")).collect();
-    let ips =
-        |n: usize| [format!("10.1.{}.{}", n / 250, n % 250 + 1), format!("10.2.{}.{}", n / 250, n % 250 + 1)];
-    let slice_of = |n: usize| {
-        let ips = ips(n);
-        slice(&names[n], &[&ips[0], &ips[1]])
-    };
-    let all = [
-        Event::Service(Of::Relist(names.iter().enumerate().map(|(n, name)| service(name, n)).collect())),
-        Event::EndpointSlice(Of::Relist((0..SERVICES).map(slice_of).collect())),
-        Event::Pod(Of::Relist((0..SERVICES).flat_map(ips).map(|ip| pod(&ip)).collect())),
-        Event::Node(Of::Relist(Vec::new())),
-        Event::DestinationRule(Of::Relist(names.iter().map(|name| destination_rule(name)).collect())),
-        Event::VirtualService(Of::Relist(
-            names.iter().map(|name| virtual_service(name, 1, |_| {})).collect(),
-        )),
-    ];
     let (send, inputs) = mpsc::channel(64);
     let mut fakes = BTreeMap::new();
     let mut live = BTreeMap::new();
@@ -338,31 +348,31 @@ async fn an_endpoint_of_a_thousand_services_travels_alone() {
     let (_nodes, live) = watch::channel::<Nodes>(Some(live));
     let metrics = Arc::new(Metrics::default());
     let mut controller = Controller::start(Options::default(), Arc::clone(&metrics), inputs, live);
-    for event in all {
-        send.send(Input::Event(event)).await.unwrap();
+    for input in thousand() {
+        send.send(input).await.unwrap();
     }
     settled(&mut controller, SERVICES).await;
     let compiled = metrics.services_compiled.get();
-    let puts = |node: &str| metrics.pushes_ok(node, PushKind::put);
-    let patches = |node: &str| metrics.pushes_ok(node, PushKind::patch);
-    let before: Vec<_> = fakes.keys().map(|node| (puts(node), patches(node))).collect();
+    let pushed = |node: &str| [PushKind::put, PushKind::patch].map(|kind| metrics.pushes_ok(node, kind));
+    let before: BTreeMap<_, _> = fakes.keys().map(|node| (*node, pushed(node))).collect();
 
-    let ips = ips(7);
     let version = controller.published.borrow().as_ref().unwrap().snapshot.version;
-    send.send(Input::Event(Event::EndpointSlice(Of::Apply(slice(&names[7], &[&ips[0]]))))).await.unwrap();
+    let fewer = slice(&numbered(7), &[&numbered_ips(7)[0]]);
+    send.send(Input::Event(Event::EndpointSlice(Of::Apply(fewer)))).await.unwrap();
     controller.acks.wait_for(|acks| acks.values().all(|ack| ack.version > Some(version))).await.unwrap();
 
     assert_eq!(metrics.services_compiled.get() - compiled, 1);
-    let digest = |node: &str| controller.published.borrow().as_ref().unwrap().snapshot.node(node).digest();
-    for ((node, fake), (puts_before, patches_before)) in fakes.iter().zip(before) {
-        assert_eq!((puts(node) - puts_before, patches(node) - patches_before), (0, 1), "{node}");
+    let newest = controller.published.borrow().clone().unwrap();
+    for (node, fake) in &fakes {
+        let [puts, patches] = before[node];
+        assert_eq!(pushed(node), [puts, patches + 1], "{node}");
         let fake = fake.lock().unwrap();
         assert!(
             fake.patch_bytes < 1500,
             "{} bytes, and heads and TLS need some of the 2 KB",
             fake.patch_bytes
         );
-        assert_eq!(fake.config.digest(), digest(node));
+        assert_eq!(fake.config.digest(), newest.snapshot.node(node).digest());
     }
     controller.stop().await.unwrap();
 }

@@ -265,10 +265,9 @@ async fn an_older_epoch_is_told_and_changes_nothing() {
     let ack = fixture.until(|ack| ack.failing.is_some()).await;
     assert_eq!(ack.failing.as_deref(), Some("refused: the node follows a newer controller (epoch)"));
     assert_eq!(ack.version, None);
-    let node = fixture.node.lock().unwrap();
-    assert_eq!(node.config.digest(), umbra_routing::Digest::default());
-    assert!(node.log.iter().all(|line| line == "GET 200"), "{:?}", node.log);
-    drop(node);
+    assert_eq!(fixture.node.lock().unwrap().config.digest(), umbra_routing::Digest::default());
+    let log = fixture.log();
+    assert!(log.iter().all(|line| line == "GET 200"), "{log:?}");
     fixture.finish().await;
 }
 
@@ -304,4 +303,50 @@ async fn nothing_but_loopback_is_spoken_to_without_tls() {
     let ack = fixture.until(|ack| ack.failing.is_some()).await;
     assert!(ack.failing.unwrap().contains("--tls-dir"));
     fixture.finish().await;
+}
+
+/// What a node that shows the certificate of `leaf` hears, and what the controller says of it.
+#[cfg(feature = "kubernetes")]
+async fn over_tls(leaf: crate::trust::Leaf) -> (bool, String) {
+    use crate::trust::{Leaf, make_ca, make_leaf};
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+
+    let now = std::time::SystemTime::now();
+    let ca = make_ca(now).unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca.certificate.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let clients =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+    let pair = make_leaf(&ca, leaf, now).unwrap();
+    let server = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(clients.build().unwrap())
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()],
+            PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap(),
+        )
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let controller = make_leaf(&ca, Leaf::Controller, now).unwrap();
+    let identity = Identity { ca: ca.certificate, certificate: controller.certificate, key: controller.key };
+    let client = client_config(&identity).unwrap();
+    let opened =
+        tokio::spawn(async move { connection::Connection::open(&address, Some(&client)).await.map(drop) });
+    let (stream, _) = listener.accept().await.unwrap();
+    let accepted = tokio_rustls::TlsAcceptor::from(Arc::new(server)).accept(stream).await;
+    let shown = accepted.is_ok_and(|stream| stream.get_ref().1.peer_certificates().is_some());
+    (shown, opened.await.unwrap().map_or_else(|error| error.to_string(), |()| "open".into()))
+}
+
+#[cfg(feature = "kubernetes")]
+#[tokio::test]
+async fn only_a_proxy_of_our_own_ca_is_spoken_to() {
+    use crate::trust::Leaf;
+
+    assert_eq!(over_tls(Leaf::Proxy).await, (true, "open".to_owned()));
+    let (shown, error) = over_tls(Leaf::Controller).await;
+    assert!(!shown && error.starts_with("TLS: "), "{error}");
 }

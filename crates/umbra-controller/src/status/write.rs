@@ -239,12 +239,11 @@ async fn tell(recorder: &Recorder, desired: &Desired, before: &Status) -> Result
         ..ObjectReference::default()
     };
     for wanted in desired.conditions.iter().filter(|wanted| is_news(wanted, before)) {
-        let mut note = format!("{}: {}", wanted.kind, wanted.message);
-        note.truncate(note.floor_char_boundary(NOTE_LIMIT));
+        let note = format!("{}: {}", wanted.kind, wanted.message);
         let event = Event {
             type_: EventType::Warning,
             reason: wanted.reason.into(),
-            note: Some(note),
+            note: Some(cut(note)),
             action: wanted.kind.into(),
             secondary: None,
         };
@@ -254,6 +253,15 @@ async fn tell(recorder: &Recorder, desired: &Desired, before: &Status) -> Result
         }
     }
     Ok(())
+}
+
+/// At most so many bytes, and whole characters.
+fn cut(mut note: String) -> String {
+    if note.len() > NOTE_LIMIT {
+        let end = (0..=NOTE_LIMIT).rev().find(|at| note.is_char_boundary(*at)).unwrap_or_default();
+        note.truncate(end);
+    }
+    note
 }
 
 fn is_news(wanted: &Wanted, before: &Status) -> bool {
