@@ -132,7 +132,7 @@ fn slice_object(name: &str, variant: usize) -> Value {
     let mut slice = slice_json(service, &key.name, &pods);
     for (index, endpoint) in slice["endpoints"].as_array_mut().into_iter().flatten().enumerate() {
         endpoint["targetRef"]["uid"] = json!(format!("uid-{}", (variant + index) % 2));
-        endpoint["conditions"]["ready"] = json!((variant + index) % 3 != 0);
+        endpoint["conditions"]["ready"] = json!([true, true, false][(variant + index) % 3]);
     }
     slice
 }
@@ -141,7 +141,7 @@ fn pod_object(name: &str, variant: usize) -> Value {
     let version = if variant < 3 { "v1" } else { "v2" };
     let mut pod = pod_json(name, &format!("10.0.0.{variant}"), json!({"version": version}));
     pod["metadata"]["uid"] = json!(format!("uid-{}", variant % 2));
-    pod["spec"]["nodeName"] = json!(if variant % 3 == 0 { "node-a" } else { "node-b" });
+    pod["spec"]["nodeName"] = json!(["node-a", "node-b", "node-b"][variant % 3]);
     pod
 }
 

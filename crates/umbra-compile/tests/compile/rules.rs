@@ -250,9 +250,9 @@ fn unsupported_spec_fields_hold() {
     }
 }
 
-#[test]
-fn destinations_that_do_not_resolve_keep_their_place() {
-    for (to, reason, says) in [
+/// A destination, the reason, and part of the message.
+fn unresolved() -> Vec<(Value, &'static str, &'static str)> {
+    vec![
         (
             json!({"host": "sa-logic", "subset": "v9"}),
             "SubsetNotFound",
@@ -290,7 +290,12 @@ fn destinations_that_do_not_resolve_keep_their_place() {
         ),
         (json!({"host": "sa-logic", "port": {}}), "PortNotFound", "has no TCP port 0"),
         (json!({"host": "sa-logic", "port": {"number": 65616}}), "PortNotFound", "has no TCP port 65616"),
-    ] {
+    ]
+}
+
+#[test]
+fn destinations_that_do_not_resolve_keep_their_place() {
+    for (to, reason, says) in unresolved() {
         let world = World::with_rules(json!([{"route": [
             {"destination": {"host": "sa-logic", "subset": "v1"}, "weight": 80}, {"destination": to, "weight": 20}]}]));
         let rule = &world.rules()[0];
