@@ -6,9 +6,11 @@
 
 mod gather;
 mod objects;
+mod served;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod unreadable;
 
 use std::sync::Arc;
 

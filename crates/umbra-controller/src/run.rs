@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::args::{Args, Foreign};
 use crate::metrics::Metrics;
-use crate::push::{self, Identity, IdentityError, client_config};
-use crate::trust::{self, TrustError};
+use crate::push::{self, IdentityError, client_config};
+use crate::trust::{self, TrustError, Trusted};
 use crate::watch::{self, KINDS, Sink};
 use crate::{Controller, Failure, INPUT_QUEUE, Options, admin, lead, status};
 
@@ -102,12 +102,13 @@ impl Begin {
     async fn new(args: &Args, metrics: &Metrics) -> Result<Self, RunError> {
         let client = client(args).await?;
         let epoch = lead::epoch(&client).await?;
-        let identity = identity(args, &client).await?;
-        if let Some(identity) = &identity {
+        let trusted = trusted(args, &client).await?;
+        if let Some(Trusted { identity, proxy }) = &trusted {
             trust::record_expiry(metrics, "ca", &identity.ca);
             trust::record_expiry(metrics, "controller", &identity.certificate);
+            trust::record_expiry(metrics, "proxy", proxy);
         }
-        let tls = identity.as_ref().map(client_config).transpose()?;
+        let tls = trusted.map(|trusted| client_config(&trusted.identity)).transpose()?;
         tracing::info!(epoch, "started");
         Ok(Self { client, push: push::Options { epoch, tls } })
     }
@@ -176,7 +177,7 @@ async fn client(args: &Args) -> Result<Client, RunError> {
 }
 
 /// `None`: by hand and without certificates, good for loopback only.
-async fn identity(args: &Args, client: &Client) -> Result<Option<Identity>, RunError> {
+async fn trusted(args: &Args, client: &Client) -> Result<Option<Trusted>, RunError> {
     let now = SystemTime::now();
     if let Some(dir) = &args.tls_dir {
         return Ok(Some(trust::files::complete(dir, now)?));

@@ -20,7 +20,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, crypto::CryptoProvider, sign::CertifiedKey};
 
 use crate::metrics::{CertificateLabels, Metrics};
-use crate::push::PROXY_NAME;
+use crate::push::{Identity, PROXY_NAME};
 
 /// The name the controller's certificate carries; proxies take configuration from no other.
 pub const CONTROLLER_NAME: &str = "umbra-controller.umbra-system";
@@ -39,6 +39,14 @@ pub struct Pair {
     pub certificate: String,
     /// `*.key`
     pub key: String,
+}
+
+/// Everything that is stored, completed.
+pub struct Trusted {
+    /// The controller's own part.
+    pub identity: Identity,
+    /// The proxies' certificate, for its expiry.
+    pub proxy: String,
 }
 
 /// Which end a leaf is for.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use umbra_compile::{Compiled, Finding, ObjectRef, Outcome, Previous};
+use umbra_compile::{Compiled, Finding, ObjectRef, Outcome};
 use umbra_index::api::ObjectKey;
-use umbra_index::{Dirty, Event, Index, Kind, ObjectName};
-use umbra_routing::{BackendRef, Encoded, Key, ServiceName, ServiceTable, Snapshot};
+use umbra_index::{Dirty, Index, Kind, ObjectName};
+use umbra_routing::{BackendRef, Encoded, Key, ServiceName, Snapshot};
 
-use super::objects::{Collected, ObjectState, Objects, Part, Undecodable};
+use super::objects::{Collected, ObjectState, Objects, Undecodable};
+use super::served::{Served, served};
 use super::{Input, Published};
 use crate::metrics::{KindLabels, Metrics};
 
@@ -18,7 +19,7 @@ type Resources = BTreeMap<Key, Arc<Encoded>>;
 
 /// Owner of the index and of everything computed from it.
 pub(super) struct Tables {
-    index: Index,
+    pub(super) index: Index,
     dirty: Dirty,
     options: umbra_compile::Options,
     metrics: Arc<Metrics>,
@@ -29,7 +30,7 @@ pub(super) struct Tables {
     waiting: BTreeMap<ServiceName, Wait>,
     /// How long such a service waits.
     patience: Duration,
-    undecodable: BTreeMap<ObjectName, Undecodable>,
+    pub(super) undecodable: BTreeMap<ObjectName, Undecodable>,
     objects: Arc<Objects>,
     snapshot: Snapshot,
 }
@@ -39,17 +40,6 @@ struct Wait {
     until: Instant,
     /// Objects whose newest state is in no snapshot as long as the service waits.
     objects: BTreeSet<ObjectName>,
-}
-
-/// The last result for a service that somebody governs.
-struct Served {
-    /// As published; absent when it is held or unresolved and nothing was published before.
-    table: Option<ServiceTable>,
-    references: BTreeSet<BackendRef>,
-    findings: Vec<Finding>,
-    governed_by: Vec<ObjectRef>,
-    /// Uids of the objects that hold it.
-    held_by: BTreeSet<String>,
 }
 
 impl Tables {
@@ -308,40 +298,6 @@ pub(super) enum Change {
     Config,
 }
 
-impl Served {
-    fn part_of(&self, object: &ObjectRef) -> Part {
-        if self.held_by.contains(&object.uid) {
-            Part::Held
-        } else if self.table.is_some() {
-            Part::Published
-        } else {
-            Part::Waiting
-        }
-    }
-}
-
-/// `None` when nobody governs the service and there is nothing to say.
-fn served(compiled: Compiled, before: Option<&Served>) -> Option<Served> {
-    let Compiled { outcome, findings, governed_by } = compiled;
-    let published = before.and_then(|before| before.table.as_ref());
-    let (table, held_by) = match outcome {
-        Outcome::Table(table) => (Some(table), BTreeSet::new()),
-        Outcome::NotGoverned if findings.is_empty() && governed_by.is_empty() => return None,
-        Outcome::NotGoverned => (None, BTreeSet::new()),
-        Outcome::Hold(hold) => {
-            let previous = before.and_then(|before| {
-                Some(Previous { table: before.table.as_ref()?, governed_by: &before.governed_by })
-            });
-            let holders = hold.scopes.values().map(|scope| scope.uid.clone());
-            (umbra_compile::held(previous, &hold), holders.collect())
-        }
-    };
-    // Not armed for the first time while its primary is unresolved: users stay where they are.
-    let table = table.filter(|table| published.is_some() || !umbra_compile::primary_unresolved(table));
-    let references = table.as_ref().map(umbra_compile::backend_refs).unwrap_or_default();
-    Some(Served { table, references, findings, governed_by, held_by })
-}
-
 fn named_objects<'a>(
     governed_by: &'a [ObjectRef],
     findings: &'a [Finding],
@@ -358,61 +314,4 @@ fn insert(resources: &mut Resources, (key, encoded): (Key, Arc<Encoded>)) {
 
 fn object_key(service: &ServiceName) -> ObjectKey {
     ObjectKey::new(service.namespace.clone(), service.name.clone())
-}
-
-/// Objects that cannot be read.
-impl Tables {
-    /// A relist leaves out what cannot be read; its last value stays until it is deleted.
-    fn with_last_values(&self, event: Event) -> Event {
-        use umbra_index::Change::Relist;
-        let view = self.index.view();
-        let unread = |kind| self.undecodable.keys().filter(move |name| name.kind == kind);
-        match event {
-            Event::VirtualService(Relist(mut all)) => {
-                let last = unread(Kind::VirtualService).filter_map(|name| view.virtual_service(&name.key));
-                all.extend(last.cloned());
-                Event::VirtualService(Relist(all))
-            }
-            Event::DestinationRule(Relist(mut all)) => {
-                let last = unread(Kind::DestinationRule).filter_map(|name| view.destination_rule(&name.key));
-                all.extend(last.cloned());
-                Event::DestinationRule(Relist(all))
-            }
-            event => event,
-        }
-    }
-
-    /// An object that can be read again, or has gone. Its state differs even when the index sees its old value.
-    fn read_again(&mut self, event: &Event) -> Dirty {
-        use umbra_index::Change::{Apply, Delete};
-        let (kind, key) = match event {
-            Event::VirtualService(Apply(object)) => (Kind::VirtualService, object.metadata.key()),
-            Event::VirtualService(Delete(key)) => (Kind::VirtualService, key.clone()),
-            Event::DestinationRule(Apply(object)) => (Kind::DestinationRule, object.metadata.key()),
-            Event::DestinationRule(Delete(key)) => (Kind::DestinationRule, key.clone()),
-            _ => return Dirty::default(),
-        };
-        let name = ObjectName::new(kind, key);
-        let was = self.undecodable.remove(&name).is_some();
-        Dirty { objects: was.then_some(name).into_iter().collect(), ..Dirty::default() }
-    }
-
-    fn set_undecodable(&mut self, undecodable: Undecodable) -> Dirty {
-        let name = undecodable.object.name();
-        let before = self.undecodable.insert(name.clone(), undecodable);
-        let changed = before.as_ref() != self.undecodable.get(&name);
-        Dirty { objects: changed.then_some(name).into_iter().collect(), ..Dirty::default() }
-    }
-
-    fn relist_undecodable(&mut self, kind: Kind, all: Vec<Undecodable>) -> Dirty {
-        let before: Vec<_> = self.undecodable.keys().filter(|name| name.kind == kind).cloned().collect();
-        self.undecodable.retain(|name, _| name.kind != kind);
-        let mut dirty = Dirty::default();
-        dirty.objects.extend(before);
-        for undecodable in all {
-            dirty.objects.insert(undecodable.object.name());
-            self.undecodable.insert(undecodable.object.name(), undecodable);
-        }
-        dirty
-    }
 }

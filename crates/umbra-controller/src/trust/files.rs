@@ -6,28 +6,23 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::{Leaf, Pair, TrustError, check_leaf, make_ca, make_leaf};
+use super::{Leaf, Pair, TrustError, Trusted, check_leaf, make_ca, make_leaf};
 use crate::push::Identity;
 
-/// Completes `dir` (`ca`, `controller` and `proxy`, each `.crt` and `.key`) and reads the controller's identity.
+/// Completes `dir` (`ca`, `controller` and `proxy`, each `.crt` and `.key`) and reads it.
 ///
 /// # Errors
 /// The directory cannot be read or written, or holds a CA that cannot sign.
-pub fn complete(dir: &Path, now: SystemTime) -> Result<Identity, TrustError> {
+pub fn complete(dir: &Path, now: SystemTime) -> Result<Trusted, TrustError> {
     fs::create_dir_all(dir).map_err(|source| TrustError::File { path: dir.display().to_string(), source })?;
     let ca = match read_pair(dir, "ca")? {
         Some(ca) => ca,
         None => write_pair(dir, "ca", make_ca(now)?)?,
     };
-    let mut controller = None;
-    for leaf in [Leaf::Controller, Leaf::Proxy] {
-        let pair = leaf_under(dir, &ca, leaf, now)?;
-        if leaf == Leaf::Controller {
-            controller = Some(pair);
-        }
-    }
-    let controller = controller.expect("the loop has seen it");
-    Ok(Identity { ca: ca.certificate, certificate: controller.certificate, key: controller.key })
+    let controller = leaf_under(dir, &ca, Leaf::Controller, now)?;
+    let proxy = leaf_under(dir, &ca, Leaf::Proxy, now)?.certificate;
+    let identity = Identity { ca: ca.certificate, certificate: controller.certificate, key: controller.key };
+    Ok(Trusted { identity, proxy })
 }
 
 fn leaf_under(dir: &Path, ca: &Pair, leaf: Leaf, now: SystemTime) -> Result<Pair, TrustError> {
@@ -92,12 +87,12 @@ mod tests {
     #[test]
     fn missing_files_are_written_once() {
         let dir = scratch("once");
-        let first = complete(&dir, SystemTime::now()).unwrap();
+        let first = complete(&dir, SystemTime::now()).unwrap().identity;
         client_config(&first).unwrap();
         for name in ["ca.crt", "ca.key", "controller.crt", "controller.key", "proxy.crt", "proxy.key"] {
             assert_eq!(fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
         }
-        let second = complete(&dir, SystemTime::now()).unwrap();
+        let second = complete(&dir, SystemTime::now()).unwrap().identity;
         assert!(first.certificate == second.certificate && first.ca == second.ca);
         fs::remove_dir_all(dir).unwrap();
     }
@@ -108,7 +103,7 @@ mod tests {
         complete(&dir, SystemTime::now()).unwrap();
         let proxy = fs::read_to_string(dir.join("proxy.crt")).unwrap();
         fs::remove_file(dir.join("ca.crt")).unwrap();
-        let identity = complete(&dir, SystemTime::now()).unwrap();
+        let identity = complete(&dir, SystemTime::now()).unwrap().identity;
         client_config(&identity).unwrap();
         let new = read_pair(&dir, "proxy").unwrap().unwrap();
         assert_ne!(new.certificate, proxy);

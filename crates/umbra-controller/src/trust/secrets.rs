@@ -11,20 +11,21 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
 
-use super::{Leaf, Pair, TrustError, check_leaf, make_ca, make_leaf};
+use super::{Leaf, Pair, TrustError, Trusted, check_leaf, make_ca, make_leaf};
 use crate::push::Identity;
 
 const CA: &str = "umbra-ca";
 
-/// Completes the Secrets and reads the controller's identity.
+/// Completes the Secrets and reads them.
 ///
 /// # Errors
 /// A Secret is missing or may not be read or written, or the stored CA cannot sign.
-pub async fn complete(api: &Api<Secret>, now: SystemTime) -> Result<Identity, TrustError> {
+pub async fn complete(api: &Api<Secret>, now: SystemTime) -> Result<Trusted, TrustError> {
     let ca = authority(api, now).await?;
     let controller = leaf_under(api, &ca, Leaf::Controller, now).await?;
-    leaf_under(api, &ca, Leaf::Proxy, now).await?;
-    Ok(Identity { ca: ca.certificate, certificate: controller.certificate, key: controller.key })
+    let proxy = leaf_under(api, &ca, Leaf::Proxy, now).await?.certificate;
+    let identity = Identity { ca: ca.certificate, certificate: controller.certificate, key: controller.key };
+    Ok(Trusted { identity, proxy })
 }
 
 async fn authority(api: &Api<Secret>, now: SystemTime) -> Result<Pair, TrustError> {

@@ -1,0 +1,53 @@
+//! One service as it is served: the newest result, with what a hold keeps of the one before.
+
+use std::collections::BTreeSet;
+
+use umbra_compile::{Compiled, Finding, ObjectRef, Outcome, Previous};
+use umbra_routing::{BackendRef, ServiceTable};
+
+use super::objects::Part;
+
+/// The last result for a service that somebody governs.
+pub(super) struct Served {
+    /// As published; absent when it is held or unresolved and nothing was published before.
+    pub(super) table: Option<ServiceTable>,
+    pub(super) references: BTreeSet<BackendRef>,
+    pub(super) findings: Vec<Finding>,
+    pub(super) governed_by: Vec<ObjectRef>,
+    /// Uids of the objects that hold it.
+    held_by: BTreeSet<String>,
+}
+
+impl Served {
+    pub(super) fn part_of(&self, object: &ObjectRef) -> Part {
+        if self.held_by.contains(&object.uid) {
+            Part::Held
+        } else if self.table.is_some() {
+            Part::Published
+        } else {
+            Part::Waiting
+        }
+    }
+}
+
+/// `None` when nobody governs the service and there is nothing to say.
+pub(super) fn served(compiled: Compiled, before: Option<&Served>) -> Option<Served> {
+    let Compiled { outcome, findings, governed_by } = compiled;
+    let published = before.and_then(|before| before.table.as_ref());
+    let (table, held_by) = match outcome {
+        Outcome::Table(table) => (Some(table), BTreeSet::new()),
+        Outcome::NotGoverned if findings.is_empty() && governed_by.is_empty() => return None,
+        Outcome::NotGoverned => (None, BTreeSet::new()),
+        Outcome::Hold(hold) => {
+            let previous = before.and_then(|before| {
+                Some(Previous { table: before.table.as_ref()?, governed_by: &before.governed_by })
+            });
+            let holders = hold.scopes.values().map(|scope| scope.uid.clone());
+            (umbra_compile::held(previous, &hold), holders.collect())
+        }
+    };
+    // Not armed for the first time while its primary is unresolved: users stay where they are.
+    let table = table.filter(|table| published.is_some() || !umbra_compile::primary_unresolved(table));
+    let references = table.as_ref().map(umbra_compile::backend_refs).unwrap_or_default();
+    Some(Served { table, references, findings, governed_by, held_by })
+}
