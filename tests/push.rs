@@ -1,1 +1,11 @@
 //! The push path: a real API server, the controller and proxies without interception.
+
+#![allow(clippy::print_stdout, reason = "measurements are printed")]
+
+mod push_system;
+
+mod push_refused;
+mod push_restart;
+mod push_scale;
+mod push_status;
+mod push_undecodable;

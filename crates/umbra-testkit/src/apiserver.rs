@@ -4,7 +4,6 @@
 //! hand, and nobody collects them.
 
 use std::io::Read as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::http::free_port;
 use crate::{Kubectl, Process, kubernetes_program, wait_for};
 
 /// Ready in 5 s on two idle cores; the ceiling is for busy ones.
@@ -121,7 +121,8 @@ fn start_apiserver(dir: &Path, etcd: u16, port: u16) -> Result<Process> {
         "--advertise-address=127.0.0.1".to_owned(),
         // Else it would publish its loopback address as the endpoint of the Service `kubernetes`, which is refused.
         "--endpoint-reconciler-type=none".to_owned(),
-        "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+        // Both families; a Service is of the first unless it asks.
+        "--service-cluster-ip-range=10.96.0.0/16,fd00:96::/112".to_owned(),
         "--authorization-mode=RBAC".to_owned(),
         // The account of a namespace is made by a controller that does not run here; pods would wait for it.
         "--disable-admission-plugins=ServiceAccount".to_owned(),
@@ -162,11 +163,6 @@ fn write_kubeconfig(dir: &Path, url: &str, token: &str) -> Result<PathBuf> {
     );
     std::fs::write(&path, text)?;
     Ok(path)
-}
-
-/// A port that was free a moment ago: neither program can choose one and tell.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// A folder that is removed with its owner.

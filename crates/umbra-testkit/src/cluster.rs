@@ -1,6 +1,7 @@
 //! The throwaway cluster of `tests/cluster`, for tests: found running or started, kubectl, and what happened when a
 //! test fails.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -132,6 +133,42 @@ impl Cluster {
     /// # Errors
     /// When the container is not running on this machine.
     pub fn signal_container(&self, namespace: &str, pod: &str, signal: Signal) -> Result<()> {
+        let processes = self.pod_processes(namespace, pod)?;
+        for process in processes {
+            kill(Pid::from_raw(process), signal)
+                .with_context(|| format!("{signal} to {process} of {namespace}/{pod}"))?;
+        }
+        Ok(())
+    }
+
+    /// The network that a pod lives in, for sockets of a test that must come from there. It stays usable as long as it is
+    /// held, also when the pod has gone.
+    ///
+    /// # Errors
+    /// When the pod's first container is not running on this machine.
+    pub fn pod_network(&self, namespace: &str, pod: &str) -> Result<PodNetwork> {
+        let processes = self.pod_processes(namespace, pod)?;
+        let process = processes.first().expect("pod_processes gives at least one");
+        let path = format!("/proc/{process}/ns/net");
+        Ok(PodNetwork(File::open(&path).with_context(|| format!("{namespace}/{pod}: {path}"))?))
+    }
+
+    /// Resident memory of the processes of a pod's first container, in bytes: now (`VmRSS`) and at most (`VmHWM`).
+    ///
+    /// # Errors
+    /// When the container is not running on this machine.
+    pub fn pod_memory(&self, namespace: &str, pod: &str) -> Result<(u64, u64)> {
+        let (mut now, mut most) = (0, 0);
+        for process in self.pod_processes(namespace, pod)? {
+            let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+            now += kibibytes(&status, "VmRSS:").context("a process has VmRSS")? * 1024;
+            most += kibibytes(&status, "VmHWM:").context("a process has VmHWM")? * 1024;
+        }
+        Ok((now, most))
+    }
+
+    /// At least one.
+    fn pod_processes(&self, namespace: &str, pod: &str) -> Result<Vec<i32>> {
         let object = self.kubectl.get(&["pod", pod, "-n", namespace])?;
         let id = object["status"]["containerStatuses"][0]["containerID"].as_str().unwrap_or_default();
         let id = id
@@ -139,11 +176,7 @@ impl Cluster {
             .with_context(|| format!("{namespace}/{pod} has no running container"))?;
         let processes = container_processes(id)?;
         ensure!(!processes.is_empty(), "{namespace}/{pod}: no process in the cgroup of container {id}");
-        for process in processes {
-            kill(Pid::from_raw(process), signal)
-                .with_context(|| format!("{signal} to {process} of {namespace}/{pod}"))?;
-        }
-        Ok(())
+        Ok(processes)
     }
 
     /// Pods, events and the last log lines of a namespace, for whoever reads a failed test.
@@ -182,6 +215,23 @@ impl ClusterNode {
     }
 }
 
+/// See [`Cluster::pod_network`].
+#[derive(Debug)]
+pub struct PodNetwork(File);
+
+impl PodNetwork {
+    /// Runs `work` on a thread that lives in it. Sockets made there belong to the pod, wherever they are used afterwards.
+    ///
+    /// # Errors
+    /// Without root.
+    ///
+    /// # Panics
+    /// When `work` does.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        crate::netns::within(self.0.try_clone()?, work)
+    }
+}
+
 /// A namespace of the cluster that belongs to one test.
 #[derive(Debug)]
 pub struct ClusterNamespace<'a> {
@@ -201,6 +251,14 @@ impl ClusterNamespace<'_> {
     /// When it fails: its command line and error output.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         self.cluster.kubectl.run(&[&["-n", &self.name], arguments].concat())
+    }
+
+    /// `kubectl apply -f -` of these documents in this namespace.
+    ///
+    /// # Errors
+    /// When the API server refuses one: its words.
+    pub fn apply(&self, yaml: &str) -> Result<String> {
+        self.cluster.kubectl.run_with_input(&["-n", &self.name, "apply", "-f", "-"], yaml)
     }
 }
 
@@ -239,6 +297,11 @@ fn container_processes(id: &str) -> Result<Vec<i32>> {
     Ok(found)
 }
 
+/// The value of a line of `/proc/PID/status` that is given in kB.
+fn kibibytes(status: &str, field: &str) -> Option<u64> {
+    status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB")?.parse().ok())
+}
+
 fn find_directory(below: &Path, name: &str) -> Option<PathBuf> {
     let entries = std::fs::read_dir(below).ok()?;
     let directories = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
@@ -266,6 +329,14 @@ mod tests {
         let node = ClusterNode::of(&object).unwrap();
         assert_eq!((node.name.as_str(), node.address.as_str()), ("n1", "172.31.77.11"));
         assert_eq!(node.command("nft").get_args().next().unwrap(), "--net=/run/netns/n1");
+    }
+
+    #[test]
+    fn memory_is_read_from_proc() {
+        let status = "Name:\tx\nVmHWM:\t   20480 kB\nVmRSS:\t    1024 kB\n";
+        assert_eq!(kibibytes(status, "VmRSS:"), Some(1024));
+        assert_eq!(kibibytes(status, "VmSwap:"), None);
+        assert!(kibibytes(&std::fs::read_to_string("/proc/self/status").unwrap(), "VmHWM:").unwrap() > 0);
     }
 
     #[test]

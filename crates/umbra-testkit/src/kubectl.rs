@@ -68,6 +68,24 @@ impl Kubectl {
         self.run_with_input(&["apply", "-f", "-"], yaml)
     }
 
+    /// `kubectl create -f -` of these documents, which must be new: one request for each, so that many are made soon.
+    /// The API server checks them; kubectl does not.
+    ///
+    /// # Errors
+    /// When the API server refuses one: its words.
+    pub fn create(&self, yaml: &str) -> Result<()> {
+        self.run_with_input(&["create", "--validate=false", "-f", "-"], yaml).map(drop)
+    }
+
+    /// Writes the status of these objects, as whoever owns it would.
+    ///
+    /// # Errors
+    /// When the API server refuses one: its words.
+    pub fn apply_status(&self, yaml: &str) -> Result<()> {
+        let line = ["apply", "--server-side", "--force-conflicts", "--subresource=status", "-f", "-"];
+        self.run_with_input(&line, yaml).map(drop)
+    }
+
     /// `kubectl delete -f -` of these documents, which may be gone already.
     ///
     /// # Errors
@@ -96,7 +114,7 @@ impl Kubectl {
         })
     }
 
-    fn run_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
+    pub(crate) fn run_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
         let mut child = self
             .command(arguments)
             .stdin(Stdio::piped())

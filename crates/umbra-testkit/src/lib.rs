@@ -2,19 +2,25 @@
 
 mod apiserver;
 mod cluster;
+pub mod http;
 mod kubectl;
 mod netns;
 mod node;
+pub mod objects;
 mod process;
+mod program;
+mod samples;
 mod skip;
 mod wait;
 
 pub use apiserver::ApiServer;
-pub use cluster::{CEILING, Cluster, ClusterNamespace, ClusterNode};
+pub use cluster::{CEILING, Cluster, ClusterNamespace, ClusterNode, PodNetwork};
 pub use kubectl::{Kubectl, kubernetes_program, repository};
 pub use netns::Netns;
 pub use nix::sys::signal::Signal;
 pub use node::{Node, Pod};
 pub use process::Process;
+pub use program::program;
+pub use samples::Samples;
 pub use skip::skip;
 pub use wait::wait_for;

@@ -103,14 +103,19 @@ impl Netns {
     pub fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         let path = format!("/run/netns/{}", self.name);
         let namespace = File::open(&path).with_context(|| path.clone())?;
-        std::thread::scope(|scope| {
-            let entered = scope.spawn(move || {
-                setns(namespace, CloneFlags::CLONE_NEWNET).with_context(|| format!("entering {path}"))?;
-                Ok(work())
-            });
-            entered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        })
+        within(namespace, work).context(path)
     }
+}
+
+/// Runs `work` on a thread that lives in a network namespace.
+pub(crate) fn within<T: Send>(namespace: File, work: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let entered = scope.spawn(move || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).context("entering the network namespace")?;
+            Ok(work())
+        });
+        entered.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 impl Drop for Netns {

@@ -110,7 +110,8 @@ impl Process {
         kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to {}", self.name))
     }
 
-    fn last_lines(&self) -> String {
+    /// The end of what it has written, for whoever reads a failed test.
+    pub fn last_lines(&self) -> String {
         let log = self.log().unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
