@@ -1,1 +1,11 @@
 //! A real cluster: the article and what it promises.
+#![allow(clippy::print_stdout, reason = "what tests measure is read by people")]
+
+mod cluster_api;
+mod cluster_article;
+mod cluster_changes;
+mod cluster_order;
+mod cluster_programmed;
+mod cluster_prometheus;
+mod cluster_system;
+mod cluster_users;

@@ -45,6 +45,8 @@ pub struct Args {
 pub enum Version {
     /// Always right.
     V1,
+    /// The second version as it should have been: always right, for tests of who answers.
+    V2,
     /// The article's bug.
     V2Buggy,
 }
@@ -54,7 +56,7 @@ impl Version {
     pub fn name(self) -> &'static str {
         match self {
             Self::V1 => "v1",
-            Self::V2Buggy => "v2",
+            Self::V2 | Self::V2Buggy => "v2",
         }
     }
 }
@@ -157,7 +159,7 @@ impl SaLogic {
 
     fn draw(&self) -> Case {
         match self.version {
-            Version::V1 => Case::Right,
+            Version::V1 | Version::V2 => Case::Right,
             Version::V2Buggy => Case::of(self.dice.lock().expect("no panic while rolling").u8(1..=101)),
         }
     }
