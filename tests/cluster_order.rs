@@ -1,6 +1,6 @@
 //! A VirtualService and its DestinationRule may come and go in either order: nobody is refused in between.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use umbra_testkit::{CEILING, wait_for};
@@ -9,10 +9,9 @@ use crate::cluster_api::Api;
 use crate::cluster_system::{Example, Second, manifest, with_example};
 use crate::cluster_users::{Connections, Log, Users};
 
-/// One client, two requests: the controller waits this long for what belongs together.
-const APART: Duration = Duration::from_millis(300);
-/// Each with both orders.
-const ROUNDS: usize = 5;
+/// Between a round's two requests, beside the time they take: umbra promises 300 ms, on a machine that keeps up.
+const APART: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(120), Duration::from_millis(200)];
 
 /// A kind of object of the example: its plural, and its manifest.
 #[derive(Clone, Copy)]
@@ -28,18 +27,20 @@ fn either_order_on_apply_and_on_delete_fails_no_request() {
         let users = Users::start(example, Duration::from_millis(5))?;
         users.wait_for_more(20)?;
         let orders = [[VIRTUAL_SERVICE, DESTINATION_RULE], [DESTINATION_RULE, VIRTUAL_SERVICE]];
-        for round in 0..ROUNDS {
+        for apart in APART {
             for (applied, deleted) in [(0, 0), (1, 1), (0, 1), (1, 0)] {
-                apply(example, &api, orders[applied])?;
+                let coming = apply(example, &api, orders[applied], apart)?;
                 shadowed(example, &users)?;
-                delete(example, &api, orders[deleted])?;
+                let going = delete(example, &api, orders[deleted], apart)?;
                 not_shadowed(&users)?;
                 let failures: Vec<String> = users.each().flat_map(|user| user.log().failures).collect();
+                let [first, last] = [orders[applied][0].0, orders[deleted][0].0];
                 ensure!(
                     failures.is_empty(),
-                    "round {round}, {} applied first, {} deleted first: {failures:#?}",
-                    orders[applied][0].0,
-                    orders[deleted][0].0
+                    "{first} applied first, {last} deleted first, {coming:?} and {going:?} apart: {failures:#?}"
+                );
+                println!(
+                    "{first} applied first, {last} deleted first: {coming:.0?} and {going:.0?} apart, nothing failed"
                 );
             }
         }
@@ -50,31 +51,23 @@ fn either_order_on_apply_and_on_delete_fails_no_request() {
     });
 }
 
-fn apply(example: &Example, api: &Api, order: [Kind; 2]) -> Result<()> {
-    let manifests = [manifest(order[0].1)?, manifest(order[1].1)?];
+/// Gives how far apart the two answers of the API server were.
+fn apply(example: &Example, api: &Api, order: [Kind; 2], apart: Duration) -> Result<Duration> {
+    let [first, second] = order;
     // v1alpha3 in the file, v1 in the path: the same object.
-    let manifests =
-        manifests.map(|yaml| yaml.replace("networking.istio.io/v1alpha3", "networking.istio.io/v1"));
-    let began = Instant::now();
-    for (kind, yaml) in order.into_iter().zip(&manifests) {
-        api.create(example.name(), kind.0, yaml)?;
-    }
-    in_time(began)
+    let yaml = |kind: Kind| Ok::<_, anyhow::Error>(manifest(kind.1)?.replace("/v1alpha3", "/v1"));
+    let (one, other) = (yaml(first)?, yaml(second)?);
+    let began = api.create(example.name(), first.0, &one)?;
+    // Not to wait for anything: how far apart they are is what is tried.
+    std::thread::sleep(apart);
+    Ok(api.create(example.name(), second.0, &other)? - began)
 }
 
-fn delete(example: &Example, api: &Api, order: [Kind; 2]) -> Result<()> {
-    let began = Instant::now();
-    for kind in order {
-        api.delete(example.name(), kind.0, "sa-logic")?;
-    }
-    in_time(began)
-}
-
-/// The premise: on a machine too busy for it, the test says nothing.
-fn in_time(began: Instant) -> Result<()> {
-    let apart = began.elapsed();
-    ensure!(apart <= APART, "this machine is too busy: both requests took {apart:?}, over {APART:?}");
-    Ok(())
+/// The same for their end.
+fn delete(example: &Example, api: &Api, order: [Kind; 2], apart: Duration) -> Result<Duration> {
+    let began = api.delete(example.name(), order[0].0, "sa-logic")?;
+    std::thread::sleep(apart);
+    Ok(api.delete(example.name(), order[1].0, "sa-logic")? - began)
 }
 
 /// Every node serves the rules, and copies are made.

@@ -87,9 +87,9 @@ struct Blocked<'a>(&'a ClusterNode);
 
 impl<'a> Blocked<'a> {
     fn new(node: &'a ClusterNode) -> Result<Self> {
-        let rules = format!(
-            "add table inet {TABLE}; delete table inet {TABLE}; table inet {TABLE} {{ chain input {{ type filter hook input priority -10; tcp dport 15002 drop; }} }}"
-        );
+        let chain = "chain input {\ntype filter hook input priority -10\ntcp dport 15002 drop\n}";
+        let rules =
+            format!("add table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n{chain}\n}}");
         run(node.command("nft").arg(rules))?;
         Ok(Self(node))
     }
