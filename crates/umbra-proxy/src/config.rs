@@ -208,6 +208,8 @@ impl<I: Intercept> Owner<I> {
             }
             Command::Disarm(reply) => {
                 self.intercept.set(Interception::default()).await?;
+                // Clients of open connections are told to close, so that few are left to be closed under them.
+                self.armed.keys().for_each(|service| self.tables.disarm(service));
                 let _gone = reply.send(());
                 return Ok(Next::End);
             }

@@ -47,7 +47,7 @@ pub fn connect(address: SocketAddr) -> Result<TcpStream> {
 }
 
 /// Sends one request with `Connection: close` and reads the answer to its end. `host` is among `headers`, else the
-/// peer's address.
+/// peer's address. Reads wait 30 s at most, or as long as the stream says.
 ///
 /// # Errors
 /// When the connection breaks, or what comes is not an answer with a text body of a known length.
@@ -58,7 +58,9 @@ pub fn exchange(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Result<Answer> {
-    stream.set_read_timeout(Some(CEILING))?;
+    if stream.read_timeout()?.is_none() {
+        stream.set_read_timeout(Some(CEILING))?;
+    }
     let mut request = format!("{method} {path} HTTP/1.1\r\n");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         request += &format!("host: {}\r\n", stream.peer_addr()?);

@@ -105,7 +105,11 @@ impl Process {
         }
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    /// Sends a signal, and does not wait for what it does.
+    ///
+    /// # Errors
+    /// When it cannot be signalled.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.child.id()).context("a process id fits pid_t")?;
         kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to {}", self.name))
     }
