@@ -3,9 +3,11 @@
 
 mod cluster_api;
 mod cluster_article;
+mod cluster_backends;
 mod cluster_changes;
 mod cluster_order;
 mod cluster_programmed;
 mod cluster_prometheus;
+mod cluster_status;
 mod cluster_system;
 mod cluster_users;

@@ -167,8 +167,11 @@ impl Cluster {
         Ok((now, most))
     }
 
-    /// At least one.
-    fn pod_processes(&self, namespace: &str, pod: &str) -> Result<Vec<i32>> {
+    /// Ids of the processes of a pod's first container, as this machine sees them; at least one.
+    ///
+    /// # Errors
+    /// When the container is not running on this machine.
+    pub fn pod_processes(&self, namespace: &str, pod: &str) -> Result<Vec<i32>> {
         let object = self.kubectl.get(&["pod", pod, "-n", namespace])?;
         let id = object["status"]["containerStatuses"][0]["containerID"].as_str().unwrap_or_default();
         let id = id
