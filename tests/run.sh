@@ -80,12 +80,13 @@ check demo make --no-print-directory demo
 [ "$mode" = all ] || finish
 
 if [ "$(id -u)" -ne 0 ] || [ "$(uname -s)" != Linux ]; then
-  skip "push, node and cluster tests need root on Linux"
+  skip "push, proxy, node and cluster tests need root on Linux"
   finish
 fi
 # --nocapture: measurements and skips must be seen. One at a time: they share the machine's network.
 tests apiserver cargo test -p umbra-tests --locked --test cluster_crds -- --nocapture
 tests push cargo test -p umbra-tests --locked --test push -- --test-threads=1 --nocapture
+tests proxy cargo test -p umbra-tests --locked --test proxy -- --test-threads=1 --nocapture
 tests node cargo test -p umbra-tests --locked --test node -- --test-threads=1 --nocapture
 check images make --no-print-directory images || finish
 check cluster-up make --no-print-directory cluster-up || finish

@@ -1,0 +1,178 @@
+//! umbra-proxy without interception on loopback, and what it is pushed: a service `web` whose v1 answers and whose v2,
+//! if there is one, gets copies.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::value::{RawValue, to_raw_value};
+use umbra_routing::{
+    BackendRef, BackendSet, EPOCH_HEADER, Endpoint, Key, Mirror, Port, Protocol, Put, Rule, ServiceName,
+    ServiceTable, VERSION_HEADER, Variant, WeightedBackend,
+};
+use umbra_testkit::{Process, Samples, http, program, wait_for};
+
+/// For what takes milliseconds to seconds on an idle machine.
+pub(crate) const CEILING: Duration = Duration::from_secs(120);
+
+/// A running umbra-proxy with two workers; it ends when dropped.
+pub(crate) struct Proxy {
+    process: Process,
+    traffic: SocketAddr,
+    push: SocketAddr,
+    metrics: SocketAddr,
+    version: u64,
+}
+
+/// Resident memory of a process, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// Now.
+    pub(crate) now: u64,
+    /// At most, since its start.
+    pub(crate) most: u64,
+}
+
+/// How many copies became what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shadows {
+    pub(crate) eligible: u64,
+    pub(crate) sent: u64,
+    pub(crate) dropped: u64,
+    pub(crate) answered: u64,
+    pub(crate) timed_out: u64,
+    pub(crate) failed: u64,
+}
+
+impl Proxy {
+    /// Starts it with nothing to do yet.
+    pub(crate) fn start() -> Result<Self> {
+        let address = || Ok::<_, anyhow::Error>(SocketAddr::from(([127, 0, 0, 1], http::free_port()?)));
+        let (traffic, push, metrics) = (address()?, address()?, address()?);
+        let mut command = Command::new(program("umbra-proxy")?);
+        command.args(["--node", "n1", "--intercept=off", "--workers=2", "--admin-listen", "127.0.0.1:0"]);
+        for (flag, address) in [("--listen", traffic), ("--push-listen", push), ("--metrics-listen", metrics)]
+        {
+            command.arg(flag).arg(address.to_string());
+        }
+        let mut process = Process::start("umbra-proxy", &command, &log())?;
+        wait_for("the proxy answers", CEILING, || {
+            if let Err(dead) = process.alive() {
+                return Ok(Err(dead));
+            }
+            http::get(metrics, "/livez").map(|_| Ok(()))
+        })??;
+        Ok(Self { process, traffic, push, metrics, version: 0 })
+    }
+
+    /// Pushes `web`, as the controller does: v1 there, and copies for a v2 if there is one.
+    pub(crate) fn route(&mut self, v1: SocketAddr, v2: Option<SocketAddr>) -> Result<()> {
+        self.version += 1;
+        let body = serde_json::to_string(&put(v1, v2)?)?;
+        let headers = [(EPOCH_HEADER, "1"), (VERSION_HEADER, &self.version.to_string())];
+        let answer = http::exchange(http::connect(self.push)?, "PUT", "/v1/config", &headers, &body)?;
+        ensure!(answer.status == 200, "{}\n{}", answer.head, answer.body);
+        Ok(())
+    }
+
+    /// Where users come.
+    pub(crate) fn traffic(&self) -> SocketAddr {
+        self.traffic
+    }
+
+    /// Its memory.
+    pub(crate) fn memory(&self) -> Result<Memory> {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        let kibibytes = |field: &str| -> Result<u64> {
+            let value = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB"));
+            Ok(value.with_context(|| format!("{field} in {path}"))?.parse::<u64>()? * 1024)
+        };
+        Ok(Memory { now: kibibytes("VmRSS:")?, most: kibibytes("VmHWM:")? })
+    }
+
+    /// Copies dropped for this reason.
+    pub(crate) fn dropped(&self, reason: &str) -> Result<u64> {
+        Ok(count(&Samples::of(self.metrics)?, "umbra_shadow_dropped_total", &[("reason", reason)]))
+    }
+
+    /// Waits until this many requests were eligible and no copy is in flight: then the sums must add up.
+    pub(crate) fn settled(&self, eligible: u64) -> Result<Shadows> {
+        wait_for("eligible = sent + dropped, sent = answered + timed_out + failed", CEILING, || {
+            let samples = Samples::of(self.metrics)?;
+            let result = |what| count(&samples, "umbra_shadow_result_total", &[("result", what)]);
+            let shadows = Shadows {
+                eligible: count(&samples, "umbra_shadow_eligible_total", &[]),
+                sent: count(&samples, "umbra_shadow_sent_total", &[]),
+                dropped: count(&samples, "umbra_shadow_dropped_total", &[]),
+                answered: result("answered"),
+                timed_out: result("timed_out"),
+                failed: result("failed"),
+            };
+            let settled = shadows.eligible == shadows.sent + shadows.dropped
+                && shadows.sent == shadows.answered + shadows.timed_out + shadows.failed;
+            ensure!(settled && shadows.eligible == eligible, "{shadows:?}");
+            Ok(shadows)
+        })
+    }
+}
+
+/// Counters of some requests: whole numbers far below 2^53.
+fn count(samples: &Samples, name: &str, labels: &[(&str, &str)]) -> u64 {
+    samples.sum(name, labels) as u64
+}
+
+fn log() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("umbra-proxy-{}-{number}.log", std::process::id()))
+}
+
+fn put(v1: SocketAddr, v2: Option<SocketAddr>) -> Result<Put> {
+    let mirror = v2.map(|_| Mirror { backend: subset("v2"), per_million: 1_000_000 });
+    let rule = Rule {
+        name: "main".into(),
+        matches: vec![],
+        destinations: vec![WeightedBackend { weight: 1, backend: subset("v1") }],
+        mirrors: mirror.into_iter().collect(),
+    };
+    let variants = vec![Variant { client_namespace: None, rules: vec![rule] }];
+    let port = Port { number: 80, protocol: Protocol::Http, variants };
+    let table = ServiceTable { service: service(), addresses: vec![], ports: vec![port] };
+    let mut resources = BTreeMap::from([(Key::Service(service()), to_raw_value(&table)?)]);
+    resources.extend([endpoints("v1", v1)?]);
+    resources.extend(v2.map(|v2| endpoints("v2", v2)).transpose()?);
+    Ok(Put { resources })
+}
+
+fn service() -> ServiceName {
+    ServiceName::new("default", "web")
+}
+
+fn subset(version: &str) -> BackendRef {
+    let selector = BTreeMap::from([("version".to_owned(), version.to_owned())]);
+    BackendRef { service: service(), port: 80, subset: Some(version.to_owned()), selector: Some(selector) }
+}
+
+fn endpoints(version: &str, address: SocketAddr) -> Result<(Key, Box<RawValue>)> {
+    let backend = subset(version);
+    let key = backend.key().context("a defined subset has a key")?;
+    let endpoint = Endpoint {
+        address,
+        pod: None,
+        namespace: "default".into(),
+        workload: format!("web-{version}"),
+        app: "web".into(),
+        version: version.to_owned(),
+        canonical_name: "web".into(),
+        canonical_revision: version.to_owned(),
+        zone: None,
+    };
+    let selector = backend.selector.context("defined")?;
+    let set = BackendSet { service: service(), port: 80, selector, endpoints: vec![endpoint] };
+    Ok((key, to_raw_value(&set)?))
+}
