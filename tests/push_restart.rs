@@ -83,7 +83,7 @@ fn a_proxy_that_starts_anew_is_repaired(system: &mut System) -> Result<()> {
     served(system, "after a proxy's restart")
 }
 
-/// The controller was dead when the proxy started, and a change came to the cluster meanwhile.
+/// The controller was dead when the proxy started.
 fn a_proxy_that_started_meanwhile_is_repaired(system: &mut System) -> Result<()> {
     let before = system.proxies[1].state()?;
     system.kill_controller()?;
