@@ -1,6 +1,7 @@
 //! A real cluster: the article and what it promises.
 #![allow(clippy::print_stdout, reason = "what tests measure is read by people")]
 
+mod cluster_admission;
 mod cluster_api;
 mod cluster_article;
 mod cluster_backends;
@@ -8,6 +9,9 @@ mod cluster_changes;
 mod cluster_order;
 mod cluster_programmed;
 mod cluster_prometheus;
+mod cluster_rollout;
 mod cluster_status;
 mod cluster_system;
+mod cluster_trust;
+mod cluster_upgrade;
 mod cluster_users;

@@ -163,7 +163,8 @@ fn weights_are_shares_within_three_sigma() {
     const ASKED: u32 = 1000;
     with_example("weights", Second::Right, |example| {
         example.route()?;
-        let to = |subset, weight| json!({"destination": {"host": "sa-logic", "subset": subset}, "weight": weight});
+        let to =
+            |subset, weight| json!({"destination": {"host": "sa-logic", "subset": subset}, "weight": weight});
         patch(example, "vs/sa-logic", &json!({"http": [{"route": [to("v1", 80), to("v2", 20)]}]}))?;
         wait_condition(example, "vs/sa-logic", "Programmed", "True")?;
         let mut clients = clients(example)?;
@@ -177,7 +178,9 @@ fn weights_are_shares_within_three_sigma() {
             }
             let (asked, share) = (f64::from(ASKED), 0.2);
             let sigmas = (f64::from(second) - asked * share) / (asked * share * (1.0 - share)).sqrt();
-            println!("measured: weight 20 of 100: {second} of {ASKED} requests, {sigmas:+.2} sigma (aim: within 3)");
+            println!(
+                "measured: weight 20 of 100: {second} of {ASKED} requests, {sigmas:+.2} sigma (aim: within 3)"
+            );
             Ok(sigmas.abs())
         };
         // By chance alone one draw in 370 lies outside; two of two are one in 137,000.
@@ -203,7 +206,12 @@ fn requests_of_v2(example: &Example) -> Result<u64> {
     let mut all = 0;
     for pod in example.v2()? {
         let stats = example.stats(&pod)?;
-        all += stats["requests"].as_object().into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum::<u64>();
+        all += stats["requests"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, count)| count.as_u64())
+            .sum::<u64>();
     }
     Ok(all)
 }
