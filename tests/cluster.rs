@@ -6,6 +6,7 @@ mod cluster_api;
 mod cluster_article;
 mod cluster_backends;
 mod cluster_changes;
+mod cluster_crash;
 mod cluster_order;
 mod cluster_programmed;
 mod cluster_prometheus;

@@ -15,9 +15,8 @@ pub(crate) fn wait_condition(
 ) -> Result<(String, String)> {
     wait_for(&format!("{object} has {kind}={status}"), CEILING, || {
         let found = example.get(object)?;
-        let conditions = found["status"]["conditions"].as_array().into_iter().flatten();
-        let condition =
-            conditions.filter(|condition| condition["type"] == kind).last().unwrap_or(&Value::Null);
+        let mut conditions = found["status"]["conditions"].as_array().into_iter().flatten();
+        let condition = conditions.rfind(|condition| condition["type"] == kind).unwrap_or(&Value::Null);
         let newest = condition["observedGeneration"] == found["metadata"]["generation"];
         ensure!(newest && condition["status"] == status, "{}", found["status"]);
         let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();

@@ -1,6 +1,8 @@
 //! The workspace keeps its shape: which crate may use which, what the plain builds must not contain, and what
 //! licences come in. Read from `cargo metadata` and `cargo tree`, so nobody has to remember it.
 
+#![allow(clippy::print_stdout, reason = "what tests count is read by people")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
