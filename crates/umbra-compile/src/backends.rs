@@ -40,12 +40,6 @@ pub fn backend_refs(table: &ServiceTable) -> BTreeSet<BackendRef> {
     all.filter(|backend| !backend.is_unresolved()).cloned().collect()
 }
 
-/// Whether users' requests of some rule would meet a destination that nothing defines. Such a table is not armed for
-/// the first time, and replaces an armed one only after the longest wait.
-pub fn primary_unresolved(table: &ServiceTable) -> bool {
-    rules(table).flat_map(|rule| &rule.destinations).any(|to| to.backend.is_unresolved())
-}
-
 fn rules(table: &ServiceTable) -> impl Iterator<Item = &Rule> {
     table.ports.iter().flat_map(|port| &port.variants).flat_map(|variant| &variant.rules)
 }

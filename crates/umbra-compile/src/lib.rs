@@ -20,7 +20,7 @@ mod service;
 mod spec;
 mod subsets;
 
-pub use backends::{backend_refs, backends, primary_unresolved};
+pub use backends::{backend_refs, backends};
 pub use clients::{clients, node_settings};
 pub use finding::{Condition, Finding, ObjectRef, Reason};
 pub use hold::{HeldMirror, HeldScope, Hold, Previous, held};

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use umbra_compile::{Condition, Finding};
-use umbra_routing::{Key, ServiceName};
+use umbra_routing::{Key, NOT_ARMED_UNRESOLVED, ServiceName};
 
 pub use merge::merge;
 
@@ -184,6 +184,9 @@ fn on_nodes(state: &ObjectState, world: &World<'_>) -> (Truth, &'static str, Str
     if let Some((node, block, _)) = blocked.iter().find(|(_, block, _)| matches!(block, Block::Refused(..))) {
         return (Truth::False, "Refused", format!("node {node}: {block}"));
     }
+    if let Some((_, block, _)) = blocked.iter().find(|(_, block, _)| matches!(block, Block::Waiting(_))) {
+        return (Truth::False, "Waiting", block.to_string());
+    }
     let late = |ack: &Option<&Ack>| {
         let since = ack.map_or(state.since, |ack| ack.since.max(state.since));
         world.now >= since + GRACE
@@ -202,6 +205,8 @@ enum Block {
     Pending,
     /// It cannot use a table.
     Refused(Key, String),
+    /// It does not take the service over before its primary exists.
+    Waiting(ServiceName),
     /// It has the table and does not take the service's connections.
     Unarmed(ServiceName),
 }
@@ -212,6 +217,9 @@ impl std::fmt::Display for Block {
             Self::Failing(reason) => write!(f, "push failing: {reason}"),
             Self::Pending => f.write_str("has not acknowledged it"),
             Self::Refused(key, reason) => write!(f, "refuses {key}: {reason}"),
+            Self::Waiting(service) => {
+                write!(f, "{service} not taken over yet: see ResolvedRefs of the rules for it")
+            }
             Self::Unarmed(service) => write!(f, "does not take over {service}"),
         }
     }
@@ -225,7 +233,11 @@ fn blocks(state: &ObjectState, ack: Option<&Ack>) -> Option<Block> {
     state.services.keys().find_map(|service| {
         let key = Key::Service(service.clone());
         if let Some(reason) = ack.refused.get(&key) {
-            return Some(Block::Refused(key, reason.clone()));
+            return Some(if reason.starts_with(NOT_ARMED_UNRESOLVED) {
+                Block::Waiting(service.clone())
+            } else {
+                Block::Refused(key, reason.clone())
+            });
         }
         (!ack.armed.contains(&key)).then(|| Block::Unarmed(service.clone()))
     })

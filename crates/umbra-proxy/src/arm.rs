@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use umbra_routing::{BackendRef, Config, Key, RefusedKey, Resource, ServiceName, ServiceTable};
+use umbra_routing::{
+    BackendRef, Config, Key, NOT_ARMED_UNRESOLVED, Port, RefusedKey, Resource, ServiceName, ServiceTable,
+};
 
 use crate::intercept::Target;
 
@@ -61,7 +63,7 @@ pub(crate) fn decide(
             }
             continue;
         }
-        match targets(table, reach, before.is_some()) {
+        match targets(table, reach, before) {
             Ok(targets) => {
                 decision.wanted.insert(table.service.clone(), targets);
             }
@@ -71,7 +73,11 @@ pub(crate) fn decide(
     decision
 }
 
-fn targets(table: &ServiceTable, reach: Reach, already_armed: bool) -> Result<BTreeSet<Target>, String> {
+fn targets(
+    table: &ServiceTable,
+    reach: Reach,
+    before: Option<&BTreeSet<Target>>,
+) -> Result<BTreeSet<Target>, String> {
     let Reach::Intercepted { v4, v6 } = reach else {
         return Ok(BTreeSet::new());
     };
@@ -81,9 +87,12 @@ fn targets(table: &ServiceTable, reach: Reach, already_armed: bool) -> Result<BT
     if table.ports.is_empty() {
         return Err("not armed: the Service has no HTTP port".into());
     }
-    // Once armed it stays so, and answers 503: as Istio does.
-    if let (false, Some(unresolved)) = (already_armed, unresolved_primary(table)) {
-        return Err(format!("not armed: destination {} is not defined", describe(unresolved)));
+    // Once armed a port stays so, and answers 503: as Istio does.
+    let was_armed = |port: &Port| before.into_iter().flatten().any(|target| target.port() == port.number);
+    let may_be = |port: &&Port| was_armed(port) || port.unresolved_primary(None).is_none();
+    let ports: Vec<u16> = table.ports.iter().filter(may_be).map(|port| port.number).collect();
+    if let (true, Some(unresolved)) = (ports.is_empty(), table.unresolved_primary()) {
+        return Err(format!("{NOT_ARMED_UNRESOLVED}{} is not defined", describe(unresolved)));
     }
     let reachable = table
         .addresses
@@ -91,18 +100,11 @@ fn targets(table: &ServiceTable, reach: Reach, already_armed: bool) -> Result<BT
         .map(std::net::IpAddr::to_canonical)
         .filter(|ip| if ip.is_ipv4() { v4 } else { v6 });
     let targets: BTreeSet<Target> =
-        reachable.flat_map(|ip| table.ports.iter().map(move |port| Target::new(ip, port.number))).collect();
+        reachable.flat_map(|ip| ports.iter().map(move |port| Target::new(ip, *port))).collect();
     if targets.is_empty() {
         return Err("not armed: the node has no address of the ClusterIP's family; see --node-address".into());
     }
     Ok(targets)
-}
-
-/// The first destination of users that is defined nowhere. Mirrors do not matter.
-fn unresolved_primary(table: &ServiceTable) -> Option<&BackendRef> {
-    let variants = table.ports.iter().flat_map(|port| &port.variants);
-    let rules = variants.flat_map(|variant| &variant.rules);
-    rules.flat_map(|rule| &rule.destinations).map(|to| &to.backend).find(|backend| backend.is_unresolved())
 }
 
 fn describe(backend: &BackendRef) -> String {
@@ -159,8 +161,33 @@ mod tests {
             decision.not_armed[0].reason,
             "not armed: destination a.default.svc.cluster.local port 80, subset \"v1\" is not defined"
         );
-        let armed = Armed::from([(a(), BTreeSet::new())]);
-        assert!(decide_one(table(), &armed, V4_ONLY).wanted.contains_key(&a()));
+        let armed = Armed::from([(a(), BTreeSet::from(["10.0.0.1:80".parse().unwrap()]))]);
+        assert_eq!(decide_one(table(), &armed, V4_ONLY).wanted, armed);
+    }
+
+    #[test]
+    fn each_port_is_armed_by_itself() {
+        let with_unresolved = |number: u16| {
+            let mut table = service_of("a", &["10.0.0.1"], &[80], true);
+            let other = service_of("a", &["10.0.0.1"], &[number], false)["ports"][0].clone();
+            table["ports"].as_array_mut().unwrap().push(other);
+            table
+        };
+        let target = |port: u16| SocketAddr::from(([10, 0, 0, 1], port));
+        let first = decide_one(with_unresolved(81), &Armed::new(), V4_ONLY);
+        assert_eq!(first.wanted, Armed::from([(a(), BTreeSet::from([target(80)]))]));
+        let both = Armed::from([(a(), BTreeSet::from([target(80), target(81)]))]);
+        assert_eq!(decide_one(with_unresolved(81), &both, V4_ONLY).wanted, both, "an armed port stays");
+    }
+
+    #[test]
+    fn one_namespaces_variant_keeps_nobody_else_out() {
+        let mut table = service_of("a", &["10.0.0.1"], &[80], true);
+        let mut theirs = service_of("a", &[], &[80], false)["ports"][0]["variants"][0].clone();
+        theirs["clientNamespace"] = "theirs".into();
+        table["ports"][0]["variants"].as_array_mut().unwrap().push(theirs);
+        let decision = decide_one(table, &Armed::new(), V4_ONLY);
+        assert!(decision.wanted.contains_key(&a()), "{decision:?}");
     }
 
     #[test]

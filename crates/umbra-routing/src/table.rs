@@ -61,6 +61,33 @@ pub struct Port {
     pub variants: Vec<Variant>,
 }
 
+impl ServiceTable {
+    /// A destination that nothing defines, when that is what users would meet on every port. Such a service is not
+    /// taken over for the first time: users stay where they are. One port that resolves is enough.
+    pub fn unresolved_primary(&self) -> Option<&BackendRef> {
+        let all: Option<Vec<_>> = self.ports.iter().map(|port| port.unresolved_primary(None)).collect();
+        all?.first().copied()
+    }
+}
+
+impl Port {
+    /// The first destination that nothing defines among the rules for clients of this namespace; `None` as the
+    /// namespace: the default variant, which alone decides whether the port is taken over for the first time, so that
+    /// what somebody writes for clients of one namespace harms no other. Mirrors do not matter.
+    pub fn unresolved_primary(&self, client_namespace: Option<&str>) -> Option<&BackendRef> {
+        let of = |client: Option<&str>| {
+            self.variants.iter().find(move |variant| variant.client_namespace.as_deref() == client)
+        };
+        let variant = client_namespace.and_then(|client| of(Some(client))).or_else(|| of(None))?;
+        let destinations = variant.rules.iter().flat_map(|rule| &rule.destinations);
+        destinations.map(|to| &to.backend).find(|backend| backend.is_unresolved())
+    }
+}
+
+/// How the reason begins with which a node refuses a table that it is not to take over yet: the controller tells such
+/// a wait from a fault by it.
+pub const NOT_ARMED_UNRESOLVED: &str = "not armed: destination ";
+
 /// What a port's name or appProtocol says of it (spec/istio.md 2.10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,7 +1,7 @@
 //! One VirtualService's rules: matches, weights, mirrors, destinations.
 
 use serde_json::{Value, json};
-use umbra_compile::{Outcome, primary_unresolved};
+use umbra_compile::Outcome;
 use umbra_routing::{HeaderMatch, RequestMatch, StringMatch};
 
 use crate::world::{World, assert_has, backend, to};
@@ -22,7 +22,7 @@ fn the_article() {
     assert_eq!(compiled.findings, []);
     let governed: Vec<_> = compiled.governed_by.iter().map(|object| object.name().to_string()).collect();
     assert_eq!(governed, ["virtualservice default/sa-logic", "destinationrule default/sa-logic"]);
-    assert!(!primary_unresolved(&table));
+    assert!(table.unresolved_primary().is_none());
     assert_eq!(umbra_compile::backend_refs(&table).len(), 2);
 }
 
@@ -300,7 +300,7 @@ fn destinations_that_do_not_resolve_keep_their_place() {
             {"destination": {"host": "sa-logic", "subset": "v1"}, "weight": 80}, {"destination": to, "weight": 20}]}]));
         let rule = &world.rules()[0];
         assert_eq!(rule.destinations.iter().map(|to| to.weight).collect::<Vec<_>>(), [80, 20], "{to}");
-        assert!(rule.destinations[1].backend.is_unresolved() && primary_unresolved(&world.table()), "{to}");
+        assert!(rule.destinations[1].backend.is_unresolved() && world.table().unresolved_primary().is_some(), "{to}");
         assert_eq!(umbra_compile::backend_refs(&world.table()).len(), 1);
         assert_has(
             &world.findings(),
@@ -314,7 +314,7 @@ fn destinations_that_do_not_resolve_keep_their_place() {
 fn a_mirror_that_does_not_resolve_is_only_a_finding() {
     let world = World::with_rules(json!([{"route": [to("v1")], "mirror": {"host": "absent"}}]));
     assert!(world.rules()[0].mirrors[0].backend.is_unresolved());
-    assert!(!primary_unresolved(&world.table()));
+    assert!(world.table().unresolved_primary().is_none());
     assert_has(&world.findings(), "ResolvedRefs=False HostNotFound spec.http[0].mirror: Service absent");
 }
 
@@ -327,4 +327,27 @@ fn an_absent_port_is_the_clients() {
     let ports =
         |port: &umbra_routing::Port| (port.number, port.variants[0].rules[0].destinations[0].backend.port);
     assert_eq!(table.ports.iter().map(ports).collect::<Vec<_>>(), [(9080, 9080), (9081, 9081)]);
+}
+
+#[test]
+fn what_one_namespace_writes_leaves_no_other_unresolved() {
+    let mut world = World::with_rules(json!([{"route": [to("v1")]}]));
+    world.destination_rule("other/all", json!({"host": "*.local"}));
+    let table = world.table();
+    assert!(table.ports[0].unresolved_primary(Some("other")).is_some(), "their own clients meet it: {table:?}");
+    assert_eq!(table.ports[0].unresolved_primary(None), None);
+    assert_eq!(table.unresolved_primary(), None);
+}
+
+#[test]
+fn one_port_that_resolves_is_enough() {
+    let mut world = World::new();
+    let route = json!([{"destination": {"host": "ratings.other.svc.cluster.local"}}]);
+    world.virtual_service("default/reviews", json!({"hosts": ["reviews"], "http": [{"route": route}]}));
+    let Outcome::Table(mut table) = world.compile("default/reviews").outcome else { panic!("no table") };
+    let unresolved = |number| table.ports.iter().find(|port| port.number == number).unwrap().unresolved_primary(None);
+    assert!(unresolved(9080).is_none() && unresolved(9081).is_some());
+    assert_eq!(table.unresolved_primary(), None);
+    table.ports.retain(|port| port.number == 9081);
+    assert!(table.unresolved_primary().is_some());
 }

@@ -31,11 +31,11 @@ pub struct ObjectState {
 /// What became of a service that an object takes part in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Its table is published.
+    /// Its table is published; whether it is taken over yet, nodes say.
     Published,
     /// This object is invalid: the service keeps its last rules, if it has any.
     Held,
-    /// Not published: no destination of its primary exists yet, or another object holds it back.
+    /// Not published: another object holds it back, or the Service cannot be taken over.
     Waiting,
 }
 

@@ -1,4 +1,7 @@
 //! One service as it is served: the newest result, with what a hold keeps of the one before.
+//!
+//! A table is published also while its primary is unresolved: only a node knows whether it has the service armed
+//! already, and then it must keep it (also when this controller has just started); otherwise it does not arm it.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +12,7 @@ use super::objects::Part;
 
 /// The last result for a service that somebody governs.
 pub(super) struct Served {
-    /// As published; absent when it is held or unresolved and nothing was published before.
+    /// As published; absent when it is held and nothing was published before.
     pub(super) table: Option<ServiceTable>,
     pub(super) references: BTreeSet<BackendRef>,
     pub(super) findings: Vec<Finding>,
@@ -33,7 +36,6 @@ impl Served {
 /// `None` when nobody governs the service and there is nothing to say.
 pub(super) fn served(compiled: Compiled, before: Option<&Served>) -> Option<Served> {
     let Compiled { outcome, findings, governed_by } = compiled;
-    let published = before.and_then(|before| before.table.as_ref());
     let (table, held_by) = match outcome {
         Outcome::Table(table) => (Some(table), BTreeSet::new()),
         Outcome::NotGoverned if findings.is_empty() && governed_by.is_empty() => return None,
@@ -46,8 +48,6 @@ pub(super) fn served(compiled: Compiled, before: Option<&Served>) -> Option<Serv
             (umbra_compile::held(previous, &hold), holders.collect())
         }
     };
-    // Not armed for the first time while its primary is unresolved: users stay where they are.
-    let table = table.filter(|table| published.is_some() || !umbra_compile::primary_unresolved(table));
     let references = table.as_ref().map(umbra_compile::backend_refs).unwrap_or_default();
     Some(Served { table, references, findings, governed_by, held_by })
 }

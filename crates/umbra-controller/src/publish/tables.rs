@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use umbra_compile::{Compiled, Finding, ObjectRef, Outcome};
 use umbra_index::api::ObjectKey;
 use umbra_index::{Dirty, Index, Kind, ObjectName};
-use umbra_routing::{BackendRef, Encoded, Key, ServiceName, Snapshot};
+use umbra_routing::{BackendRef, Encoded, Key, Port, ServiceName, Snapshot};
 
 use super::objects::{Collected, ObjectState, Objects, Undecodable};
 use super::served::{Served, served};
@@ -154,8 +154,11 @@ impl Tables {
     fn breaks(&self, service: &ServiceName, compiled: &Compiled) -> bool {
         let Outcome::Table(table) = &compiled.outcome else { return false };
         let published = self.services.get(service).and_then(|served| served.table.as_ref());
-        umbra_compile::primary_unresolved(table)
-            && published.is_some_and(|published| !umbra_compile::primary_unresolved(published))
+        let published = published.into_iter().flat_map(|published| &published.ports);
+        published.into_iter().any(|before| {
+            let after = table.ports.iter().find(|after| after.number == before.number);
+            after.is_some_and(|after| loses_primary(before, after))
+        })
     }
 
     /// Puts a service's table and backend sets in place of what was there.
@@ -288,6 +291,14 @@ impl Tables {
             self.metrics.objects.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
+}
+
+/// Clients of some namespace had a primary and would have none.
+fn loses_primary(before: &Port, after: &Port) -> bool {
+    let variants = before.variants.iter().chain(&after.variants);
+    variants.map(|variant| variant.client_namespace.as_deref()).any(|client| {
+        before.unresolved_primary(client).is_none() && after.unresolved_primary(client).is_some()
+    })
 }
 
 /// What an input asks for.

@@ -128,7 +128,7 @@ fn v1(published: &Published) -> Vec<String> {
 }
 
 fn unresolved(published: &Published) -> bool {
-    umbra_compile::primary_unresolved(&table(published).expect("published"))
+    table(published).expect("published").unresolved_primary().is_some()
 }
 
 #[test]
@@ -198,17 +198,33 @@ fn a_primary_that_stays_unresolved_is_published_after_the_longest_wait() {
     assert_eq!(tables.wait_ends(), None);
 }
 
+/// Nodes do not arm it the first time; but one that has it armed keeps it, whichever controller says so.
 #[test]
-fn a_service_is_not_taken_over_before_its_primary_exists() {
+fn a_fresh_controller_publishes_a_service_whose_primary_is_unresolved() {
     let mut inputs = article();
     inputs[4] = dr(Of::Relist(Vec::new()));
     let mut tables = tables(inputs);
     let published = tables.publish(Instant::now());
-    assert_eq!(table(&published), None);
-    assert_eq!(published.objects[&vs_name()].services.values().collect::<Vec<_>>(), [&Part::Waiting]);
+    assert!(unresolved(&published));
+    assert_eq!(published.objects[&vs_name()].services.values().collect::<Vec<_>>(), [&Part::Published]);
     tables.apply(dr(Of::Apply(destination_rule("sa-logic"))));
     let published = tables.publish(Instant::now());
     assert!(!unresolved(&published));
+}
+
+#[test]
+fn clients_of_one_namespace_are_waited_for_too_and_stop_nobody_else() {
+    let mut tables = tables(article());
+    let start = Instant::now();
+    tables.publish(start);
+    let mut theirs = destination_rule("all");
+    theirs.metadata.namespace = "theirs".into();
+    theirs.spec.host = "*.local".into();
+    theirs.spec.subsets.clear();
+    tables.apply(dr(Of::Apply(theirs)));
+    tables.publish(start);
+    assert_eq!(tables.wait_ends(), Some(start + PATIENCE));
+    assert!(!unresolved(&tables.publish(start + PATIENCE)), "the default is as it was");
 }
 
 #[test]

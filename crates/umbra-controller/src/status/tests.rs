@@ -97,6 +97,13 @@ fn programmed_needs_every_live_node() {
     let expected = "node node2: refuses service/default/sa-logic: no memory";
     assert_eq!(short(&refused), (Truth::False, "Refused", expected));
 
+    let reason = format!("{NOT_ARMED_UNRESOLVED}sa-logic.default.svc.cluster.local port 80 is not defined");
+    let reasons = BTreeMap::from([(Key::Service(service()), reason)]);
+    let unresolved = Ack { refused: Arc::new(reasons), ..ack(old, Some(VERSION), false) };
+    let waiting = judge(|_| {}, &[good.clone(), ("node2", unresolved)], &both, soon);
+    let expected = "default/sa-logic not taken over yet: see ResolvedRefs of the rules for it";
+    assert_eq!(short(&waiting), (Truth::False, "Waiting", expected), "a wait, not a fault of the node");
+
     let gone = judge(|_| {}, &[good], &nodes(&["node1"]), late);
     assert_eq!(gone.truth, Truth::True, "a node that is not live is not waited for");
     assert_eq!(judge(|_| {}, &[], &nodes(&[]), late).reason, "NoNodes");
