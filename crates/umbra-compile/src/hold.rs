@@ -14,6 +14,8 @@ pub struct Hold {
     /// The service as it compiles now: addresses, ports, and the variants that nobody holds. A port may lack its
     /// default variant here, so only [`held`] gives a table to publish.
     pub fresh: ServiceTable,
+    /// Some clients that nobody holds have a VirtualService: the service is taken over whatever was before.
+    pub fresh_governed: bool,
 }
 
 /// One VirtualService that holds.
@@ -46,8 +48,12 @@ pub struct Previous<'a> {
 }
 
 /// The table to publish for a hold: held scopes keep their previous rules, less the mirrors that the newest spec no
-/// longer names or sets to 0; everything else is fresh. `None`: nothing to hold on to, the service is not taken over.
+/// longer names or sets to 0; everything else is fresh. `None`: nothing to hold on to and nobody else's rules, the service is not taken over.
 pub fn held(previous: Option<Previous<'_>>, hold: &Hold) -> Option<ServiceTable> {
+    let holds_on = |previous: Previous<'_>| hold.scopes.values().any(|scope| scope.held(&previous));
+    if !hold.fresh_governed && !previous.is_some_and(holds_on) {
+        return None;
+    }
     let mut table = hold.fresh.clone();
     for port in &mut table.ports {
         port.variants.extend(previous.iter().flat_map(|previous| kept(previous, hold, port.number)));
@@ -62,13 +68,17 @@ fn kept(previous: &Previous<'_>, hold: &Hold, port: u16) -> Vec<Variant> {
     let ports = previous.table.ports.iter().filter(|candidate| candidate.number == port);
     let variants = ports.flat_map(|port| &port.variants).filter_map(|variant| {
         let scope = hold.scopes.get(&variant.client_namespace)?;
-        let is_its_own = previous.governed_by.iter().any(|object| object.uid == scope.uid);
-        is_its_own.then(|| scope.prune(variant))
+        scope.held(previous).then(|| scope.prune(variant))
     });
     variants.collect()
 }
 
 impl HeldScope {
+    /// What was before rests on this object.
+    fn held(&self, previous: &Previous<'_>) -> bool {
+        previous.governed_by.iter().any(|object| object.uid == self.uid)
+    }
+
     fn prune(&self, variant: &Variant) -> Variant {
         let mut variant = variant.clone();
         for rule in &mut variant.rules {

@@ -113,6 +113,8 @@ struct Work<'a> {
     findings: BTreeSet<Finding>,
     governed_by: BTreeSet<ObjectRef>,
     held: BTreeMap<Option<String>, HeldScope>,
+    /// Some VirtualService that is understood applies.
+    governed: bool,
 }
 
 impl<'a> Work<'a> {
@@ -124,7 +126,7 @@ impl<'a> Work<'a> {
         let name = ServiceName::new(&service.namespace, &service.name);
         let table = ServiceTable { service: name, addresses: addresses(object), ports: ports.collect() };
         let (findings, governed_by, held) = Default::default();
-        Self { view, table, findings, governed_by, held }
+        Self { view, table, findings, governed_by, held, governed: false }
     }
 
     /// Adds the variants of one client namespace; the default (`None`) comes first.
@@ -149,6 +151,7 @@ impl<'a> Work<'a> {
     }
 
     fn resolve(&mut self, client: Option<&str>, vs: &VirtualService, specs: &[RuleSpec<'_>]) {
+        self.governed = true;
         for port in &mut self.table.ports {
             let mut resolver = Resolver::new(self.view, vs, client, port.number);
             let rules = specs.iter().map(|spec| resolver.rule(spec)).collect();
@@ -172,7 +175,7 @@ impl<'a> Work<'a> {
         let outcome = if self.held.is_empty() {
             Outcome::Table(self.table)
         } else {
-            Outcome::Hold(Hold { scopes: self.held, fresh: self.table })
+            Outcome::Hold(Hold { scopes: self.held, fresh: self.table, fresh_governed: self.governed })
         };
         Compiled {
             outcome,

@@ -140,6 +140,21 @@ fn a_foreign_hold_leaves_everybody_else_alone() {
 }
 
 #[test]
+fn a_foreign_invalid_one_takes_nothing_over() {
+    let mut world = World::new();
+    update(&mut world, "other", "u", json!([{"route": [to("v1")], "timeout": "8s"}]));
+    let compiled = world.compile("default/sa-logic");
+    let governed_by = compiled.governed_by.clone();
+    let hold = hold_of(compiled);
+    assert_eq!(held(None, &hold), None, "nobody governs the service");
+    let table = hold.fresh.clone();
+    let others = Previous { table: &table, governed_by: &[] };
+    assert_eq!(held(Some(others), &hold), None, "what was before was not its own");
+    let own = Previous { table: &table, governed_by: &governed_by };
+    assert_eq!(held(Some(own), &hold), Some(table.clone()), "what it had before stays");
+}
+
+#[test]
 fn endpoints_go_on_moving_under_a_hold() {
     let mut world = World::new();
     world.versions();
