@@ -21,6 +21,9 @@ use crate::metrics::DropReason;
 /// A slice of a read block keeps the whole block alive. Shorter ones are copied, so that the blocks kept alive are not
 /// many times what the budget says: blocks are at most `Limits::head_bytes`, and mostly one slice each.
 const SHARED_FROM: usize = 4096;
+/// What a frame takes besides its bytes: its place in the queue (about 100 bytes, twice that while the queue grows) and
+/// the allocation of a copied chunk. Without it, a body of one-byte chunks would cost a hundred times its budget.
+pub(crate) const FRAME_COST: usize = 256;
 
 /// The body was cut; the copy's connection ends.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +44,7 @@ pub(crate) struct CopyBody {
 pub(crate) struct BodyEnd(Rc<Queue>);
 
 struct Queue {
-    frames: RefCell<VecDeque<Frame<Charged>>>,
+    frames: RefCell<VecDeque<Queued>>,
     state: Cell<State>,
     /// Woken by new frames.
     reader: RefCell<Option<Waker>>,
@@ -50,6 +53,12 @@ struct Queue {
     budgets: [Budget; 2],
     /// Bytes that the copy's connection has taken.
     handed_over: Rc<Cell<u64>>,
+}
+
+/// Trailers are charged while they wait here; data as long as the copy's connection holds it.
+struct Queued {
+    frame: Frame<Charged>,
+    _trailers: Option<[Charge; 2]>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -122,18 +131,24 @@ impl Tap {
         if self.0.state.get() != State::Open || chunk.is_empty() {
             return;
         }
-        let [own, worker] = &self.0.budgets;
-        let charges = own.charge(chunk.len()).and_then(|own| Some([own, worker.charge(chunk.len())?]));
-        let Some(charges) = charges else {
+        let Some(charges) = self.0.charge(chunk.len() + FRAME_COST) else {
             return self.0.close(State::Cut(DropReason::BodyBudget));
         };
         let bytes = if chunk.len() < SHARED_FROM { Bytes::copy_from_slice(chunk) } else { chunk.clone() };
-        self.0.push(Frame::data(Charged { bytes, _charges: charges }));
+        self.0.push(Queued { frame: Frame::data(Charged { bytes, _charges: charges }), _trailers: None });
     }
 
     pub(crate) fn trailers(&self, trailers: &HeaderMap) {
-        if self.0.state.get() == State::Open {
-            self.0.push(Frame::trailers(trailers.clone()));
+        if self.0.state.get() != State::Open {
+            return;
+        }
+        let bytes: usize =
+            trailers.iter().map(|(name, value)| name.as_str().len() + value.len() + FRAME_COST).sum();
+        match self.0.charge(bytes + FRAME_COST) {
+            Some(charges) => {
+                self.0.push(Queued { frame: Frame::trailers(trailers.clone()), _trailers: Some(charges) });
+            }
+            None => self.0.close(State::Cut(DropReason::BodyBudget)),
         }
     }
 
@@ -150,7 +165,12 @@ impl Drop for Tap {
 }
 
 impl Queue {
-    fn push(&self, frame: Frame<Charged>) {
+    fn charge(&self, bytes: usize) -> Option<[Charge; 2]> {
+        let [own, worker] = &self.budgets;
+        own.charge(bytes).and_then(|own| Some([own, worker.charge(bytes)?]))
+    }
+
+    fn push(&self, frame: Queued) {
         self.frames.borrow_mut().push_back(frame);
         wake(&self.reader);
     }
@@ -213,7 +233,7 @@ impl Body for CopyBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Charged>, CutError>>> {
-        if let Some(frame) = self.queue.frames.borrow_mut().pop_front() {
+        if let Some(Queued { frame, .. }) = self.queue.frames.borrow_mut().pop_front() {
             let taken = frame.data_ref().map_or(0, |data| data.bytes.len() as u64);
             self.queue.handed_over.set(self.queue.handed_over.get() + taken);
             return Poll::Ready(Some(Ok(frame)));
@@ -274,12 +294,12 @@ mod tests {
 
     #[test]
     fn bytes_count_until_they_are_let_go() {
-        let worker = Budget::new(100);
-        let (tap, mut body, end) = tap(Budget::new(10), worker.clone(), SizeHint::default());
+        let worker = Budget::new(1_000);
+        let (tap, mut body, end) = tap(Budget::new(FRAME_COST + 10), worker.clone(), SizeHint::default());
         tap.data(&Bytes::from_static(b"12345678"));
-        assert_eq!(worker.used(), 8);
+        assert_eq!(worker.used(), 8 + FRAME_COST);
         let Poll::Ready(Some(Ok(frame))) = poll(&mut body) else { panic!("a frame is there") };
-        assert_eq!(worker.used(), 8, "the connection still has it");
+        assert_eq!(worker.used(), 8 + FRAME_COST, "the connection still has it");
         drop(frame);
         assert_eq!(worker.used(), 0);
         tap.data(&Bytes::from_static(b"12345678"));
@@ -288,6 +308,23 @@ mod tests {
         assert_eq!(end.cut(), Some(DropReason::BodyBudget));
         assert_eq!(worker.used(), 0, "a cut copy holds nothing");
         assert!(matches!(poll(&mut body), Poll::Ready(Some(Err(_)))));
+    }
+
+    #[test]
+    fn tiny_chunks_and_trailers_cost_what_they_hold() {
+        let budget = 16 * FRAME_COST;
+        let (data, _body, end) = tap(Budget::new(budget), Budget::new(budget), SizeHint::default());
+        (0..16).for_each(|_| data.data(&Bytes::from_static(b"x")));
+        assert_eq!(end.cut(), Some(DropReason::BodyBudget), "16 bytes, and 16 frames");
+        let worker = Budget::new(budget);
+        let (tap, mut body, end) = tap(Budget::new(budget), worker.clone(), SizeHint::default());
+        let trailers = HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("1"))]);
+        tap.trailers(&trailers);
+        assert_eq!(worker.used(), 2 * FRAME_COST + 5);
+        assert!(matches!(poll(&mut body), Poll::Ready(Some(Ok(_)))));
+        assert_eq!(worker.used(), 0, "handed over");
+        (0..16).for_each(|_| tap.trailers(&trailers));
+        assert_eq!(end.cut(), Some(DropReason::BodyBudget));
     }
 
     #[test]
