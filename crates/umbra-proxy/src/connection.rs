@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use umbra_routing::{Client, Protocol};
 
 use crate::body::RequestBody;
+use crate::descriptors::Sockets;
 use crate::listen::{Mode, OriginalDestination};
 use crate::metrics::{Exchange, Metrics, Series, SeriesCache};
 use crate::pool::Pool;
@@ -41,6 +42,8 @@ pub(crate) struct Worker {
     pub(crate) primaries: Rc<Pool<RequestBody>>,
     /// Connections to mirrors: a slow mirror holds up none but its own.
     pub(crate) mirrors: Rc<Pool<CopyBody>>,
+    /// This process's connections.
+    pub(crate) sockets: Sockets,
     copies_budget: Budget,
     series: RefCell<SeriesCache>,
     rng: RefCell<fastrand::Rng>,
@@ -65,19 +68,20 @@ impl Worker {
         options: Options,
         tables: Arc<Tables>,
         metrics: Arc<Metrics>,
+        sockets: Sockets,
         phase: watch::Receiver<Phase>,
         seed: u64,
     ) -> Rc<Self> {
         let Options { mode, limits, .. } = options;
-        let Limits { idle_timeout, connect_timeout, head_bytes, .. } = limits;
         Rc::new(Self {
             mode,
             tables,
             phase,
             connections: TaskTracker::new(),
             shadows: TaskTracker::new(),
-            primaries: Pool::new(idle_timeout, connect_timeout, head_bytes),
-            mirrors: Pool::new(idle_timeout, connect_timeout, head_bytes),
+            primaries: Pool::new(&limits, sockets.clone()),
+            mirrors: Pool::new(&limits, sockets.clone()),
+            sockets,
             copies_budget: Budget::new(limits.shadow.worker_bytes),
             series: RefCell::new(SeriesCache::new(Arc::clone(&metrics))),
             metrics,
@@ -105,11 +109,10 @@ impl Worker {
         self.series.borrow_mut().get(exchange)
     }
 
-    /// Regular housekeeping.
+    /// Regular housekeeping; takes no lock that a push may hold.
     pub(crate) fn tick(&self) {
         self.primaries.sweep();
         self.mirrors.sweep();
-        self.tables.forget_retired(Instant::now());
     }
 
     /// Waits for connections, then copies, to end, until then. Returns how many connections have not.
@@ -128,9 +131,10 @@ impl Worker {
 
 /// Serves one accepted connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr) {
+    let open = worker.sockets.open();
     let Mode::Intercepted(original) = &worker.mode else {
         let client = worker.tables.client(peer.ip());
-        return serve::http(worker, serve::Asked::ByHost { client }, stream, Bytes::new()).await;
+        return serve::http(worker, serve::Asked::ByHost { client }, (stream, open), Bytes::new()).await;
     };
     let arrived = match arrive(&worker, original, &stream, peer).await {
         Ok(arrived) => arrived,
@@ -146,9 +150,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
         _ = phase.wait_for(|phase| matches!(phase, Phase::Draining(_))) => return,
     };
     match sniffed {
-        Some((Spoken::Bytes, first)) => passthrough::serve(&worker, &arrived, stream, first).await,
+        Some((Spoken::Bytes, first)) => passthrough::serve(&worker, &arrived, (stream, open), first).await,
         Some((Spoken::Http1, first)) => {
-            serve::http(worker, serve::Asked::Intercepted(arrived), stream, first).await
+            serve::http(worker, serve::Asked::Intercepted(arrived), (stream, open), first).await
         }
         None => {}
     }

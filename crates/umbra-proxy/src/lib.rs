@@ -16,6 +16,7 @@ mod body;
 mod config;
 mod connection;
 mod deadman;
+mod descriptors;
 mod forward;
 mod framing;
 mod headers;

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::socket;
+
 /// Connections the kernel keeps ready for one worker. Linux caps it at net.core.somaxconn (4096).
 const BACKLOG: i32 = 4096;
 
@@ -64,6 +66,7 @@ pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
             Ok((stream, peer)) => {
                 // Only fails on a dead socket, which the first read tells as well.
                 let _ = stream.set_nodelay(true);
+                socket::keep_alive(&stream);
                 return (stream, peer);
             }
             Err(error) => {

@@ -17,14 +17,22 @@ use tokio::net::TcpStream;
 
 use crate::balance::{Backends, Lease, Upstream};
 use crate::connection::{Arrived, Worker};
+use crate::descriptors::Open;
 use crate::metrics::Labels;
+use crate::socket;
 use crate::tables::{PortRoutes, Target};
 
 /// Connects to the primary and copies both ways until both ends are done. `first` was read from the client already.
-pub(crate) async fn serve(worker: &Rc<Worker>, arrived: &Arrived, client: TcpStream, first: Bytes) {
+pub(crate) async fn serve(
+    worker: &Rc<Worker>,
+    arrived: &Arrived,
+    (client, _open): (TcpStream, Open),
+    first: Bytes,
+) {
     let service = arrived.governed.service.fqdn();
     let labels: Labels = vec![("service", service.clone())];
     worker.metrics.passthrough_connections.get_or_create(&labels).inc();
+    let _open_upstream = worker.sockets.open();
     let Some((upstream, _lease)) = connect(worker, arrived).await else {
         worker.metrics.refused("no_upstream");
         return;
@@ -60,6 +68,7 @@ async fn connect(worker: &Rc<Worker>, arrived: &Arrived) -> Option<(TcpStream, L
             Ok(Ok(stream)) => {
                 // Only fails on a dead socket, which the first write tells as well.
                 let _ = stream.set_nodelay(true);
+                socket::keep_alive(&stream);
                 return Some((stream, lease));
             }
             Ok(Err(error)) => tracing::debug!(%address, %error, "connecting failed"),
@@ -69,10 +78,12 @@ async fn connect(worker: &Rc<Worker>, arrived: &Arrived) -> Option<(TcpStream, L
     }
 }
 
-/// Where a request that says nothing goes: bytes have no path and no headers, so only a catch-all rule fits.
+/// Where bytes go: to the first rule that a request for `/` without method and headers gets, which is how a catch-all is
+/// written (no match, prefix `/` or empty, regex `.*`). Bytes on an HTTP port of a service whose rules have no catch-all
+/// are refused, counted as `no_upstream`: the table names no other place for them.
 fn catch_all(port: &PortRoutes, namespace: Option<&str>, rng: &mut fastrand::Rng) -> Option<Arc<Backends>> {
     let draw = &mut |bound| rng.u64(0..bound);
-    let selection = port.variant(namespace)?.select("", "", &HeaderMap::new(), draw)?;
+    let selection = port.variant(namespace)?.select("", "/", &HeaderMap::new(), draw)?;
     let (_, Target { set, .. }) = &selection.route.destinations.get(selection.destination)?;
     set.clone()
 }

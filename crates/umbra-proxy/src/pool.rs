@@ -17,7 +17,9 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
-use crate::socket::Shared;
+use crate::descriptors::Sockets;
+use crate::socket::{self, Shared};
+use crate::worker::Limits;
 
 /// Idle connections kept per endpoint and worker: as many as a busy client pool holds open; each costs about 10 KiB.
 const IDLE_PER_ENDPOINT: usize = 128;
@@ -32,6 +34,7 @@ pub(crate) struct Pool<B> {
     idle_timeout: Duration,
     connect_timeout: Duration,
     head_bytes: usize,
+    sockets: Sockets,
     /// The connections' own tasks.
     tasks: TaskTracker,
 }
@@ -88,9 +91,10 @@ where
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    pub(crate) fn new(idle_timeout: Duration, connect_timeout: Duration, head_bytes: usize) -> Rc<Self> {
-        let tasks = TaskTracker::new();
-        Rc::new(Self { endpoints: RefCell::default(), idle_timeout, connect_timeout, head_bytes, tasks })
+    pub(crate) fn new(limits: &Limits, sockets: Sockets) -> Rc<Self> {
+        let Limits { idle_timeout, connect_timeout, head_bytes, .. } = *limits;
+        let (endpoints, tasks) = (RefCell::default(), TaskTracker::new());
+        Rc::new(Self { endpoints, idle_timeout, connect_timeout, head_bytes, sockets, tasks })
     }
 
     /// The connection to `address` that was used last, if one is good.
@@ -115,10 +119,12 @@ where
     /// # Errors
     /// The endpoint refused or did not answer in time.
     pub(crate) async fn connect(self: &Rc<Self>, address: SocketAddr) -> Result<Pooled<B>, ConnectError> {
+        let open = self.sockets.open();
         let connecting = tokio::time::timeout(self.connect_timeout, TcpStream::connect(address));
         let stream = connecting.await.map_err(|_| ConnectError::TimedOut)??;
         stream.set_nodelay(true)?;
-        let socket = Shared::new(stream);
+        socket::keep_alive(&stream);
+        let socket = Shared::new(stream, open);
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(self.head_bytes)
             .handshake(TokioIo::new(socket.clone()))

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{Admin, Lives};
 use crate::arm::Reach;
 use crate::config::{Command, Direct, Kernel, Owner, OwnerError};
+use crate::descriptors;
 use crate::deadman::{self, BEATS_WITHIN, LIVES_WITHIN};
 use crate::intercept::{InterceptError, Interceptor};
 use crate::metrics::Metrics;
@@ -51,6 +52,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// The kernel does not say how many files may be open.
+    #[error("the limit of open files (RLIMIT_NOFILE) cannot be read: {0}")]
+    Descriptors(std::io::Error),
     /// Options that do not go together.
     #[error("{0}")]
     Options(String),
@@ -108,8 +112,11 @@ impl Proxy {
     ///
     /// # Errors
     /// An address is taken, options do not fit, or the kernel does not let us intercept.
-    pub async fn start(options: Options) -> Result<Self, StartError> {
+    pub async fn start(mut options: Options) -> Result<Self, StartError> {
         options.check().map_err(StartError::Options)?;
+        let descriptors = descriptors::raise().map_err(StartError::Descriptors)?;
+        let shadow = &mut options.limits.shadow;
+        shadow.open_sockets = shadow.open_sockets.min(descriptors::share_of(descriptors));
         let push_metrics = PushMetrics::default();
         let metrics = Metrics::with(|registry| push_metrics.register(registry));
         let tables = Tables::new(Arc::clone(&metrics));

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use umbra_routing::Client;
 
 use crate::connection::{Arrived, Worker};
+use crate::descriptors::Open;
 use crate::forward;
 use crate::framing::{Framing, Progress};
 use crate::socket::Downstream;
@@ -63,9 +64,9 @@ impl Serving {
 }
 
 /// Serves a connection to its end. `first` was read from it already.
-pub(crate) async fn http(worker: Rc<Worker>, asked: Asked, stream: TcpStream, first: Bytes) {
+pub(crate) async fn http(worker: Rc<Worker>, asked: Asked, (stream, open): (TcpStream, Open), first: Bytes) {
     let progress = Arc::new(Progress::default());
-    let io = TokioIo::new(Downstream::new(stream, first, Framing::new(Arc::clone(&progress))));
+    let io = TokioIo::new(Downstream::new(stream, first, Framing::new(Arc::clone(&progress)), open));
     let last_routes = RefCell::default();
     let serving = Rc::new(Serving { worker, asked, progress, last_routes, busy: Rc::default() });
     let per_request = Rc::clone(&serving);

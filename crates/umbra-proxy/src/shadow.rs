@@ -129,6 +129,9 @@ fn admit(
     }
     let set = set.ok_or(DropReason::Unresolved)?;
     let lease = set.choose(&[], &mut |bound| worker.rng().u64(0..bound)).ok_or(DropReason::NoEndpoint)?;
+    if worker.sockets.count() > worker.limits.shadow.open_sockets {
+        return Err(DropReason::Overflow);
+    }
     let slot = mirror.slot(worker.limits.shadow.in_flight).ok_or(DropReason::Overflow)?;
     if !mirror.breaker.allows(Instant::now()) {
         return Err(DropReason::Breaker);

@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::LocalSet;
 
 use crate::connection::{self, Worker};
+use crate::descriptors::Sockets;
 use crate::listen::{self, Mode};
 use crate::metrics::Metrics;
 use crate::tables::Tables;
@@ -70,6 +71,9 @@ pub struct ShadowLimits {
     pub body_bytes: usize,
     /// The same for all copies of one worker.
     pub worker_bytes: usize,
+    /// Connections that this process may hold, clients' and upstream, while copies go out; beyond, they are given up,
+    /// so that users get the last descriptors. `Proxy::start` lowers it to 3/4 of what the process may open.
+    pub open_sockets: usize,
     /// Of a mirror's answer that are read for the sake of the connection; beyond, it is closed.
     pub answer_bytes: usize,
 }
@@ -98,6 +102,7 @@ impl Default for ShadowLimits {
             in_flight: 256,
             body_bytes: 256 * 1024,
             worker_bytes: 16 * 1024 * 1024,
+            open_sockets: usize::MAX,
             answer_bytes: 64 * 1024,
         }
     }
@@ -158,6 +163,7 @@ impl Workers {
         let (phase, _) = watch::channel(Phase::Serving);
         let mut address = options.listen;
         let mut threads = Vec::new();
+        let sockets = Sockets::default();
         for number in 0..options.workers.max(1) {
             let bind = |source| StartError::Bind { address, source };
             let listener = listen::bind(address).map_err(bind)?;
@@ -172,6 +178,7 @@ impl Workers {
                 tables: Arc::clone(tables),
                 metrics: Arc::clone(metrics),
                 phase: phase.subscribe(),
+                sockets: sockets.clone(),
                 accepted: Arc::clone(&accepted),
                 tick: Arc::new(AtomicU64::new(0)),
                 started,
@@ -232,6 +239,7 @@ struct Start {
     tables: Arc<Tables>,
     metrics: Arc<Metrics>,
     phase: watch::Receiver<Phase>,
+    sockets: Sockets,
     accepted: Arc<AtomicU64>,
     tick: Arc<AtomicU64>,
     started: Instant,
@@ -258,10 +266,13 @@ impl Start {
             Ok(listener) => listener,
             Err(error) => panic!("a bound listener cannot be registered: {error}"),
         };
-        let worker = Worker::new(self.options, self.tables, self.metrics, self.phase.clone(), self.seed);
+        let Self { options, tables, metrics, sockets, seed, .. } = self;
+        let worker = Worker::new(options, tables, metrics, sockets, self.phase.clone(), seed);
         let ticking = tokio::task::spawn_local(tick(Rc::clone(&worker), self.tick, self.started));
         let mut phase = self.phase;
         tokio::select! {
+            biased;
+            // First, so that what waits in the listener's queue is not reset when it closes.
             () = accept(&worker, listener, &self.accepted) => {}
             _ = phase.wait_for(|phase| *phase != Phase::Serving) => {}
         }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use umbra_proxy::listen::Mode;
 use umbra_proxy::worker::Limits;
-use umbra_routing::Protocol;
+use umbra_routing::{Protocol, RequestMatch, StringMatch};
 
 fn only(v1: SocketAddr) -> Pushed {
     one_of(vec![v1])
@@ -371,6 +371,32 @@ async fn what_is_not_http_passes_through_untouched() {
         proxy.count("umbra_passthrough_bytes_total", &["direction=\"received\""]) == 32
     })
     .await;
+}
+
+#[tokio::test]
+async fn bytes_go_where_a_catch_all_of_any_form_says_and_are_refused_without_one() {
+    let any = [StringMatch::Prefix("/".into()), StringMatch::Prefix(String::new()), StringMatch::Regex(".*".into())];
+    let pushed = |uri: StringMatch, v1: SocketAddr| {
+        let matches = vec![RequestMatch { uri: Some(uri), ..Default::default() }];
+        let mut pushed = only(v1);
+        pushed.rules[0].matches = matches;
+        pushed
+    };
+    let v1 = echo().await;
+    for uri in any {
+        let what = format!("{uri:?}");
+        let proxy = Proxy::with(&pushed(uri, v1), Limits::default(), intercepted());
+        let mut stream = TcpStream::connect(proxy.address()).await.expect("the proxy listens");
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\n").await.expect("a reader");
+        stream.shutdown().await.expect("a socket");
+        let mut back = Vec::new();
+        within("the echo", stream.read_to_end(&mut back)).await.expect("all of it");
+        assert_eq!(back, b"PRI * HTTP/2.0\r\n\r\n", "{what}");
+    }
+    let api = StringMatch::Prefix("/api".into());
+    let proxy = Proxy::with(&pushed(api, v1), Limits::default(), intercepted());
+    assert_eq!(talk(proxy.address(), "PRI * HTTP/2.0\r\n\r\n").await, "");
+    assert_eq!(proxy.count("umbra_refused_connections_total", &["no_upstream"]), 1);
 }
 
 #[tokio::test]

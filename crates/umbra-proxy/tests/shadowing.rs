@@ -134,6 +134,25 @@ async fn a_refusing_mirror_fails_then_opens_the_breaker() {
 }
 
 #[tokio::test]
+async fn a_mirror_that_answers_on_kept_connections_keeps_its_breaker_closed() {
+    let v1 = Backend::named("v1").await;
+    let v2 = Backend::named("v2").await;
+    let proxy = Proxy::start(&mirrored(v1.address, vec![v2.address]));
+    let mut client = proxy.client().await;
+    let mut sent = 0;
+    // Four failed connects, one less than open the breaker, after each answer on the connection that is kept.
+    for (mirror, requests) in [(v2.address, 1), (refusing(), 4), (v2.address, 1), (refusing(), 4)] {
+        proxy.push(&mirrored(v1.address, vec![mirror]));
+        for _ in 0..requests {
+            client.get("/").await;
+            sent += 1;
+            proxy.settled(sent).await;
+        }
+    }
+    assert_eq!((proxy.result("answered"), proxy.result("failed"), proxy.dropped("breaker")), (2, 8, 0));
+}
+
+#[tokio::test]
 async fn only_so_many_copies_are_in_flight_and_the_rest_are_dropped() {
     let v1 = Backend::named("v1").await;
     let v2 = rig::raw_backend(|_, mut stream| async move {
@@ -153,6 +172,24 @@ async fn only_so_many_copies_are_in_flight_and_the_rest_are_dropped() {
     proxy.settled(10).await;
     assert_eq!(proxy.result("timed_out") + proxy.dropped("overflow"), 10);
     assert!(proxy.result("timed_out") >= 4);
+}
+
+#[tokio::test]
+async fn users_get_the_last_sockets_and_copies_none_of_them() {
+    let (v1, v2) = (Backend::named("v1").await, Backend::named("v2").await);
+    // A client's connection, and one to each of v1 and v2.
+    let few = limits(|limits| {
+        limits.shadow.open_sockets = 3;
+        limits.idle_timeout = Duration::from_secs(60);
+    });
+    let proxy = Proxy::with(&mirrored(v1.address, vec![v2.address]), few, Mode::ByHost);
+    let mut client = proxy.client().await;
+    client.get("/").await;
+    proxy.settled(1).await;
+    let mut second = proxy.client().await;
+    assert_eq!(second.get("/").await.body(), "v1");
+    proxy.settled(2).await;
+    assert_eq!((proxy.result("answered"), proxy.dropped("overflow")), (1, 1));
 }
 
 #[tokio::test]

@@ -112,7 +112,13 @@ async fn exchange(
             },
         };
         match pooled.sender.try_send_request(request).await {
-            Ok(answer) => return drain(worker, pooled, answer).await,
+            Ok(answer) => {
+                if pooled.reused {
+                    // It is reachable, whatever other endpoints' failed connects have said.
+                    ledger.mirror.breaker.connected();
+                }
+                return drain(worker, pooled, answer).await;
+            }
             // The connection had closed before anything was sent: that is no retry.
             Err(mut error) if pooled.reused => match error.take_message() {
                 Some(unsent) => request = unsent,

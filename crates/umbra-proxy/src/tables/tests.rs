@@ -60,6 +60,30 @@ fn a_table_that_went_serves_what_is_on_its_way_then_is_forgotten() {
 }
 
 #[test]
+fn a_workers_housekeeping_does_not_wait_for_a_push() {
+    let (mut config, tables) = (Config::default(), Tables::new(Metrics::new()));
+    pushed(&mut config, &tables, &[table("web", "default", Some("10.0.0.1"))]);
+    pushed(&mut config, &tables, &[]);
+    let (ticked, waits) = std::sync::mpsc::channel();
+    let building = tables.building();
+    let of_worker = Arc::clone(&tables);
+    std::thread::spawn(move || {
+        let options = crate::worker::Options {
+            listen: ([127, 0, 0, 1], 0).into(),
+            workers: 1,
+            mode: crate::listen::Mode::ByHost,
+            limits: crate::worker::Limits::default(),
+            seed: None,
+        };
+        let (_phase, phase) = watch::channel(crate::worker::Phase::Serving);
+        crate::connection::Worker::new(options, of_worker, Metrics::new(), Default::default(), phase, 1).tick();
+        ticked.send(()).expect("the test waits");
+    });
+    waits.recv_timeout(Duration::from_secs(20)).expect("a tick while a push is being built");
+    drop(building);
+}
+
+#[test]
 fn a_new_cluster_ip_replaces_the_old_one_and_connections_see_new_rules() {
     let (mut config, tables) = (Config::default(), Tables::new(Metrics::new()));
     pushed(&mut config, &tables, &[table("web", "default", Some("10.0.0.1"))]);
