@@ -21,7 +21,7 @@ mod watched;
 pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset};
 pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice, TargetRef};
 pub use meta::{Labels, Meta, ObjectKey, Rest};
-pub use node::{Node, NodeSpec};
+pub use node::{Node, NodeCondition, NodeSpec, NodeStatus};
 pub use pod::{OwnerReference, Pod, PodIp, PodSpec, PodStatus};
 pub use service::{Service, ServicePort, ServiceSpec};
 pub use status::{Condition, Generation, Status};

@@ -21,7 +21,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::meta::{Labels, Meta, ObjectKey, null_is_default};
 use crate::{
-    DestinationRule, DestinationRuleSpec, Endpoint, EndpointPort, EndpointSlice, Node, NodeSpec,
+    DestinationRule, DestinationRuleSpec, Endpoint, EndpointPort, EndpointSlice, Node, NodeSpec, NodeStatus,
     OwnerReference, Pod, PodSpec, PodStatus, Service, ServiceSpec, VirtualService, VirtualServiceSpec,
 };
 
@@ -230,7 +230,7 @@ watchable!(
 );
 watchable!(Service, "", "v1", "services", NamespaceResourceScope, ServiceWire { spec: ServiceSpec });
 watchable!(Pod, "", "v1", "pods", NamespaceResourceScope, PodWire { spec: PodSpec, status: PodStatus });
-watchable!(Node, "", "v1", "nodes", ClusterResourceScope, NodeWire { spec: NodeSpec });
+watchable!(Node, "", "v1", "nodes", ClusterResourceScope, NodeWire { spec: NodeSpec, status: NodeStatus });
 watchable!(EndpointSlice, "discovery.k8s.io", "v1", "endpointslices", NamespaceResourceScope,
 EndpointSliceWire {
     address_type: String,

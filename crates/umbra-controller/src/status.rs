@@ -188,13 +188,23 @@ fn on_nodes(state: &ObjectState, world: &World<'_>) -> (Truth, &'static str, Str
         return (Truth::False, "Waiting", block.to_string());
     }
     let late = |ack: &Option<&Ack>| {
-        let since = ack.map_or(state.since, |ack| ack.since.max(state.since));
+        let since = ack.map_or(world.now, |ack| ack.since.max(state.since));
         world.now >= since + GRACE
     };
-    let named = blocked.iter().filter(|(_, _, ack)| late(ack));
-    let named: Vec<String> = named.map(|(node, block, _)| format!("node {node}: {block}")).collect();
-    let message = if named.is_empty() { "waiting for nodes".into() } else { listed(named) };
-    (Truth::False, "NodesPending", message)
+    let named: Vec<String> = blocked
+        .iter()
+        .filter(|(_, _, ack)| late(ack))
+        .map(|(node, block, _)| format!("node {node}: {block}"))
+        .collect();
+    if !named.is_empty() {
+        return (Truth::False, "NodesPending", listed(named));
+    }
+    // Nodes that came, or came back, after this was published: they have their grace before what is known of this
+    // generation is doubted. True it cannot become by that.
+    if blocked.iter().all(|(_, _, ack)| ack.is_none_or(|ack| ack.since > state.since)) {
+        return (Truth::Unknown, "NodesJoining", "nodes have joined and are being asked".into());
+    }
+    (Truth::False, "NodesPending", "waiting for nodes".into())
 }
 
 /// Why a node does not serve an object.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use umbra_api::{DestinationRule, EndpointSlice, Meta, Node, ObjectKey, Pod, Service, VirtualService};
+use umbra_api::{DestinationRule, EndpointSlice, Meta, Node, NodeStatus, ObjectKey, Pod, Service, VirtualService};
 
 use crate::event::{Change, Dirty, Event};
 use crate::pods::{PodEntry, Pods};
@@ -201,7 +201,10 @@ const PODS: Keeping<Pod> = Keeping {
 const NODES: Keeping<Node> = Keeping {
     listed: Listed::Node,
     keys: |index| index.nodes.keys().map(|name| ObjectKey::new("", name.clone())).collect(),
-    project: |node| without_generation(without_labels(&mut node.metadata)),
+    project: |node| {
+        node.status = NodeStatus::default();
+        without_generation(without_labels(&mut node.metadata))
+    },
     set: Index::set_node,
 };
 

@@ -127,6 +127,12 @@ fn what_nobody_reads_touches_nothing() {
     let spec = json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}]});
     let event = Event::Service(Change::Apply(parse(json!({"metadata": labelled, "spec": spec}))));
     assert!(index.apply(event).is_empty(), "a Service's labels and generation");
+    let node = |ready: &str| {
+        let status = json!({"conditions": [{"type": "Ready", "status": ready}]});
+        Event::Node(Change::Apply(parse(json!({"metadata": {"name": "n"}, "status": status}))))
+    };
+    index.apply(node("True"));
+    assert!(index.apply(node("Unknown")).is_empty(), "a Node's status");
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub type Acks = BTreeMap<String, Ack>;
 /// What one live node has said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
-    /// Since when the node is known to this controller.
+    /// Since when the node is known to this controller, or has lost what it had (its proxy has been restarted).
     pub since: Instant,
     /// The last version it holds in full; absent before the first, and after a restart of its proxy.
     pub version: Option<u64>,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use umbra_routing::{Digest, NodeView, Refusal, Reply, State};
 
@@ -205,7 +206,11 @@ impl NodeTask {
             self.acked = Some(view.clone());
         } else if !same {
             self.acked = None;
-            self.ack(|ack| ack.version = None);
+            self.ack(|ack| {
+                if ack.version.take().is_some() {
+                    ack.since = Instant::now();
+                }
+            });
         }
         self.heard(&state);
         Ok(())

@@ -250,11 +250,13 @@ async fn a_node_that_does_not_arm_is_looked_at_again_and_a_restart_is_repaired()
     let mut fixture = Fixture::start(|node| node.idle = true).await;
     fixture.publish(&["a"]);
     fixture.acked().await;
-    assert!(fixture.acks.borrow()[NODE].armed.is_empty());
+    let before = fixture.acks.borrow()[NODE].clone();
+    assert!(before.armed.is_empty());
     // Its looks find the other boot, and arming.
     fixture.node.lock().unwrap().reboot();
-    fixture.until(|ack| ack.armed.len() == 1 && ack.version == Some(1)).await;
+    let after = fixture.until(|ack| ack.armed.len() == 1 && ack.version == Some(1)).await;
     assert_eq!(fixture.log().last().unwrap(), "PUT 200");
+    assert!(after.since > before.since, "it has its grace again");
     fixture.finish().await;
 }
 

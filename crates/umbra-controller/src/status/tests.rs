@@ -110,6 +110,29 @@ fn programmed_needs_every_live_node() {
     assert_eq!(judge(|_| {}, &[], &None, late).truth, Truth::Unknown);
 }
 
+/// Of the same generation: what is known stays (`merge`); of a new one nothing is known before its time.
+#[test]
+fn a_node_that_joins_or_comes_back_is_waited_for_in_silence() {
+    let now = Instant::now() + Duration::from_secs(3600);
+    let both = nodes(&["node1", "node2"]);
+    let started = now - Duration::from_secs(600);
+    let judge = |joined: Instant, first: Option<u64>, published: Instant, now: Instant| {
+        let acks = [("node1", ack(started, first, true)), ("node2", ack(joined, None, false))];
+        let acks: Acks = acks.into_iter().map(|(node, ack)| (node.to_owned(), ack)).collect();
+        let [_, _, programmed] =
+            conditions(&state(published), &World { nodes: &both, acks: &acks, started, now });
+        (programmed.truth, programmed.reason)
+    };
+    let long_ago = now - Duration::from_secs(60);
+    assert_eq!(judge(now, Some(VERSION), long_ago, now), (Truth::Unknown, "NodesJoining"));
+    assert_eq!(judge(now, Some(VERSION), long_ago, now + GRACE), (Truth::False, "NodesPending"));
+    assert_eq!(
+        judge(now, Some(VERSION - 1), now, now),
+        (Truth::False, "NodesPending"),
+        "a node that was there has a newer state to take"
+    );
+}
+
 #[test]
 fn a_young_controller_does_not_judge_nodes_it_has_not_heard() {
     let now = Instant::now();

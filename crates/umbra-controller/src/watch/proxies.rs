@@ -1,4 +1,4 @@
-//! The proxy Pods to live nodes.
+//! The proxy Pods, and the Nodes they run on, to live nodes.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -8,9 +8,9 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use umbra_api::{Guarded, ObjectKey, Pod, Watchable, opened};
+use umbra_api::{Guarded, Node, ObjectKey, Pod, Watchable, opened};
 
-use crate::push::{Node, Nodes};
+use crate::push;
 
 /// Where umbra lives, and its proxies' labels: deploy/ and scripts hold on to these.
 const NAMESPACE: &str = "umbra-system";
@@ -18,21 +18,22 @@ const LABELS: &str = "app.kubernetes.io/name=umbra,app.kubernetes.io/component=p
 /// The proxies' push port.
 const PUSH_PORT: u16 = 15002;
 
-/// Follows the proxy Pods until `stop`.
-pub async fn proxies(client: Client, nodes: watch::Sender<Nodes>, stop: CancellationToken) {
-    let api = Api::<Guarded<Pod>>::namespaced(client, NAMESPACE);
-    let mut events = watcher(api, watcher::Config::default().labels(LABELS)).default_backoff().boxed();
-    let mut pods = Pods::default();
+/// Follows the proxy Pods and the Nodes they run on until `stop`.
+pub async fn proxies(client: Client, live: watch::Sender<push::Nodes>, stop: CancellationToken) {
+    let config = || watcher::Config::default();
+    let of_pods = Api::<Guarded<Pod>>::namespaced(client.clone(), NAMESPACE);
+    let mut of_pods = watcher(of_pods, config().labels(LABELS)).default_backoff().boxed();
+    let mut of_nodes = watcher(Api::<Guarded<Node>>::all(client), config()).default_backoff().boxed();
+    let mut proxies = Proxies::default();
     let run = async {
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(event) => {
-                    if pods.take(event) {
-                        let live = pods.live();
-                        nodes.send_if_modified(|nodes| nodes.replace(live.clone()) != Some(live));
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "watch of the proxy Pods interrupted"),
+        loop {
+            tokio::select! {
+                Some(event) = of_pods.next() => took(&mut proxies.pods, event),
+                Some(event) = of_nodes.next() => took(&mut proxies.nodes, event),
+                else => return,
+            }
+            if let Some(newest) = proxies.live() {
+                live.send_if_modified(|live| live.replace(newest.clone()) != Some(newest));
             }
         }
     };
@@ -42,49 +43,77 @@ pub async fn proxies(client: Client, nodes: watch::Sender<Nodes>, stop: Cancella
     }
 }
 
-#[derive(Default)]
-struct Pods {
-    pods: BTreeMap<ObjectKey, Pod>,
-    /// A list in progress.
-    listed: Option<BTreeMap<ObjectKey, Pod>>,
+fn took<T: Watchable>(seen: &mut Seen<T>, event: Result<watcher::Event<Guarded<T>>, watcher::Error>) {
+    match event {
+        Ok(event) => seen.take(event),
+        Err(error) => tracing::warn!(kind = T::KIND, %error, "watch of the proxies interrupted"),
+    }
 }
 
-impl Pods {
-    /// False while a list is in progress: half a list would take nodes away.
-    fn take(&mut self, event: watcher::Event<Guarded<Pod>>) -> bool {
-        let insert = |pods: &mut BTreeMap<_, _>, object| match opened(object) {
-            Ok(pod) => drop(pods.insert(Pod::metadata(&pod).key(), pod)),
-            Err(unread) => tracing::warn!(error = %unread, "proxy Pod skipped"),
+/// All objects of one kind.
+struct Seen<T> {
+    /// As last known in full; `None` before the first list has ended.
+    objects: Option<BTreeMap<ObjectKey, T>>,
+    /// A list in progress: half a list would take nodes away.
+    listed: BTreeMap<ObjectKey, T>,
+}
+
+impl<T> Default for Seen<T> {
+    fn default() -> Self {
+        Self { objects: None, listed: BTreeMap::new() }
+    }
+}
+
+impl<T: Watchable> Seen<T> {
+    fn take(&mut self, event: watcher::Event<Guarded<T>>) {
+        let insert = |objects: &mut BTreeMap<_, _>, object| match opened(object) {
+            Ok(object) => drop(objects.insert(T::metadata(&object).key(), object)),
+            Err(unread) => tracing::warn!(error = %unread, "object skipped"),
         };
         match event {
-            watcher::Event::Init => self.listed = Some(BTreeMap::new()),
-            watcher::Event::InitApply(object) => insert(self.listed.get_or_insert_default(), object),
-            watcher::Event::InitDone => self.pods = self.listed.take().unwrap_or_default(),
-            watcher::Event::Apply(object) => insert(&mut self.pods, object),
+            watcher::Event::Init => self.listed.clear(),
+            watcher::Event::InitApply(object) => insert(&mut self.listed, object),
+            watcher::Event::InitDone => self.objects = Some(std::mem::take(&mut self.listed)),
+            watcher::Event::Apply(object) => insert(self.objects.get_or_insert_default(), object),
             watcher::Event::Delete(object) => {
                 let key = match opened(object) {
-                    Ok(pod) => pod.metadata.key(),
+                    Ok(object) => T::metadata(&object).key(),
                     Err(unread) => unread.key,
                 };
-                self.pods.remove(&key);
+                self.objects.get_or_insert_default().remove(&key);
             }
         }
-        self.listed.is_none()
-    }
-
-    /// Running and not being deleted, ready or not: being pushed to is what makes a proxy ready.
-    fn live(&self) -> BTreeMap<String, Node> {
-        let mut pods: Vec<&Pod> = self.pods.values().collect();
-        // Should a node have two, the younger one counts.
-        pods.sort_by_key(|pod| &pod.metadata.creation_timestamp);
-        pods.into_iter().filter_map(node).map(|node| (node.name.clone(), node)).collect()
     }
 }
 
-fn node(pod: &Pod) -> Option<Node> {
+#[derive(Default)]
+struct Proxies {
+    pods: Seen<Pod>,
+    nodes: Seen<Node>,
+}
+
+impl Proxies {
+    /// Running and not being deleted, ready or not: being pushed to is what makes a proxy ready. Not on a node that
+    /// the control plane has lost, whose Pods stay `Running` for minutes: nothing there is served, by umbra or at all.
+    /// A Node that is not known counts as there. `None` until the Pods are known.
+    fn live(&self) -> Option<BTreeMap<String, push::Node>> {
+        let mut pods: Vec<&Pod> = self.pods.objects.as_ref()?.values().collect();
+        // Should a node have two, the younger one counts.
+        pods.sort_by_key(|pod| &pod.metadata.creation_timestamp);
+        let nodes = pods.into_iter().filter_map(node).filter(|node| !self.is_lost(&node.name));
+        Some(nodes.map(|node| (node.name.clone(), node)).collect())
+    }
+
+    fn is_lost(&self, node: &str) -> bool {
+        let nodes = self.nodes.objects.as_ref();
+        nodes.and_then(|nodes| nodes.get(&ObjectKey::new("", node))).is_some_and(Node::is_lost)
+    }
+}
+
+fn node(pod: &Pod) -> Option<push::Node> {
     let lives = pod.status.phase == "Running" && pod.metadata.deletion_timestamp.is_none();
     let ip: IpAddr = pod.status.pod_ips.first()?.ip.parse().ok()?;
-    (lives && !pod.spec.node_name.is_empty()).then(|| Node {
+    (lives && !pod.spec.node_name.is_empty()).then(|| push::Node {
         name: pod.spec.node_name.clone(),
         address: SocketAddr::new(ip, PUSH_PORT).to_string(),
         uid: pod.metadata.uid.clone(),
@@ -109,20 +138,36 @@ mod tests {
 
     #[test]
     fn nodes_are_those_of_running_pods_once_all_are_listed() {
-        let mut pods = Pods::default();
-        assert!(!pods.take(watcher::Event::Init));
-        assert!(!pods.take(watcher::Event::InitApply(pod("a", "node1", "Running", "10.0.0.1", "1"))));
-        assert!(!pods.take(watcher::Event::InitApply(pod("b", "node2", "Pending", "10.0.0.2", "1"))));
-        assert!(pods.take(watcher::Event::InitDone));
-        assert_eq!(pods.live().keys().collect::<Vec<_>>(), ["node1"]);
-        pods.take(watcher::Event::Apply(pod("b", "node2", "Running", "fd00::2", "1")));
-        assert_eq!(pods.live()["node2"].address, "[fd00::2]:15002");
-        pods.take(watcher::Event::Apply(pod("c", "node2", "Running", "10.0.0.3", "2")));
-        assert_eq!(pods.live()["node2"].uid, "c");
-        pods.take(watcher::Event::Delete(pod("a", "node1", "Running", "10.0.0.1", "1")));
-        assert_eq!(pods.live().keys().collect::<Vec<_>>(), ["node2"]);
-        pods.take(watcher::Event::Init);
-        pods.take(watcher::Event::InitDone);
-        assert_eq!(pods.live(), BTreeMap::new());
+        let mut proxies = Proxies::default();
+        let names = |proxies: &Proxies| proxies.live().map(|live| live.into_keys().collect::<Vec<_>>());
+        proxies.pods.take(watcher::Event::Init);
+        proxies.pods.take(watcher::Event::InitApply(pod("a", "node1", "Running", "10.0.0.1", "1")));
+        proxies.pods.take(watcher::Event::InitApply(pod("b", "node2", "Pending", "10.0.0.2", "1")));
+        assert_eq!(names(&proxies), None);
+        proxies.pods.take(watcher::Event::InitDone);
+        assert_eq!(names(&proxies).unwrap(), ["node1"]);
+        proxies.pods.take(watcher::Event::Apply(pod("b", "node2", "Running", "fd00::2", "1")));
+        assert_eq!(proxies.live().unwrap()["node2"].address, "[fd00::2]:15002");
+        proxies.pods.take(watcher::Event::Apply(pod("c", "node2", "Running", "10.0.0.3", "2")));
+        assert_eq!(proxies.live().unwrap()["node2"].uid, "c");
+        proxies.pods.take(watcher::Event::Delete(pod("a", "node1", "Running", "10.0.0.1", "1")));
+        proxies.pods.take(watcher::Event::Init);
+        assert_eq!(names(&proxies).unwrap(), ["node2"], "half a list takes nothing away");
+        proxies.pods.take(watcher::Event::InitDone);
+        assert_eq!(names(&proxies).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn a_lost_node_is_not_live() {
+        let mut proxies = Proxies::default();
+        proxies.pods.take(watcher::Event::Apply(pod("a", "node1", "Running", "10.0.0.1", "1")));
+        let mut live = |ready: &str| {
+            let conditions = [("MemoryPressure", "Unknown"), ("Ready", ready)];
+            let conditions = conditions.map(|(kind, status)| json!({"type": kind, "status": status}));
+            let object = json!({"metadata": {"name": "node1"}, "status": {"conditions": conditions}});
+            proxies.nodes.take(watcher::Event::Apply(serde_json::from_value(object).unwrap()));
+            proxies.live().unwrap().len()
+        };
+        assert_eq!(["True", "Unknown", "False", "True"].map(&mut live), [1, 0, 1, 1]);
     }
 }
