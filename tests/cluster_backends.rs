@@ -104,6 +104,7 @@ fn without_v1_users_get_503_and_never_v2() {
                 Ok(())
             })?;
         }
+        example.settled_shadows()?;
         let copied = requests_of_v2(example)?;
         for number in 0..50 {
             for client in &mut clients {

@@ -1,10 +1,11 @@
 //! `kill -9`, a second `kubectl apply`, and a stranger at the push port.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use umbra_testkit::{CEILING, Signal, wait_for};
+use umbra_testkit::{CEILING, Samples, Signal, http, wait_for};
 
 use crate::cluster_status::{patch, wait_condition, wait_for_copies};
 use crate::cluster_system::{Example, Second, UMBRA, proxy_metrics, with_example};
@@ -28,52 +29,53 @@ fn a_killed_proxy_leaves_new_connections_to_kube_proxy_until_it_is_back() {
         let proxy = pod_on(example, PROXY, &here.node)?;
         kill(example, &proxy)?;
         let killed = Instant::now();
-        // The process is gone, and with it its table: from here on no new connection may fail.
-        let (mut asked, mut by_v2) = (0_u32, 0_u32);
-        while !serves(example, &here.node) {
-            ensure!(killed.elapsed() < CEILING, "no proxy on {} again", here.node);
-            let answer = client.ask(&format!("without-{asked}"), Connections::Fresh)?;
-            ensure!(
-                answer.status == 200,
-                "request {asked}, {:?} after the kill: {answer:?}",
-                killed.elapsed()
-            );
-            asked += 1;
-            by_v2 += u32::from(answer.version == "v2");
-        }
+        // The process is gone, and with it its table: from here on no new connection may fail, whoever serves it.
+        let user = User::start(example, here, Connections::Fresh, Duration::from_millis(5))?;
+        wait_for("the proxy is ready again", CEILING, || ready(example, &here.node))?;
+        let back = killed.elapsed();
+        wait_for("umbra serves again: 20 answers in a row are v1's", CEILING, || {
+            (0..20).try_for_each(|number| ask(&mut client, &format!("again-{number}"), "v1"))
+        })?;
+        let (seen, took) = (user.finish(), killed.elapsed());
         println!(
-            "measured: proxy killed: {asked} connections by kube-proxy ({by_v2} to v2), none failed; back after {:.1?}",
-            killed.elapsed()
+            "measured: proxy killed: ready after {back:.1?}, {:?} answered within {took:.1?}",
+            seen.versions
         );
-        umbra_serves(example, &mut client)?;
+        ensure!(seen.failed == 0, "{seen:?}");
+        ensure!(seen.versions.contains_key("v2"), "kube-proxy knows no versions: {:?}", seen.versions);
+        copies_again(example, &here.node, &mut client)?;
         let seen = elsewhere.finish();
         ensure!(seen.failed == 0 && seen.versions.keys().eq(["v1"]), "on the other node: {seen:?}");
         Ok(())
     });
 }
 
-/// The node's proxy is ready and has something to do: what it is told is armed before it says so.
-fn serves(example: &Example, node: &str) -> bool {
-    let ready = || -> Result<()> {
-        let found = example.cluster().nodes().iter().find(|one| one.name == node).context("a node")?;
-        umbra_testkit::http::get(proxy_metrics(&found.address)?, "/readyz").map(drop)
-    };
-    ready().is_ok()
+/// The proxy of a node says that it is ready.
+fn ready(example: &Example, node: &str) -> Result<()> {
+    http::get(metrics_on(example, node)?, "/readyz").map(drop)
 }
 
-/// New connections on the node go to v1 alone again, and are copied.
-fn umbra_serves(example: &Example, client: &mut Client) -> Result<()> {
-    wait_for("umbra serves again: 20 answers in a row are v1's", CEILING, || {
-        (0..20).try_for_each(|number| ask(client, &format!("again-{number}"), "v1"))
-    })?;
-    let before = example.shadows()?.eligible;
+fn metrics_on(example: &Example, node: &str) -> Result<SocketAddr> {
+    let found = example.cluster().nodes().iter().find(|one| one.name == node);
+    proxy_metrics(&found.with_context(|| format!("no node {node}"))?.address)
+}
+
+/// Requests on the node are copied again, one by one.
+fn copies_again(example: &Example, node: &str, client: &mut Client) -> Result<()> {
+    let before = eligible_on(example, node)?;
     for number in 0..10 {
         ask(client, &format!("copied-{number}"), "v1")?;
     }
-    let now = example.shadows()?.eligible;
-    // The user on the other node is copied, too.
-    ensure!(now >= before + 10, "{now} requests eligible, {before} before");
-    Ok(())
+    let now = eligible_on(example, node)?;
+    ensure!(now == before + 10, "on {node} {now} requests are eligible, {before} before");
+    example.settled_shadows().map(drop)
+}
+
+/// Requests to sa-logic that this node's proxy wanted copied since it started.
+fn eligible_on(example: &Example, node: &str) -> Result<u64> {
+    let samples = Samples::of(metrics_on(example, node)?)?;
+    // Counters of some thousand requests: whole numbers far below 2^53.
+    Ok(samples.sum("umbra_shadow_eligible_total", &[("service", &example.host())]) as u64)
 }
 
 #[test]
