@@ -7,7 +7,7 @@ use std::cell::{RefCell, RefMut};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
@@ -26,6 +26,10 @@ use crate::sniff::{self, Spoken};
 use crate::tables::{Governed, Tables};
 use crate::worker::{Limits, Options, Phase};
 use crate::{passthrough, serve};
+
+/// For a client that is about to use its connection while the process ends: a request on its way, and a client that
+/// sends some each second, arrive within this.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// What the connections of one worker share. Lives on that worker's thread.
 pub(crate) struct Worker {
@@ -58,6 +62,12 @@ pub(crate) struct Arrived {
 }
 
 impl Arrived {
+    /// Its connection is wanted here. When not (the table went, or lost this port), it goes on with its last routes for
+    /// a while: without mirroring, and told to close.
+    pub(crate) fn is_in_force(&self) -> bool {
+        self.governed.is_in_force() && self.governed.routes.load().port(self.port).is_some()
+    }
+
     pub(crate) fn namespace(&self) -> Option<&str> {
         self.client.as_ref().map(|client| client.namespace.as_str())
     }
@@ -115,6 +125,35 @@ impl Worker {
         self.mirrors.sweep();
     }
 
+    /// Clients are told to close, because the process ends.
+    pub(crate) fn is_draining(&self) -> bool {
+        matches!(*self.phase.borrow(), Phase::Draining(_))
+    }
+
+    /// Ends when a connection that says nothing while the process ends is to be closed: its client has had the time
+    /// for a request, whose answer would have told it so without a race.
+    pub(crate) async fn silence_ends(&self) {
+        let mut phase = self.phase.clone();
+        let draining = phase.wait_for(|phase| matches!(phase, Phase::Draining(_))).await.map(|phase| *phase);
+        // The sender is gone: the process ends without draining.
+        let Ok(Phase::Draining(until)) = draining else { return };
+        let half = until.saturating_duration_since(Instant::now()) / 2;
+        tokio::time::sleep(half.min(LAST_REQUEST)).await;
+    }
+
+    /// Ends when `wanted` has been false for a whole interval of housekeeping.
+    pub(crate) async fn unwanted(&self, wanted: impl Fn() -> bool) {
+        let mut interval = tokio::time::interval(self.limits.check_every());
+        let mut unwanted = false;
+        loop {
+            interval.tick().await;
+            match (unwanted, !wanted()) {
+                (true, true) => return,
+                (_, now) => unwanted = now,
+            }
+        }
+    }
+
     /// Waits for connections, then copies, to end, until then. Returns how many connections have not.
     pub(crate) async fn drained(&self, until: Instant) -> usize {
         self.connections.close();
@@ -144,10 +183,13 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
         let routes = arrived.governed.routes.load();
         routes.port(arrived.port).map_or(Protocol::Http, |port| port.protocol)
     };
-    let mut phase = worker.phase.clone();
     let sniffed = tokio::select! {
+        // First: what the client has said is served.
+        biased;
         sniffed = sniff(&worker, &mut stream, protocol) => sniffed,
-        _ = phase.wait_for(|phase| matches!(phase, Phase::Draining(_))) => return,
+        () = worker.silence_ends() => return,
+        // Later its endpoints may be somebody else's.
+        () = worker.unwanted(|| arrived.is_in_force()) => return,
     };
     match sniffed {
         Some((Spoken::Bytes, first)) => passthrough::serve(&worker, &arrived, (stream, open), first).await,

@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use umbra_routing::{Client, ServiceName};
 
@@ -55,20 +55,38 @@ struct Subject {
 /// Never: what goes wrong has a status.
 pub(crate) async fn answer(
     serving: Rc<Serving>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Infallible> {
+    let mut answer = asked(&serving, request).await;
+    let close = serving.worker.is_draining() || !serving.is_in_force();
+    if close && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(answer)
+}
+
+async fn asked(serving: &Rc<Serving>, mut request: Request<Incoming>) -> Response<AnswerBody> {
     let busy = serving.busy();
-    let Some(subject) = subject(&serving, &request) else {
+    if let Err(wrong) = headers::check_host(request.version(), request.headers()) {
+        serving.worker.metrics.bad_request("host");
+        let mut answer = answer::text(StatusCode::BAD_REQUEST, wrong.into(), busy);
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return answer;
+    }
+    let Some(subject) = subject(serving, &request) else {
         serving.worker.metrics.refused("no_service");
-        return Ok(answer::text(StatusCode::NOT_FOUND, "no governed service has this host\n".into(), busy));
+        return answer::text(StatusCode::NOT_FOUND, "no governed service has this host\n".into(), busy);
     };
+    name_host(&mut request, &subject);
+    serving.serves(&subject.governed);
     let service = &subject.governed.service;
     let mut record = Record::new(&serving.worker, subject.client.clone(), Arc::clone(service), &request);
-    let decision = match decide(&serving, &subject, &request) {
+    let decision = match decide(serving, &subject, &request) {
         Ok(decision) => decision,
-        Err(refusal) => return Ok(refuse(record, refusal, busy)),
+        Err(refusal) => return refuse(record, refusal, busy),
     };
     record.service(&decision.set.service);
+    headers::decline_h2c(request.headers_mut());
     let upgrade = headers::upgrade(request.headers()).map(|to| (to, hyper::upgrade::on(&mut request)));
     let (head, body) = request.into_parts();
     let mut original =
@@ -84,19 +102,29 @@ pub(crate) async fn answer(
     let attempts = Attempts::new(&serving.worker, &decision.set, &original, &bodies, drawn);
     let mut reached = match attempts.run(&mut record).await {
         Ok(reached) => reached,
-        Err(flags) => return Ok(refuse(record, failure(&bodies, flags, &decision.set.service), busy)),
+        Err(flags) => return refuse(record, failure(&bodies, flags, &decision.set.service), busy),
     };
-    let close = !subject.governed.is_in_force();
     if let Some((_, client)) = upgrade
         && reached.answer.status() == StatusCode::SWITCHING_PROTOCOLS
     {
-        return Ok(switch(&serving, client, reached, record));
+        return switch(serving, client, reached, record);
     }
     headers::answer_hop(reached.answer.headers_mut());
-    if close {
-        reached.answer.headers_mut().insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+    answer::relay(&serving.worker, reached, record, busy)
+}
+
+/// A request of HTTP/1.0 may leave its host out; the copy on its way to a server of HTTP/1.1 may not.
+fn name_host(request: &mut Request<Incoming>, subject: &Subject) {
+    if request.headers().contains_key(header::HOST) || request.uri().authority().is_some() {
+        return;
     }
-    Ok(answer::relay(&serving.worker, reached, record, busy))
+    let host = match subject.port {
+        None | Some(80) => subject.governed.service.fqdn(),
+        Some(port) => format!("{}:{port}", subject.governed.service.fqdn()),
+    };
+    if let Ok(host) = host.parse() {
+        request.headers_mut().insert(header::HOST, host);
+    }
 }
 
 fn subject(serving: &Serving, request: &Request<Incoming>) -> Option<Subject> {
@@ -126,10 +154,14 @@ fn decide(serving: &Serving, subject: &Subject, request: &Request<Incoming>) -> 
         });
     }
     let mut routes = subject.governed.routes.load_full();
+    let mut last_routes = false;
     if let Some(number) = subject.port {
         let mut last = serving.last_routes.borrow_mut();
         match &*last {
-            Some(last) if routes.port(number).is_none() => routes = Arc::clone(last),
+            Some(last) if routes.port(number).is_none() => {
+                routes = Arc::clone(last);
+                last_routes = true;
+            }
             _ => *last = Some(Arc::clone(&routes)),
         }
     }
@@ -138,13 +170,14 @@ fn decide(serving: &Serving, subject: &Subject, request: &Request<Incoming>) -> 
         None => routes.default_port(),
     };
     let port = port.ok_or_else(|| no_rule(&subject.governed.service, "has no such port"))?;
-    select(serving, subject, port, request)
+    select(serving, subject, port, last_routes, request)
 }
 
 fn select(
     serving: &Serving,
     subject: &Subject,
     port: &PortRoutes,
+    last_routes: bool,
     request: &Request<Incoming>,
 ) -> Result<Decision, Refusal> {
     let service = &subject.governed.service;
@@ -157,7 +190,7 @@ fn select(
         .select(method, uri.path(), request.headers(), draw)
         .ok_or_else(|| no_rule(service, "has no rule that matches this request"))?;
     // Drawn before anything can fail: what was eligible and did not go out is counted.
-    let drawn = Drawn::new(&subject.governed, selection.route, draw);
+    let drawn = Drawn::new(&subject.governed, last_routes, selection.route, draw);
     let (to, Target { set, .. }) =
         selection.route.destinations.get(selection.destination).ok_or_else(|| Refusal {
             status: StatusCode::SERVICE_UNAVAILABLE,

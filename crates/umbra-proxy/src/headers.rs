@@ -1,5 +1,6 @@
 //! Headers that end at each hop (RFC 9110 section 7.6.1). Everything else passes as it came.
 
+use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// Fields that belong to one connection even when Connection does not name them.
@@ -33,6 +34,32 @@ pub(crate) fn answer_hop(headers: &mut HeaderMap) {
 pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let wanted = named_by_connection(headers).any(|name| name.eq_ignore_ascii_case("upgrade"));
     headers.get(header::UPGRADE).filter(|_| wanted).cloned()
+}
+
+/// Takes an upgrade to HTTP/2 out of a request: whoever offers it goes on with HTTP/1 (RFC 9113 section 3.1 has abolished
+/// it), and as a request like any other it can be routed and copied.
+pub(crate) fn decline_h2c(headers: &mut HeaderMap) {
+    let Some(offered) = headers.get(header::UPGRADE).and_then(|value| value.to_str().ok()) else { return };
+    let is_h2c = |protocol: &&str| protocol.trim().eq_ignore_ascii_case("h2c");
+    if !offered.split(',').any(|protocol| is_h2c(&protocol)) {
+        return;
+    }
+    let others: Vec<&str> = offered.split(',').filter(|protocol| !is_h2c(protocol)).map(str::trim).collect();
+    match HeaderValue::from_str(&others.join(", ")) {
+        Ok(others) if !others.is_empty() => drop(headers.insert(header::UPGRADE, others)),
+        _ => drop(headers.remove(header::UPGRADE)),
+    }
+    headers.remove("http2-settings");
+}
+
+/// Whether a request says once which host it is for, as HTTP/1.1 demands; an error is what to tell its client
+/// (RFC 9112 section 3.2).
+pub(crate) fn check_host(version: Version, headers: &HeaderMap) -> Result<(), &'static str> {
+    match headers.get_all(header::HOST).iter().count() {
+        0 if version >= Version::HTTP_11 => Err("a request of HTTP/1.1 needs a Host header\n"),
+        0 | 1 => Ok(()),
+        _ => Err("a request may have one Host header only\n"),
+    }
 }
 
 /// Puts an upgrade back for the next hop.
@@ -100,6 +127,19 @@ mod tests {
             request,
             headers(&[("host", "x"), ("x-end", "2"), ("content-length", "3"), ("te", "trailers")])
         );
+    }
+
+    #[test]
+    fn an_offer_of_h2c_is_declined_and_others_stay() {
+        let offer = |protocols| {
+            let fields = [("connection", "upgrade, http2-settings"), ("upgrade", protocols), ("http2-settings", "AA")];
+            let mut headers = headers(&fields);
+            decline_h2c(&mut headers);
+            (upgrade(&headers), headers.contains_key("http2-settings"))
+        };
+        assert_eq!(offer("h2c"), (None, false));
+        assert_eq!(offer("H2C, websocket"), (Some(HeaderValue::from_static("websocket")), false));
+        assert_eq!(offer("websocket"), (Some(HeaderValue::from_static("websocket")), true));
     }
 
     #[test]

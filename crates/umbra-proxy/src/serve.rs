@@ -4,10 +4,11 @@
 //! is too large 431, one that stalls 408; nothing of it is forwarded and the connection ends.
 
 use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::server::conn::http1;
@@ -21,13 +22,10 @@ use crate::descriptors::Open;
 use crate::forward;
 use crate::framing::{Framing, Progress};
 use crate::socket::Downstream;
-use crate::tables::ServiceRoutes;
-use crate::worker::Phase;
+use crate::tables::{Governed, ServiceRoutes};
 
 /// Heads of more fields than this get 431; Envoy's default.
 const MAX_HEADERS: usize = 100;
-/// A stalled head is noticed within this share of its time limit.
-const CHECKS: u32 = 4;
 
 /// How a connection's service is known.
 pub(crate) enum Asked {
@@ -44,6 +42,8 @@ pub(crate) struct Serving {
     pub(crate) progress: Arc<Progress>,
     /// The rules last used: they go on when the table loses this connection's port.
     pub(crate) last_routes: RefCell<Option<Arc<ServiceRoutes>>>,
+    /// What the last request was for, where each says so itself.
+    served: RefCell<Option<Arc<Governed>>>,
     busy: Rc<Cell<u32>>,
 }
 
@@ -57,6 +57,29 @@ impl Drop for Busy {
 }
 
 impl Serving {
+    /// A request for this service is being answered.
+    pub(crate) fn serves(&self, governed: &Arc<Governed>) {
+        if let Asked::ByHost { .. } = self.asked {
+            *self.served.borrow_mut() = Some(Arc::clone(governed));
+        }
+    }
+
+    /// The service of the latest request is governed here; when not, its client is told to close.
+    pub(crate) fn is_in_force(&self) -> bool {
+        match &self.asked {
+            Asked::Intercepted(arrived) => arrived.is_in_force(),
+            Asked::ByHost { .. } => self.served.borrow().as_ref().is_none_or(|served| served.is_in_force()),
+        }
+    }
+
+    /// The connection is in use, or may stay: its service is governed here.
+    fn is_wanted(&self) -> bool {
+        match &self.asked {
+            Asked::Intercepted(arrived) => self.busy.get() > 0 || arrived.is_in_force(),
+            Asked::ByHost { .. } => true,
+        }
+    }
+
     pub(crate) fn busy(&self) -> Busy {
         self.busy.set(self.busy.get() + 1);
         Busy(Rc::clone(&self.busy))
@@ -67,8 +90,8 @@ impl Serving {
 pub(crate) async fn http(worker: Rc<Worker>, asked: Asked, (stream, open): (TcpStream, Open), first: Bytes) {
     let progress = Arc::new(Progress::default());
     let io = TokioIo::new(Downstream::new(stream, first, Framing::new(Arc::clone(&progress)), open));
-    let last_routes = RefCell::default();
-    let serving = Rc::new(Serving { worker, asked, progress, last_routes, busy: Rc::default() });
+    let (last_routes, served) = (RefCell::default(), RefCell::default());
+    let serving = Rc::new(Serving { worker, asked, progress, last_routes, served, busy: Rc::default() });
     let per_request = Rc::clone(&serving);
     let service = service_fn(move |request| forward::answer(Rc::clone(&per_request), request));
     let mut connection = http1::Builder::new()
@@ -77,18 +100,22 @@ pub(crate) async fn http(worker: Rc<Worker>, asked: Asked, (stream, open): (TcpS
         .max_buf_size(serving.worker.limits.head_bytes)
         .serve_connection(io, service)
         .with_upgrades();
-    let mut phase = serving.worker.phase.clone();
-    let mut draining = false;
+    let mut ending = false;
     let stalled = stalled(&serving);
-    tokio::pin!(stalled);
+    let silence_ends = serving.worker.silence_ends();
+    let released = serving.worker.unwanted(|| serving.is_wanted());
+    tokio::pin!(stalled, silence_ends, released);
     loop {
         tokio::select! {
+            // First: a request that has arrived is served, whatever else is to be done.
+            biased;
             ended = &mut connection => return report(&serving, ended),
-            _ = phase.wait_for(|phase| matches!(phase, Phase::Draining(_))), if !draining => {
-                draining = true;
-                Pin::new(&mut connection).graceful_shutdown();
-            }
+            () = &mut silence_ends, if !ending => ending = true,
+            () = &mut released, if !ending => ending = true,
             () = &mut stalled => break,
+        }
+        if ending {
+            Pin::new(&mut connection).graceful_shutdown();
         }
     }
     serving.worker.metrics.bad_request("stalled");
@@ -100,7 +127,7 @@ pub(crate) async fn http(worker: Rc<Worker>, asked: Asked, (stream, open): (TcpS
 /// Ends when one head has been under way for too long, with no answer due that would explain it.
 async fn stalled(serving: &Serving) {
     let limit = serving.worker.limits.header_timeout;
-    let mut interval = tokio::time::interval((limit / CHECKS).max(Duration::from_millis(1)));
+    let mut interval = tokio::time::interval(serving.worker.limits.check_every());
     let mut seen: Option<(u64, Instant)> = None;
     loop {
         interval.tick().await;

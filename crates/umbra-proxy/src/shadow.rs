@@ -60,9 +60,15 @@ pub(crate) struct Original {
 }
 
 impl Drawn {
-    /// Draws once for each mirror. A service that is no longer governed wants no copies.
-    pub(crate) fn new(governed: &Governed, route: &Route<Target>, draw: &mut impl Draw) -> Self {
-        let wanted = governed.retired_at().is_none();
+    /// Draws once for each mirror. A service that is no longer governed wants no copies, nor one that has lost the port
+    /// and goes on with its last routes.
+    pub(crate) fn new(
+        governed: &Governed,
+        last_routes: bool,
+        route: &Route<Target>,
+        draw: &mut impl Draw,
+    ) -> Self {
+        let wanted = !last_routes && governed.retired_at().is_none();
         let chosen = route.mirrors.iter().filter(|to| wanted && to.samples(draw));
         let copies =
             chosen.filter_map(|to| Some((Ledger::new(to.backend.mirror()?), to.backend.set.clone())));

@@ -78,6 +78,13 @@ pub struct ShadowLimits {
     pub answer_bytes: usize,
 }
 
+impl Limits {
+    /// How often a connection is looked at for what nobody tells it: a stalled head, a service that is gone.
+    pub(crate) fn check_every(&self) -> Duration {
+        (self.header_timeout / 4).max(Duration::from_millis(1))
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

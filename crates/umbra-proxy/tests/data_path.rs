@@ -320,6 +320,8 @@ async fn bad_heads_get_their_status_and_nothing_is_forwarded() {
         ("both framings", "POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n".to_owned(), "400"),
         ("both, the other way", "POST / HTTP/1.1\r\nhost: web\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n".to_owned(), "400"),
         ("two lengths", "POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd".to_owned(), "400"),
+        ("no host", "GET / HTTP/1.1\r\nx: 1\r\n\r\n".to_owned(), "400"),
+        ("two hosts", "GET / HTTP/1.1\r\nhost: web\r\nhost: web\r\n\r\n".to_owned(), "400"),
         ("a big header", format!("GET / HTTP/1.1\r\nhost: web\r\nx: {}\r\n\r\n", "y".repeat(100_000)), "431"),
         ("many headers", format!("GET / HTTP/1.1\r\nhost: web\r\n{many}\r\n"), "431"),
         ("a stalled head", "GET / HTTP/1.1\r\nhost: w".to_owned(), "408"),
@@ -331,6 +333,9 @@ async fn bad_heads_get_their_status_and_nothing_is_forwarded() {
     assert!(v1.seen().is_empty(), "{:?}", v1.seen());
     let mut client = proxy.client().await;
     assert_eq!(client.get("/").await.body(), "v1", "the process is unharmed");
+    let old = talk(proxy.address(), "GET /old HTTP/1.0\r\n\r\n").await;
+    assert!(old.contains(" 200 OK"), "{old}");
+    assert_eq!(v1.seen()[1].headers["host"], "web.default.svc.cluster.local", "named for a server of HTTP/1.1");
     let smuggled = "POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 2\r\n\r\nhi\
         POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
     let answers = talk(proxy.address(), smuggled).await;
@@ -338,7 +343,7 @@ async fn bad_heads_get_their_status_and_nothing_is_forwarded() {
         answers.contains(" 200 OK") && answers.contains(" 400 "),
         "the second request is seen too: {answers}"
     );
-    assert_eq!(v1.seen().len(), 2);
+    assert_eq!(v1.seen().len(), 3);
 }
 
 #[tokio::test]

@@ -359,6 +359,22 @@ async fn an_upgrade_is_joined_and_not_copied() {
 }
 
 #[tokio::test]
+async fn an_offer_of_h2c_is_declined_and_the_request_copied() {
+    let (v1, v2) = (Backend::named("v1").await, Backend::named("v2").await);
+    let proxy = Proxy::start(&mirrored(v1.address, vec![v2.address]));
+    let mut stream = TcpStream::connect(proxy.address()).await.expect("the proxy listens");
+    let ask = b"GET / HTTP/1.1\r\nhost: web\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMA\r\n\r\n";
+    stream.write_all(ask).await.expect("a reader");
+    assert!(within("an answer", read_head(&mut stream)).await.starts_with("HTTP/1.1 200"));
+    proxy.settled(1).await;
+    assert_eq!(proxy.result("answered"), 1);
+    for backend in [&v1, &v2] {
+        let names: Vec<_> = backend.seen()[0].headers.keys().map(|name| name.to_string()).collect();
+        assert_eq!(names, ["host"]);
+    }
+}
+
+#[tokio::test]
 async fn copies_in_flight_at_the_end_are_counted() {
     let v1 = Backend::named("v1").await;
     let v2 = rig::raw_backend(|_, mut stream| async move {

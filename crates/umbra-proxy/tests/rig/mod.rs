@@ -62,6 +62,8 @@ pub fn on_path(prefix: &str, rule: Rule) -> Rule {
 #[derive(Default)]
 pub struct Pushed {
     pub protocol: Option<Protocol>,
+    /// The Service's only port; 80 without.
+    pub port: Option<u16>,
     pub rules: Vec<Rule>,
     pub variants: Vec<(String, Vec<Rule>)>,
     pub sets: Vec<(BackendRef, Vec<SocketAddr>)>,
@@ -155,7 +157,7 @@ fn put(pushed: &Pushed) -> Put {
     let table = ServiceTable {
         service: service(),
         addresses: vec!["10.96.0.10".parse().expect("an address"), "fd00::10".parse().expect("an address")],
-        ports: vec![Port { number: 80, protocol, variants }],
+        ports: vec![Port { number: pushed.port.unwrap_or(80), protocol, variants }],
     };
     let mut resources = BTreeMap::new();
     resources.insert(Key::Service(service()), to_raw_value(&table).expect("plain data"));
