@@ -171,7 +171,24 @@ async fn handshake(
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, ConnectionError> {
     let name = rustls_pki_types::ServerName::try_from(PROXY_NAME).expect("a DNS name");
     let connector = tokio_rustls::TlsConnector::from(tls);
-    connector.connect(name, stream).await.map_err(|error| ConnectionError::Tls(error.to_string()))
+    connector.connect(name, stream).await.map_err(|error| ConnectionError::Tls(tls_reason(&error)))
+}
+
+/// rustls' words, but where they count the seconds since a certificate ended: a status would be written every second.
+fn tls_reason(error: &std::io::Error) -> String {
+    use rustls::CertificateError as Certificate;
+    let source = error.get_ref().and_then(|source| source.downcast_ref::<rustls::Error>());
+    match source {
+        Some(rustls::Error::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. })) => {
+            "the proxy's certificate has expired; restart umbra-controller, which makes a new one, then the proxy"
+                .into()
+        }
+        Some(rustls::Error::InvalidCertificate(
+            Certificate::NotValidYet | Certificate::NotValidYetContext { .. },
+        )) => "the proxy's certificate is not valid yet; compare the clocks of the nodes".into(),
+        Some(other) => other.to_string(),
+        None => reason(error),
+    }
 }
 
 /// The error's kind in words, without the `(os error N)` that differs between systems.
@@ -180,5 +197,29 @@ fn reason(error: &std::io::Error) -> String {
     match error.kind().to_string() {
         unnamed if unnamed == "uncategorized error" || unnamed == "other error" => error.to_string(),
         kind => kind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::time::Duration;
+
+    use rustls::CertificateError;
+    use rustls_pki_types::UnixTime;
+
+    use super::*;
+
+    #[test]
+    fn texts_of_certificate_times_do_not_move() {
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let text = |error: CertificateError| tls_reason(&io::Error::other(rustls::Error::from(error)));
+        let expired = |now| text(CertificateError::ExpiredContext { time: at(now), not_after: at(100) });
+        assert_eq!(expired(101), expired(102));
+        assert_eq!(expired(101), text(CertificateError::Expired));
+        let early = |now| text(CertificateError::NotValidYetContext { time: at(now), not_before: at(100) });
+        assert_eq!(early(8), early(9));
+        assert!(early(8).contains("not valid yet"), "{}", early(8));
+        assert!(text(CertificateError::UnknownIssuer).contains("UnknownIssuer"));
     }
 }
