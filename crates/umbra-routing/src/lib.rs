@@ -21,7 +21,7 @@ pub use key::{Key, KeyError};
 pub use matcher::{HeaderMatch, MatchError, RequestMatch, StringMatch};
 pub use node::{Applied, Config, ConfigError, Resource};
 pub use select::{Draw, MIRROR_DENOMINATOR, Route, RouteMirror, RouteTable, Selection};
-pub use snapshot::{Encoded, NodeView, Snapshot};
+pub use snapshot::{Encoded, NodeView, Resources, Snapshot};
 pub use table::{
     Client, Mirror, NOT_ARMED_UNRESOLVED, NodeSettings, Port, Protocol, Rule, ServiceName, ServiceTable, Variant,
     WeightedBackend,

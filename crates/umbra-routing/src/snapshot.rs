@@ -23,7 +23,54 @@ pub struct Encoded {
     head: Digest,
 }
 
-type Resources = BTreeMap<Key, Arc<Encoded>>;
+/// Resources by key, with the sum of their hashes kept up to date: asking for it costs nothing.
+#[derive(Clone, Debug, Default)]
+pub struct Resources {
+    by_key: BTreeMap<Key, Arc<Encoded>>,
+    digest: Digest,
+}
+
+impl Resources {
+    /// Puts or replaces one. The old one stays when it is the same: a delta then skips it by its pointer.
+    pub fn insert(&mut self, (key, encoded): (Key, Arc<Encoded>)) {
+        let old = self.get(&key).map(|old| old.hash);
+        if old == Some(encoded.hash) {
+            return;
+        }
+        self.digest = self.digest.minus(old.unwrap_or_default()).plus(encoded.hash);
+        self.by_key.insert(key, encoded);
+    }
+
+    /// Takes one out, if it is there.
+    pub fn remove(&mut self, key: &Key) {
+        if let Some(old) = self.by_key.remove(key) {
+            self.digest = self.digest.minus(old.hash);
+        }
+    }
+
+    /// The resource of this key.
+    pub fn get(&self, key: &Key) -> Option<&Arc<Encoded>> {
+        self.by_key.get(key)
+    }
+
+    /// All keys, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.by_key.keys()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+}
+
+impl FromIterator<(Key, Arc<Encoded>)> for Resources {
+    fn from_iter<I: IntoIterator<Item = (Key, Arc<Encoded>)>>(all: I) -> Self {
+        let mut resources = Self::default();
+        all.into_iter().for_each(|resource| resources.insert(resource));
+        resources
+    }
+}
 
 /// What all nodes should have, at one version.
 #[derive(Clone, Debug, Default)]
@@ -108,9 +155,7 @@ impl Snapshot {
     /// What `node` should have.
     pub fn node(&self, node: &str) -> NodeView {
         let own = self.nodes.get(node).cloned().unwrap_or_default();
-        let sum =
-            |resources: &Resources| resources.values().fold(Digest::default(), |sum, e| sum.plus(e.hash));
-        let digest = sum(&self.shared).plus(sum(&own));
+        let digest = self.shared.digest.plus(own.digest);
         NodeView { version: self.version, shared: Arc::clone(&self.shared), own, digest }
     }
 }
@@ -153,7 +198,7 @@ impl NodeView {
     }
 
     fn iter(&self) -> impl Iterator<Item = (&Key, &Arc<Encoded>)> {
-        self.shared.iter().chain(self.own.iter())
+        self.shared.by_key.iter().chain(&self.own.by_key)
     }
 
     fn get(&self, key: &Key) -> Option<&Arc<Encoded>> {

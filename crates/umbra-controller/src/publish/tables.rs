@@ -8,14 +8,12 @@ use tokio::time::Instant;
 use umbra_compile::{Compiled, Finding, ObjectRef, Outcome};
 use umbra_index::api::ObjectKey;
 use umbra_index::{Dirty, Index, Kind, ObjectName};
-use umbra_routing::{BackendRef, Encoded, Key, Port, ServiceName, Snapshot};
+use umbra_routing::{BackendRef, Encoded, Key, Port, Resources, ServiceName, Snapshot};
 
 use super::objects::{Collected, ObjectState, Objects, Undecodable};
 use super::served::{Served, served};
 use super::{Input, Published};
 use crate::metrics::{KindLabels, Metrics};
-
-type Resources = BTreeMap<Key, Arc<Encoded>>;
 
 /// Owner of the index and of everything computed from it.
 pub(super) struct Tables {
@@ -61,7 +59,7 @@ impl Tables {
 
     /// Takes in one change; says whether anything has to be published, and of which sort.
     pub(super) fn apply(&mut self, input: Input) -> Change {
-        let dirty = match input {
+        let mut dirty = match input {
             Input::Event(event) => {
                 let mut dirty = self.read_again(&event);
                 dirty.merge(self.index.apply(self.with_last_values(event)));
@@ -70,6 +68,8 @@ impl Tables {
             Input::Undecodable(undecodable) => self.set_undecodable(undecodable),
             Input::Undecodables(kind, all) => self.relist_undecodable(kind, all),
         };
+        // Nobody has sets of other services; who comes to use one gets it as it is then.
+        dirty.backends.retain(|service| self.backends.values().any(|(used, _)| is_of(used, service)));
         let change = match (dirty.is_empty(), dirty.endpoints_only()) {
             (true, _) => Change::Nothing,
             (false, true) => Change::Endpoints,
@@ -170,15 +170,15 @@ impl Tables {
         shared: &mut Resources,
     ) {
         match after.and_then(|after| after.table.as_ref()) {
-            Some(table) => insert(shared, Encoded::service(table)),
-            None => drop(shared.remove(&Key::Service(service.clone()))),
+            Some(table) => shared.insert(Encoded::service(table)),
+            None => shared.remove(&Key::Service(service.clone())),
         }
         // First in, then out: a set that both use is not dropped in between.
         for reference in after.iter().flat_map(|after| &after.references) {
             let Some(key) = reference.key() else { continue };
             let (_, users) = self.backends.entry(key.clone()).or_insert_with(|| {
                 let set = umbra_compile::backends(self.index.view(), reference);
-                insert(shared, Encoded::backends(key, &set));
+                shared.insert(Encoded::backends(key, &set));
                 (reference.clone(), 0)
             });
             *users += 1;
@@ -201,7 +201,7 @@ impl Tables {
                 let set = umbra_compile::backends(self.index.view(), reference);
                 let encoded = Encoded::backends(key.clone(), &set);
                 if shared.get(key).is_none_or(|old| old.hash() != encoded.1.hash()) {
-                    insert(Arc::make_mut(shared), encoded);
+                    Arc::make_mut(shared).insert(encoded);
                 }
             }
         }
@@ -215,8 +215,7 @@ impl Tables {
             self.snapshot.nodes.remove(node);
             return;
         }
-        let (key, settings) = Encoded::node(&umbra_compile::node_settings(view, node));
-        own.insert(key, settings);
+        own.insert(Encoded::node(&umbra_compile::node_settings(view, node)));
         self.snapshot.nodes.insert(node.to_owned(), Arc::new(own));
     }
 
@@ -316,11 +315,8 @@ fn named_objects<'a>(
     governed_by.iter().map(ObjectRef::name).chain(findings.iter().map(|finding| finding.object.name()))
 }
 
-fn insert(resources: &mut Resources, (key, encoded): (Key, Arc<Encoded>)) {
-    // The old one stays when it is the same: a delta then skips it by its pointer.
-    if resources.get(&key).is_none_or(|old| old.hash() != encoded.hash()) {
-        resources.insert(key, encoded);
-    }
+fn is_of(reference: &BackendRef, service: &ObjectKey) -> bool {
+    reference.service.name == service.name && reference.service.namespace == service.namespace
 }
 
 fn object_key(service: &ServiceName) -> ObjectKey {

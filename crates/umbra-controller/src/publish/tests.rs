@@ -161,6 +161,27 @@ fn an_endpoint_makes_no_new_version_of_an_object() {
 }
 
 #[test]
+fn endpoints_that_nobody_uses_change_nothing() {
+    let mut tables = tables(article());
+    tables.publish(Instant::now());
+    let churn = |ips: &[&str]| Input::Event(Event::EndpointSlice(Of::Apply(slice("other", ips))));
+    assert_eq!(tables.apply(churn(&["10.0.0.7"])), Change::Nothing);
+    // Governed later, it has what came meanwhile.
+    tables.apply(Input::Event(Event::Service(Of::Apply(service("other", 1)))));
+    let to_other = |rule: &mut Value| rule["route"][0]["destination"] = json!({"host": "other"});
+    tables.apply(vs(Of::Apply(virtual_service("sa-logic", 2, to_other))));
+    let published = config(&tables.publish(Instant::now()));
+    let has = |address: &str| {
+        published.iter().any(|(_, resource)| match resource {
+            Resource::Backends(set) => set.endpoints.iter().any(|e| e.address.to_string() == address),
+            _ => false,
+        })
+    };
+    assert!(has("10.0.0.7:5000"));
+    assert_eq!(tables.apply(churn(&["10.0.0.8"])), Change::Endpoints);
+}
+
+#[test]
 fn the_halves_of_a_deletion_may_come_in_either_order() {
     let mut tables = tables(article());
     let start = Instant::now();

@@ -158,17 +158,13 @@ impl NodeTask {
 
     fn next_look(&mut self, target: &Published) -> Duration {
         let settled = self.shared.acks.borrow().get(&self.node.name).is_some_and(|ack| {
-            target.services().all(|key| ack.armed.contains(key) || ack.refused.contains_key(key))
+            // What a node refuses it may still take: a busy kernel passes. The looks become rare by themselves.
+            target.services().all(|key| ack.armed.contains(key) && !ack.refused.contains_key(key))
         });
-        if settled {
-            self.look = FIRST_LOOK;
-            // A quarter either way, so that nodes do not march in step.
-            HEARTBEAT.mul_f64(0.75 + fastrand::f64() / 2.0)
-        } else {
-            let look = self.look;
-            self.look = (self.look * 2).min(HEARTBEAT);
-            look
-        }
+        let look = if settled { HEARTBEAT } else { self.look };
+        self.look = if settled { FIRST_LOOK } else { (look * 2).min(HEARTBEAT) };
+        // A quarter either way, so that nodes do not march in step.
+        look.mul_f64(0.75 + fastrand::f64() / 2.0)
     }
 
     async fn converge(&mut self, target: &Published, look_due: bool) -> Result<(), PushError> {
@@ -193,7 +189,7 @@ impl NodeTask {
 
     /// Asks what the node has, and believes it.
     async fn reconcile(&mut self, view: &NodeView) -> Result<(), PushError> {
-        let answer = self.send(PushKind::state, Method::GET, "/v1/state", view.version, Bytes::new()).await?;
+        let answer = self.send(PushKind::state, Method::GET, "/v1/state", view.version, Bytes::new).await?;
         let state: State = answer.map_err(|refusal| self.refused(refusal))?;
         if state.epoch.parse::<u128>().is_ok_and(|theirs| theirs > self.shared.epoch) {
             return Err(PushError::Superseded);
@@ -218,7 +214,7 @@ impl NodeTask {
 
     /// False: the node has another base (or does not understand the delta) and needs all.
     async fn patch(&mut self, base: &NodeView, view: &NodeView) -> Result<bool, PushError> {
-        let body = encode(&view.patch_from(base));
+        let body = || encode(&view.patch_from(base));
         match self.send(PushKind::patch, Method::PATCH, "/v1/config", view.version, body).await? {
             Ok(reply) => {
                 self.heard(&reply);
@@ -237,7 +233,7 @@ impl NodeTask {
     }
 
     async fn put(&mut self, view: &NodeView) -> Result<(), PushError> {
-        let body = encode(&view.put());
+        let body = || encode(&view.put());
         let answer = self.send(PushKind::put, Method::PUT, "/v1/config", view.version, body).await?;
         let reply = answer.map_err(|refusal| self.refused(refusal))?;
         self.heard(&reply);
@@ -248,16 +244,18 @@ impl NodeTask {
         Ok(())
     }
 
-    /// One request. The outer error: no answer; the inner: the node said no.
+    /// One request. The outer error: no answer; the inner: the node said no. The body is made when there is a place
+    /// to send it from: those who wait hold none.
     async fn send(
         &mut self,
         kind: PushKind,
         method: Method,
         path: &'static str,
         version: u64,
-        body: Bytes,
+        body: impl FnOnce() -> Bytes,
     ) -> Result<Result<Reply, (StatusCode, Refusal)>, PushError> {
         let _permit = self.shared.permits.acquire().await.expect("the semaphore is never closed");
+        let body = body();
         let node = self.node.name.clone();
         let bytes = BytesLabels { node: node.clone(), kind };
         self.shared.metrics.push_bytes.get_or_create(&bytes).inc_by(body.len() as u64);
@@ -304,6 +302,9 @@ impl NodeTask {
     }
 
     fn acknowledged(&mut self, view: NodeView) {
+        if self.acked.as_ref().is_none_or(|acked| acked.digest() != view.digest()) {
+            self.look = FIRST_LOOK;
+        }
         let labels = NodeLabels { node: self.node.name.clone() };
         let version = view.version;
         self.shared
@@ -330,4 +331,43 @@ impl NodeTask {
 
 fn encode(body: &impl serde::Serialize) -> Bytes {
     serde_json::to_vec(body).expect("maps of raw JSON serialise").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::collections::BTreeMap;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_is_made_when_there_is_a_place_to_send_it_from() {
+        let (acks, _) = watch::channel(BTreeMap::new());
+        let permits = Semaphore::new(0);
+        let shared = Arc::new(Shared { epoch: 1, tls: None, metrics: Arc::default(), acks, permits });
+        let node = Node { name: "node1".into(), address: String::new(), uid: String::new() };
+        let (_publish, published) = watch::channel(None);
+        let mut task = NodeTask::new(node, Arc::clone(&shared), published, CancellationToken::new());
+        let made = Cell::new(false);
+        let body = || {
+            made.set(true);
+            Bytes::new()
+        };
+        let send = task.send(PushKind::put, Method::PUT, "/v1/config", 1, body);
+        tokio::pin!(send);
+        assert!(polled_once(send.as_mut()).await.is_none() && !made.get(), "all places are taken");
+        shared.permits.add_permits(1);
+        assert_eq!(send.await.unwrap_err(), PushError::Connection(ConnectionError::Lost));
+        assert!(made.get());
+    }
+
+    async fn polled_once<F: Future + Unpin>(future: F) -> Option<F::Output> {
+        tokio::select! {
+            biased;
+            output = future => Some(output),
+            () = std::future::ready(()) => None,
+        }
+    }
 }
