@@ -30,6 +30,11 @@ pub struct Metrics {
     pub certificate_expiry: Family<CertificateLabels, Gauge>,
 }
 
+/// Words for a refused push, a closed list: what a node says must not become new time series without end.
+const REFUSALS: [&str; 8] =
+    ["base", "epoch", "malformed", "forbidden", "too_large", "busy", "digest", OTHER_REFUSAL];
+const OTHER_REFUSAL: &str = "other";
+
 /// What a request to a node was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[allow(non_camel_case_types, reason = "the derive takes label values from the variants' names")]
@@ -147,6 +152,26 @@ impl Metrics {
             "When a certificate of the push channel ends",
             self.certificate_expiry.clone(),
         );
+    }
+
+    /// Counts a refused push.
+    pub fn push_refused(&self, node: &str, reason: &str) {
+        let reason = if REFUSALS.contains(&reason) { reason } else { OTHER_REFUSAL };
+        self.refusals.get_or_create(&RefusalLabels { node: node.into(), reason: reason.into() }).inc();
+    }
+
+    /// Removes all series of a node that has gone.
+    pub fn forget_node(&self, node: &str) {
+        self.acked_version.remove(&NodeLabels { node: node.into() });
+        for kind in [PushKind::put, PushKind::patch, PushKind::state] {
+            self.push_bytes.remove(&BytesLabels { node: node.into(), kind });
+            for result in [Outcome::ok, Outcome::refused, Outcome::failed] {
+                self.pushes.remove(&PushLabels { node: node.into(), kind, result });
+            }
+        }
+        for reason in REFUSALS {
+            self.refusals.remove(&RefusalLabels { node: node.into(), reason: reason.into() });
+        }
     }
 
     /// All of it in Prometheus' text format (OpenMetrics).

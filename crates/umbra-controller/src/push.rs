@@ -97,7 +97,13 @@ pub async fn run(
         tokio::select! {
             () = stop.cancelled() => break,
             changed = nodes.changed(), if nodes_open => nodes_open = changed.is_ok(),
-            Some(ended) = tasks.join_next(), if !tasks.is_empty() => ended?,
+            Some(ended) = tasks.join_next(), if !tasks.is_empty() => {
+                let name = ended?;
+                // Here, since its last request has counted until now.
+                if !running.contains_key(&name) {
+                    shared.metrics.forget_node(&name);
+                }
+            }
         }
     }
     let finish = async {
@@ -114,7 +120,7 @@ pub async fn run(
 fn follow(
     live: &BTreeMap<String, Node>,
     running: &mut BTreeMap<String, Running>,
-    tasks: &mut JoinSet<()>,
+    tasks: &mut JoinSet<String>,
     shared: &Arc<Shared>,
     published: &watch::Receiver<Option<Arc<Published>>>,
     stop: &CancellationToken,
@@ -123,7 +129,7 @@ fn follow(
         let keep = live.get(name) == Some(&task.node);
         if !keep {
             task.stop.cancel();
-            shared.forget(name);
+            shared.acks.send_modify(|acks| drop(acks.remove(name)));
         }
         keep
     });
@@ -137,13 +143,5 @@ fn follow(
         let task = node::NodeTask::new(node.clone(), Arc::clone(shared), published.clone(), stop.clone());
         tasks.spawn(task.run());
         running.insert(name.clone(), Running { node: node.clone(), stop });
-    }
-}
-
-impl Shared {
-    fn forget(&self, name: &str) {
-        self.acks.send_modify(|acks| drop(acks.remove(name)));
-        let labels = crate::metrics::NodeLabels { node: name.to_owned() };
-        self.metrics.acked_version.remove(&labels);
     }
 }

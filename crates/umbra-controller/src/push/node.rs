@@ -16,7 +16,7 @@ use umbra_routing::{Digest, NodeView, Refusal, Reply, State};
 use super::backoff::Backoff;
 use super::connection::{Connection, ConnectionError, Outgoing};
 use super::{Ack, Node, Shared};
-use crate::metrics::{BytesLabels, NodeLabels, Outcome, PushKind, PushLabels, RefusalLabels};
+use crate::metrics::{BytesLabels, NodeLabels, Outcome, PushKind, PushLabels};
 use crate::publish::Published;
 
 /// Between two looks at a node that is as it should be: the heartbeat. The node stops its shadows after 10 minutes
@@ -95,8 +95,8 @@ impl NodeTask {
         }
     }
 
-    /// Runs until stopped, and finishes the request in flight.
-    pub(super) async fn run(mut self) {
+    /// Runs until stopped, and finishes the request in flight; gives the node's name.
+    pub(super) async fn run(mut self) -> String {
         let mut look_due = false;
         loop {
             let target = self.published.borrow_and_update().clone();
@@ -105,7 +105,7 @@ impl NodeTask {
                 Some(target) => self.step(target, look_due).await,
             };
             look_due = match self.wait(pause).await {
-                Wake::Stop => return,
+                Wake::Stop => return self.node.name,
                 Wake::Look => true,
                 Wake::Published | Wake::Closed => false,
             };
@@ -289,11 +289,7 @@ impl NodeTask {
     }
 
     fn count_refusal(&self, reason: &str) {
-        // A closed list: what a node says must not become new time series without end.
-        let known = ["base", "epoch", "malformed", "forbidden", "too_large", "busy", "digest"];
-        let reason = if known.contains(&reason) { reason } else { "other" };
-        let labels = RefusalLabels { node: self.node.name.clone(), reason: reason.into() };
-        self.shared.metrics.refusals.get_or_create(&labels).inc();
+        self.shared.metrics.push_refused(&self.node.name, reason);
     }
 
     fn heard(&mut self, reply: &Reply) {

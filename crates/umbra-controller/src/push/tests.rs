@@ -355,3 +355,19 @@ async fn only_a_proxy_of_our_own_ca_is_spoken_to() {
     let (shown, error) = over_tls(Leaf::Controller).await;
     assert!(!shown && error.starts_with("TLS: "), "{error}");
 }
+
+#[tokio::test]
+async fn a_node_that_goes_leaves_no_series() {
+    let key = Key::Service(ServiceName::new("default", "a"));
+    let refused = RefusedKey { key, reason: "a bad regex".into() };
+    let mut fixture = Fixture::start(|node| node.refused = vec![refused]).await;
+    fixture.publish(&["a"]);
+    fixture.acked().await;
+    fixture.metrics.push_refused(NODE, "words of its own");
+    assert!(fixture.metrics.encode().contains("reason=\"other\""));
+    fixture.nodes.send_replace(Some(BTreeMap::new()));
+    while fixture.metrics.encode().contains(NODE) {
+        tokio::task::yield_now().await;
+    }
+    fixture.finish().await;
+}

@@ -23,6 +23,7 @@ use umbra_compile::ObjectRef;
 use umbra_index::{Kind, ObjectName};
 
 use super::{Truth, Wanted, World, conditions, merge};
+use crate::lead::ANSWER_LIMIT;
 use crate::metrics::{Metrics, Outcome, ResultLabels};
 use crate::publish::Published;
 use crate::push::{Acks, Nodes};
@@ -58,7 +59,18 @@ struct Desired {
     conditions: [Wanted; 3],
 }
 
-type Written = (ObjectName, Result<(), kube::Error>);
+/// Why a status was not written; it is tried again.
+#[derive(Debug, thiserror::Error)]
+enum WriteError {
+    /// The API server's answer, or none. Look at the controller's ClusterRole if it is a refusal.
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    /// No answer in time. The API server's fault, or the network's.
+    #[error("the API server has not answered within 10 s")]
+    Timeout,
+}
+
+type Written = (ObjectName, Result<(), WriteError>);
 
 struct Writer {
     client: Client,
@@ -165,7 +177,11 @@ impl Writer {
             self.busy.insert(name.clone());
             let (client, recorder) = (self.client.clone(), self.recorder.clone());
             let metrics = Arc::clone(&self.metrics);
-            self.writes.spawn(async move { (name, write(client, &recorder, &metrics, &desired).await) });
+            self.writes.spawn(async move {
+                let written = tokio::time::timeout(ANSWER_LIMIT, write(client, &recorder, &metrics, &desired));
+                let result = written.await.map_err(|_| WriteError::Timeout);
+                (name, result.and_then(|written| written.map_err(WriteError::Api)))
+            });
         }
     }
 
@@ -266,7 +282,9 @@ fn cut(mut note: String) -> String {
 
 fn is_news(wanted: &Wanted, before: &Status) -> bool {
     // To wait for nodes for some seconds, and not to be referred to, are no troubles.
-    let ordinary = wanted.message == "waiting for nodes" || wanted.reason == "NoGovernedService";
+    // Nor is a VirtualService that is for gateways, which others serve.
+    let ordinary = wanted.message == "waiting for nodes"
+        || [umbra_compile::Reason::NotForMesh.as_str(), "NoGovernedService"].contains(&wanted.reason);
     let old = before.conditions.iter().find(|condition| condition.kind == wanted.kind);
     let same = old.is_some_and(|old| {
         old.status == Truth::False.as_str() && old.reason == wanted.reason && old.message == wanted.message
@@ -280,4 +298,65 @@ fn resource(kind: Kind) -> ApiResource {
         Kind::DestinationRule => ("DestinationRule", "destinationrules"),
     };
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("networking.istio.io", "v1", kind), plural)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::json;
+    use umbra_index::api::ObjectKey;
+
+    use super::*;
+
+    fn wanted(kind: &'static str, reason: &'static str) -> Wanted {
+        Wanted { kind, truth: Truth::False, reason, message: "m".into() }
+    }
+
+    #[test]
+    fn what_is_no_trouble_makes_no_event() {
+        let news = |reason| is_news(&wanted("Accepted", reason), &Status::default());
+        assert!(news("Invalid"));
+        assert!(!news("NotForMesh") && !news("NoGovernedService"));
+    }
+
+    /// The first request hangs for ever, as behind a network that swallows packets; the next are answered.
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_hangs_is_given_up_counted_and_tried_again() {
+        let (asked, mut requests) = tokio::sync::mpsc::unbounded_channel();
+        let first = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (asked, first) = (asked.clone(), Arc::clone(&first));
+            async move {
+                asked.send(request.method().clone()).unwrap();
+                if first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+                    std::future::pending::<()>().await;
+                }
+                let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404,
+                    "reason": "NotFound", "message": "gone"});
+                let response = Response::builder().status(404).body(Body::from(body.to_string().into_bytes()));
+                Ok::<_, Infallible>(response.unwrap())
+            }
+        });
+        let metrics = Arc::new(Metrics::default());
+        let mut writer = Writer::new(Client::new(service, "default"), Arc::clone(&metrics));
+        let key = ObjectKey::new("default", "a");
+        let object = ObjectRef { kind: Kind::VirtualService, key, uid: "u".into(), generation: 1 };
+        let desired =
+            Desired { conditions: ["Accepted", "ResolvedRefs", "Programmed"].map(|kind| wanted(kind, "R")), object };
+        let name = desired.object.name();
+        for expected in [Outcome::failed, Outcome::ok] {
+            writer.told.insert(name.clone(), desired.clone());
+            writer.waiting.insert(name.clone(), desired.clone());
+            writer.start();
+            assert!(requests.recv().await.is_some());
+            let written = writer.writes.join_next().await.unwrap().unwrap();
+            assert_eq!(writer.finished(written), expected);
+            assert_eq!(writer.told.contains_key(&name), expected == Outcome::ok, "else it is tried again");
+        }
+        let failed = ResultLabels { result: Outcome::failed };
+        assert_eq!(metrics.status_writes.get_or_create(&failed).get(), 1);
+    }
 }

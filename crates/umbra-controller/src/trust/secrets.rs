@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
 
 use super::{Leaf, Pair, TrustError, Trusted, check_leaf, make_ca, make_leaf};
+use crate::lead::ANSWER_LIMIT;
 use crate::push::Identity;
 
 const CA: &str = "umbra-ca";
@@ -84,10 +85,17 @@ fn text(secret: &Secret, key: &str) -> Option<String> {
 }
 
 async fn get(api: &Api<Secret>, name: &'static str) -> Result<Secret, TrustError> {
-    api.get(name).await.map_err(|source| TrustError::Secret { name, source: Box::new(source) })
+    loop {
+        match tokio::time::timeout(ANSWER_LIMIT, api.get(name)).await {
+            Ok(answer) => {
+                return answer.map_err(|source| TrustError::Secret { name, source: Box::new(source) });
+            }
+            Err(error) => tracing::warn!(secret = name, %error, "the API server does not answer"),
+        }
+    }
 }
 
-/// False: somebody else wrote in between; read again.
+/// False: somebody else wrote in between, or the API server has not answered; read again.
 async fn put(
     api: &Api<Secret>,
     name: &'static str,
@@ -96,9 +104,13 @@ async fn put(
 ) -> Result<bool, TrustError> {
     let held = secret.data.get_or_insert_default();
     held.extend(data.into_iter().map(|(key, text)| (key.to_owned(), ByteString(text.as_bytes().to_vec()))));
-    match api.replace(name, &PostParams::default(), &secret).await {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.is_conflict() => Ok(false),
-        Err(source) => Err(TrustError::Secret { name, source: Box::new(source) }),
+    match tokio::time::timeout(ANSWER_LIMIT, api.replace(name, &PostParams::default(), &secret)).await {
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(kube::Error::Api(status))) if status.is_conflict() => Ok(false),
+        Err(error) => {
+            tracing::warn!(secret = name, %error, "the API server does not answer");
+            Ok(false)
+        }
+        Ok(Err(source)) => Err(TrustError::Secret { name, source: Box::new(source) }),
     }
 }
