@@ -1,7 +1,9 @@
 //! How much of what was written the peer's kernel has taken.
 //!
-//! A request of which no byte was acknowledged cannot have been processed, whatever its method: the peer had closed the
-//! connection before it arrived. That is what makes a POST safe to send again.
+//! A request of which no byte was acknowledged when its connection ended was, in all likelihood, not processed, whatever
+//! its method: the peer had closed the connection before it arrived. That is what makes a POST safe to send again. It is
+//! not strictly a proof: a kernel may delay its acknowledgement (by 40 ms, up to 200), and a peer that reads a request and
+//! dies of it within that time, without a byte of an answer, looks the same.
 #![allow(unsafe_code, reason = "TCP_INFO has no safe wrapper in std, tokio or socket2")]
 
 use std::os::fd::{AsFd, AsRawFd};

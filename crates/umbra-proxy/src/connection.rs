@@ -211,7 +211,11 @@ async fn arrive(
         return Err("not_intercepted");
     }
     let governed = worker.tables.by_address(to).ok_or("not_governed")?;
-    let matters = governed.routes.load().port(to.port()).is_some_and(|port| port.depends_on_client());
+    let matters = {
+        let routes = governed.routes.load();
+        // An address that the service has left still leads here for a while; a port that it has left does not.
+        routes.port(to.port()).ok_or("not_governed")?.depends_on_client()
+    };
     let client = client(worker, peer, matters).await;
     Ok(Arrived { governed, port: to.port(), client })
 }

@@ -25,11 +25,13 @@ pub(crate) type Labels = Vec<(&'static str, String)>;
 /// All metrics of this process.
 pub struct Metrics {
     registry: Registry,
-    /// Seconds since the controller was last heard of (`umbra_config_age_seconds`); the node agent sets it.
+    /// Seconds since the controller was last heard of (`umbra_config_age_seconds`); the owner of the configuration sets it.
     pub config_age: Gauge<f64, AtomicU64>,
     /// Connections that were accepted (`umbra_connections_total`).
     pub connections: Counter,
-    /// Connections closed at once, by reason: `not_intercepted`, `not_governed`, `no_service`.
+    /// Connections closed at once (`umbra_refused_connections_total`), by reason: `not_intercepted` (came straight to this
+    /// port), `not_governed` (no table has its destination), `no_upstream` (bytes that no catch-all rule takes, or whose
+    /// endpoints take no connection); and requests whose Host names no governed service (`no_service`).
     pub refused_connections: Family<Labels, Counter>,
     /// Connections from an address that no `client/<ip>` names (`umbra_unknown_sources_total`).
     pub unknown_sources: Counter,
@@ -37,7 +39,8 @@ pub struct Metrics {
     pub passthrough_connections: Family<Labels, Counter>,
     /// Bytes passed through (`umbra_passthrough_bytes_total`), by service and direction (`sent`, `received`).
     pub passthrough_bytes: Family<Labels, Counter>,
-    /// Requests whose head was not understood (`umbra_bad_requests_total`), by reason.
+    /// Requests whose head was not understood (`umbra_bad_requests_total`), by reason: `malformed`,
+    /// `too_large`, `incomplete`, `stalled`, `host`.
     pub bad_requests: Family<Labels, Counter>,
     /// Upstream connections that were replaced because they turned out closed (`umbra_upstream_replaced_total`).
     pub replaced_connections: Counter,

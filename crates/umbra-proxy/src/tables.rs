@@ -38,6 +38,8 @@ pub struct Tables {
 struct Index {
     addresses: HashMap<SocketAddr, Arc<Governed>>,
     services: HashMap<ServiceName, Arc<Governed>>,
+    /// Addresses that a surviving service has left, and when: they serve what is on its way.
+    left: HashMap<SocketAddr, Instant>,
 }
 
 /// What only pushes look at.
@@ -47,6 +49,9 @@ struct Building {
     mirrors: HashMap<(ServiceName, String, String), Arc<Mirror>>,
     /// Per service in force: where it is reached and which sets its rules name.
     used: HashMap<ServiceName, Used>,
+    /// Services whose newest table cannot be used: the one in force keeps the endpoints it has, although the
+    /// configuration may no longer name its sets.
+    outdated: BTreeSet<ServiceName>,
 }
 
 struct Used {
@@ -83,6 +88,7 @@ impl Tables {
             match config.get(key) {
                 Some(Resource::Service(table)) => {
                     if let Err(error) = self.put_service(&mut building, &mut index, table) {
+                        building.outdated.insert(service.clone());
                         refused.push(RefusedKey { key: key.clone(), reason: error.to_string() });
                     }
                 }
@@ -91,7 +97,9 @@ impl Tables {
         }
         drop_retired(&mut index, &building, Instant::now());
         self.index.store(Arc::new(index));
-        building.drop_sets(config, applied);
+        if applied.changed.iter().any(|key| config.get(key).is_none() || matches!(key, Key::Service(_))) {
+            building.drop_sets(config);
+        }
         self.apply_clients(config, applied);
         refused
     }
@@ -102,7 +110,7 @@ impl Tables {
         index: &mut Index,
         table: &ServiceTable,
     ) -> Result<(), umbra_routing::MatchError> {
-        let Building { sets, mirrors, used } = building;
+        let Building { sets, mirrors, used, outdated } = building;
         let mut keys = BTreeSet::new();
         let set = |to: &BackendRef| {
             let key = to.key()?;
@@ -127,6 +135,7 @@ impl Tables {
             .collect();
         index.put(table, routes, &addresses, used.get(&table.service));
         used.insert(table.service.clone(), Used { addresses, sets: keys });
+        outdated.remove(&table.service);
         mirrors.retain(|(service, _, _), mirror| *service != table.service || Arc::strong_count(mirror) > 1);
         Ok(())
     }
@@ -224,7 +233,9 @@ impl Tables {
 
     /// Forgets tables that went so long ago that no connection can be on its way to them.
     pub(crate) fn forget_retired(&self, now: Instant) {
-        if !self.index.load().services.values().any(|governed| governed.retired_at().is_some()) {
+        let now_in_force = self.index.load();
+        let retired = now_in_force.services.values().any(|governed| governed.retired_at().is_some());
+        if !retired && now_in_force.left.is_empty() {
             return;
         }
         let building = self.building();
@@ -254,9 +265,12 @@ impl Index {
             }
             None => Governed::new(table.service.clone(), routes),
         };
-        for gone in before.iter().flat_map(|used| &used.addresses) {
-            self.addresses.remove(gone);
-        }
+        let gone = before.iter().flat_map(|used| &used.addresses).filter(|gone| !addresses.contains(gone));
+        // Another service may have got the address in the same push, before or after this one.
+        let ours = |gone: &SocketAddr| self.addresses.get(gone).is_some_and(|at| Arc::ptr_eq(at, &governed));
+        let left: Vec<_> = gone.filter(|gone| ours(gone)).map(|gone| (*gone, Instant::now())).collect();
+        self.left.extend(left);
+        self.left.retain(|left, _| !addresses.contains(left));
         self.addresses.extend(addresses.iter().map(|address| (*address, Arc::clone(&governed))));
         self.services.insert(table.service.clone(), governed);
     }
@@ -270,25 +284,29 @@ impl Building {
     /// The table went: it serves what is open or on its way, and nothing counts on its sets any more.
     fn retire(&mut self, index: &Index, service: &ServiceName) {
         self.used.remove(service);
+        self.outdated.remove(service);
         if let Some(governed) = index.services.get(service) {
             governed.set_retired(Some(Instant::now()));
         }
     }
 
     /// A set that is gone has no endpoints for rules in force; connections of retired tables keep what they had.
-    fn drop_sets(&mut self, config: &Config, applied: &Applied) {
-        for key in &applied.changed {
-            if !matches!(key, Key::Backends(_)) || config.get(key).is_some() {
-                continue;
+    fn drop_sets(&mut self, config: &Config) {
+        let Self { sets, used, outdated, .. } = self;
+        let uses = |key: &Key, outdated_too: bool| {
+            let counts = |service: &ServiceName| outdated_too || !outdated.contains(service);
+            used.iter().any(|(service, used)| counts(service) && used.sets.contains(key))
+        };
+        sets.retain(|key, set| {
+            if config.get(key).is_some() {
+                return true;
             }
-            if self.used.values().any(|used| used.sets.contains(key)) {
-                if let Some(set) = self.sets.get(key) {
-                    set.replace(&[]);
-                }
-            } else {
-                self.sets.remove(key);
+            if uses(key, false) {
+                set.replace(&[]);
+                return true;
             }
-        }
+            uses(key, true)
+        });
     }
 }
 
@@ -297,6 +315,14 @@ fn drop_retired(index: &mut Index, building: &Building, now: Instant) {
         building.used.contains_key(&*governed.service)
             || governed.retired_at().is_none_or(|at| now.saturating_duration_since(at) < RETIRED_SERVES)
     };
+    let Index { addresses, left, .. } = index;
+    left.retain(|address, at| {
+        let serves = now.saturating_duration_since(*at) < RETIRED_SERVES;
+        if !serves {
+            addresses.remove(address);
+        }
+        serves
+    });
     index.addresses.retain(|_, governed| stays(governed));
     index.services.retain(|_, governed| stays(governed));
 }

@@ -15,10 +15,11 @@ mod sources;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
 use tokio::sync::oneshot;
 
 pub use netlink::NetlinkError;
@@ -31,6 +32,9 @@ use netlink::Netlink;
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// Targets in one batch: an IPv6 element takes 36 bytes.
 const TARGETS_PER_BATCH: usize = netlink::MAX_BATCH_BYTES / 40;
+/// Beats that may fail in a row. The rules work for three seconds after one; from then on connections pass by, and a
+/// kernel that still refuses is not one whose table can be kept right.
+const FAILED_BEATS: u32 = 3;
 /// The owner of the configuration sends one command at a time; the rest are readers of the counter.
 const COMMANDS: usize = 16;
 
@@ -55,7 +59,7 @@ pub enum InterceptError {
     /// The thread that owns the table has ended; the process is ending, too.
     #[error("interception has ended")]
     Ended,
-    /// More commands at once than the thread takes.
+    /// More questions at once than the thread takes.
     #[error("interception is busy")]
     Busy,
 }
@@ -63,7 +67,7 @@ pub enum InterceptError {
 /// The handle to the thread that owns the table. Clones are handles to the same.
 #[derive(Clone, Debug)]
 pub struct Interceptor {
-    commands: SyncSender<Command>,
+    commands: Sender<Command>,
 }
 
 enum Command {
@@ -85,23 +89,26 @@ impl Interceptor {
         let mut netlink = Netlink::open()?;
         netlink.commit(&ruleset::create(listeners))?;
         netlink.commit(&ruleset::beat())?;
-        let (commands, inbox) = sync_channel(COMMANDS);
-        let owner = Owner { netlink, current: Interception::default(), alive };
+        let (commands, inbox) = channel(COMMANDS);
+        let clock = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let clock = clock.map_err(NetlinkError::Socket)?;
+        let owner = Owner { netlink, current: Interception::default(), alive, failed_beats: 0 };
         let thread = std::thread::Builder::new()
             .name("umbra-nft".into())
-            .spawn(move || owner.run(&inbox))
+            .spawn(move || owner.run(inbox, &clock))
             .map_err(NetlinkError::Socket)?;
         Ok((Self { commands }, thread))
     }
 
-    /// Makes the kernel take over exactly this. When it returns without an error, it does. Cancelling does not stop
-    /// the change.
+    /// Makes the kernel take over exactly this. When it returns without an error, it does. Waits for its turn behind
+    /// others' questions. Cancelling does not stop a change that was begun.
     ///
     /// # Errors
     /// The kernel refused: what was taken over before still is.
     pub async fn set(&self, interception: Interception) -> Result<(), InterceptError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Set(interception, reply))?;
+        let ended = |_| InterceptError::Ended;
+        self.commands.send(Command::Set(interception, reply)).await.map_err(ended)?;
         Ok(answer.await.map_err(|_| InterceptError::Ended)??)
     }
 
@@ -111,16 +118,26 @@ impl Interceptor {
     /// The kernel does not tell.
     pub async fn intercepted(&self) -> Result<u64, InterceptError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Count(reply))?;
+        self.commands.try_send(Command::Count(reply)).map_err(|error| match error {
+            TrySendError::Full(_) => InterceptError::Busy,
+            TrySendError::Closed(_) => InterceptError::Ended,
+        })?;
         Ok(answer.await.map_err(|_| InterceptError::Ended)??)
     }
+}
 
-    fn send(&self, command: Command) -> Result<(), InterceptError> {
-        self.commands.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => InterceptError::Busy,
-            TrySendError::Disconnected(_) => InterceptError::Ended,
-        })
+/// A beat that fails is tried again the next second; too many in a row end the thread.
+fn tolerated(failed: &mut u32, beaten: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
+    let Err(error) = beaten else {
+        *failed = 0;
+        return Ok(());
+    };
+    *failed += 1;
+    if *failed >= FAILED_BEATS {
+        return Err(error);
     }
+    tracing::warn!(%error, "a beat failed; it is tried again in a second");
+    Ok(())
 }
 
 /// What the thread holds.
@@ -129,10 +146,12 @@ struct Owner {
     /// What the kernel has.
     current: Interception,
     alive: Alive,
+    /// In a row.
+    failed_beats: u32,
 }
 
 impl Owner {
-    fn run(mut self, inbox: &Receiver<Command>) -> Result<(), InterceptError> {
+    fn run(mut self, mut inbox: Receiver<Command>, clock: &Runtime) -> Result<(), InterceptError> {
         let mut beat_at = Instant::now() + BEAT_EVERY;
         loop {
             // First, so that commands, however many, never keep it from beating.
@@ -140,21 +159,23 @@ impl Owner {
                 beat_at = Instant::now() + BEAT_EVERY;
                 self.beat()?;
             }
-            match inbox.recv_timeout(beat_at.saturating_duration_since(Instant::now())) {
-                Ok(Command::Set(wanted, reply)) => self.set_and_reply(wanted, reply)?,
-                Ok(Command::Count(reply)) => {
+            let next = async { tokio::time::timeout_at(beat_at.into(), inbox.recv()).await };
+            match clock.block_on(next) {
+                Ok(Some(Command::Set(wanted, reply))) => self.set_and_reply(wanted, reply)?,
+                Ok(Some(Command::Count(reply))) => {
                     // The asker may have gone; that is no fault of the table.
                     let _gone = reply.send(self.netlink.counter(ruleset::INTERCEPTED));
                 }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Ok(None) => return Ok(()),
+                Err(_) => {}
             }
         }
     }
 
     fn beat(&mut self) -> Result<(), NetlinkError> {
         if (self.alive)() {
-            return self.netlink.commit(&ruleset::beat());
+            let beaten = self.netlink.commit(&ruleset::beat());
+            return tolerated(&mut self.failed_beats, beaten);
         }
         tracing::warn!(
             "a worker has not ticked for a second: no beat; after three, the kernel lets connections pass"
@@ -217,5 +238,39 @@ impl Owner {
             self.current.targets.extend(some);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_beat_is_tried_again_and_three_in_a_row_are_the_end() {
+        let mut failed = 0;
+        let mut beat = |result| tolerated(&mut failed, result).is_ok();
+        assert!(beat(Err(NetlinkError::Silent)) && beat(Err(NetlinkError::Silent)));
+        assert!(beat(Ok(())), "and forgotten");
+        assert!(beat(Err(NetlinkError::Silent)) && beat(Err(NetlinkError::Silent)));
+        assert!(!beat(Err(NetlinkError::Silent)));
+    }
+
+    #[test]
+    fn a_change_waits_behind_questions_and_is_never_refused() {
+        let (commands, mut inbox) = channel(1);
+        let (reply, _asker) = oneshot::channel();
+        commands.try_send(Command::Count(reply)).ok().expect("there is room for one");
+        let interceptor = Interceptor { commands };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let serve = async {
+            while let Some(command) = inbox.recv().await {
+                if let Command::Set(_, reply) = command {
+                    return reply.send(Ok(())).expect("the caller waits");
+                }
+            }
+        };
+        let set = interceptor.set(Interception::default());
+        let (result, ()) = runtime.block_on(async { tokio::join!(biased; set, serve) });
+        assert!(result.is_ok(), "{result:?}");
     }
 }

@@ -89,9 +89,71 @@ fn a_new_cluster_ip_replaces_the_old_one_and_connections_see_new_rules() {
     pushed(&mut config, &tables, &[table("web", "default", Some("10.0.0.1"))]);
     let held = tables.by_address("10.0.0.1:80".parse().expect("an address")).expect("governed");
     pushed(&mut config, &tables, &[table("web", "default", Some("fd00::1"))]);
-    assert!(tables.by_address("10.0.0.1:80".parse().expect("an address")).is_none());
+    let old = "10.0.0.1:80".parse().expect("an address");
+    assert!(Arc::ptr_eq(&held, &tables.by_address(old).expect("serves what is on its way")));
+    tables.forget_retired(Instant::now() + RETIRED_SERVES);
+    assert!(tables.by_address(old).is_none());
     let now = tables.by_address("[fd00::1]:80".parse().expect("an address")).expect("governed");
     assert!(Arc::ptr_eq(&held, &now), "an open connection follows its service");
+}
+
+#[test]
+fn an_address_that_changes_hands_is_its_new_owners() {
+    let addresses = |a: &'static str, b: &'static str| [table("a", "default", Some(a)), table("b", "default", Some(b))];
+    let (mut config, tables) = (Config::default(), Tables::new(Metrics::new()));
+    pushed(&mut config, &tables, &addresses("10.0.0.1", "10.0.0.2"));
+    pushed(&mut config, &tables, &addresses("10.0.0.2", "10.0.0.1"));
+    let at = |address: &str| {
+        let governed = tables.by_address(address.parse().expect("an address")).expect("governed");
+        governed.service.name.clone()
+    };
+    for _ in 0..2 {
+        assert_eq!((at("10.0.0.2:80"), at("10.0.0.1:80")), ("a".into(), "b".into()));
+        tables.forget_retired(Instant::now() + RETIRED_SERVES);
+    }
+}
+
+#[test]
+fn a_table_in_force_keeps_its_endpoints_when_its_successor_cannot_be_used() {
+    let (mut config, tables) = (Config::default(), Tables::new(Metrics::new()));
+    let web = table("web", "default", Some("10.0.0.1"));
+    let backend = web.ports[0].variants[0].rules[0].destinations[0].backend.clone();
+    let endpoint = umbra_routing::Endpoint {
+        address: "10.244.0.9:80".parse().expect("an address"),
+        pod: None,
+        namespace: "default".into(),
+        workload: "web".into(),
+        app: "web".into(),
+        version: "v1".into(),
+        canonical_name: "web".into(),
+        canonical_revision: "v1".into(),
+        zone: None,
+    };
+    let set = umbra_routing::BackendSet {
+        service: backend.service.clone(),
+        port: backend.port,
+        selector: backend.selector.clone().expect("resolved"),
+        endpoints: vec![endpoint],
+    };
+    let key = backend.key().expect("resolved");
+    let mut put = |table: &ServiceTable, set: Option<&umbra_routing::BackendSet>| {
+        let mut resources: std::collections::BTreeMap<Key, _> =
+            [(Key::Service(table.service.clone()), to_raw_value(table).expect("plain data"))].into();
+        resources.extend(set.map(|set| (key.clone(), to_raw_value(set).expect("plain data"))));
+        let applied = config.put(&Put { resources }).expect("well-formed");
+        tables.apply(&config, &applied)
+    };
+    assert_eq!(put(&web, Some(&set)), []);
+    let of_web = || Arc::clone(&tables.building().sets[&key]);
+    let mut bad = web.clone();
+    bad.ports[0].variants[0].rules[0].matches = vec![umbra_routing::RequestMatch {
+        uri: Some(umbra_routing::StringMatch::Regex("(".into())),
+        ..Default::default()
+    }];
+    assert_eq!(put(&bad, None).len(), 1);
+    assert!(of_web().choose(&[], &mut |_| 0).is_some(), "the old table goes on");
+    assert_eq!(put(&web, None), []);
+    assert!(of_web().choose(&[], &mut |_| 0).is_none(), "a table that can be used has what the push says");
 }
 
 #[test]
