@@ -3,6 +3,8 @@
 //! Takes: questions. Gives: counters, whether the workers live and a configuration has come, what is in force. Changes
 //! nothing but the log level, and that from loopback only.
 
+mod listener;
+
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -16,6 +18,7 @@ use crate::config::{Asker, Command};
 use crate::intercept::Interceptor;
 use crate::metrics::Metrics;
 use crate::options::LogFilter;
+pub(crate) use listener::{Bounded, CONNECTIONS};
 
 /// The media type of Prometheus' text, as the encoder writes it.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

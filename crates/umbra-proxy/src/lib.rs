@@ -4,8 +4,19 @@
 //! mirrors, counters to Prometheus. Never asks Kubernetes anything, never takes configuration from anybody but the
 //! controller, never lets a mirror touch its primary.
 //!
-//! `run` starts and ends it all; `config` owns what was pushed and decides with `arm` what `intercept` takes over;
-//! `worker` serves connections from `tables`.
+//! The path of one request, in order:
+//! 1. `intercept`: the kernel gives a pod's connection to the listener (`arm` has decided which);
+//! 2. `listen` accepts it on one of `worker`'s threads and asks the kernel where it was headed;
+//! 3. `connection` finds its service in `tables`, its pod, and by its first bytes (`sniff`) its protocol; what is not
+//!    HTTP/1 goes to `passthrough`;
+//! 4. `serve` reads requests (`socket`, `framing`) and answers what is not one;
+//! 5. `forward` selects the rule, draws destination and mirrors, cleans `headers`, chooses an endpoint (`balance`), takes a
+//!    connection (`pool`) and streams the `body`; `upgrade` joins what switched protocols;
+//! 6. `shadow` sends the copies, once the primary has its request;
+//! 7. the answer is streamed back, and `metrics` has counted it all.
+//!
+//! Beside it: `run` starts and ends everything; `push` takes what the controller sends, and `config` owns it and brings it
+//! into force; `admin` shows it; `deadman` says whether the workers live; `descriptors` keeps sockets for users.
 
 mod acked;
 mod admin;

@@ -13,6 +13,7 @@ use umbra_proxy::args::{Args, LogFormat};
 use umbra_proxy::{LogFilter, Options, Proxy};
 
 fn main() -> ExitCode {
+    die_of_panics();
     match started() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -21,6 +22,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A panic on any thread ends the process, in every build: a worker that is gone would leave its connections hanging, and
+/// the kernel goes on sending new ones while the others live.
+fn die_of_panics() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        std::process::abort();
+    }));
 }
 
 fn started() -> anyhow::Result<()> {

@@ -1,7 +1,7 @@
 //! The push server: `PUT` and `PATCH /v1/config`, `GET /v1/state`.
 //!
 //! Takes: the controller's requests, over mutual TLS. Gives: parsed pushes to the owner of the configuration, and its
-//! answers back. Never changes anything on a refusal, reads one push at a time, and listens to nobody but the
+//! answers back. Never changes anything on a refusal, applies one push at a time, and listens to nobody but the
 //! controller; plain HTTP is for loopback only.
 
 mod listener;
@@ -30,7 +30,7 @@ pub(crate) use listener::{Peer, PushListener};
 /// Largest push, in bytes: 60,000 endpoints at 1 KB. The controller's own measure is 1 MB for 1,000 services with 10
 /// endpoints each (spec/control-plane.md 6); the node's memory limit is 512 MB, and a push is held about three times.
 const MAX_BODY: usize = 64 << 20;
-/// For a body to arrive: 64 MiB at 10 Mbit/s. A controller that stalls must not keep others out.
+/// For a body to arrive: 64 MiB at 10 Mbit/s.
 const BODY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Counts what came to the push port.
@@ -110,9 +110,9 @@ impl From<ApplyError> for PushError {
         match error {
             ApplyError::Epoch { .. } => Self::Epoch(message),
             ApplyError::Config(ConfigError::Base { .. }) => Self::Base(message),
-            ApplyError::Config(ConfigError::Malformed { .. } | ConfigError::Patch { .. }) => {
-                Self::Malformed(message)
-            }
+            ApplyError::Config(
+                ConfigError::Malformed { .. } | ConfigError::Disagrees { .. } | ConfigError::Patch { .. },
+            ) => Self::Malformed(message),
         }
     }
 }
@@ -141,10 +141,11 @@ impl PushServer {
         body: Body,
     ) -> Result<Reply, PushError> {
         allowed(peer)?;
-        let _turn = self.turn.try_acquire().map_err(|_| PushError::Busy("another push is being applied"))?;
         let epoch = decimal(headers, EPOCH_HEADER)?;
         let version = decimal(headers, VERSION_HEADER)?;
         let bytes = read(headers, body).await?;
+        // Not before: whoever sends slowly keeps nobody else out.
+        let _turn = self.turn.try_acquire().map_err(|_| PushError::Busy("another push is being applied"))?;
         let malformed = |error: serde_json::Error| PushError::Malformed(format!("body: {error}"));
         let body = match *method {
             Method::PUT => config::Body::Put(serde_json::from_slice(&bytes).map_err(malformed)?),

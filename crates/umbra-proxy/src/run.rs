@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{Admin, Lives};
+use crate::admin::{Admin, Bounded, CONNECTIONS, Lives};
 use crate::arm::Reach;
 use crate::config::{Command, Direct, Kernel, Owner, OwnerError};
 use crate::descriptors;
@@ -284,6 +284,7 @@ async fn serve(
     router: Router,
     stopping: CancellationToken,
 ) -> Result<&'static str, ProxyError> {
+    let listener = Bounded::new(listener, CONNECTIONS);
     axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned()).await?;
     Ok("metrics and administration")
 }

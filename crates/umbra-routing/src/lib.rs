@@ -1,25 +1,25 @@
 //! What a node knows and decides.
 //!
-//! Takes: tables as the controller computed them (`table`, `backends`), requests (`select`), pushes (`wire`, `node`).
+//! Takes: tables as the controller computed them (`table`, `backends`), requests (`select`), pushes (`wire`, `config`).
 //! Gives: which rule, destination and mirrors a request gets; the node's configuration after a push; and, for the
 //! controller, what to send so that a node gets from one snapshot to the next (`snapshot`).
 //! Pure: no I/O, no clock, no randomness of its own; the caller passes draws.
 
 mod backends;
+mod config;
 mod digest;
 mod key;
 mod matcher;
-mod node;
 mod select;
 mod snapshot;
 mod table;
 mod wire;
 
 pub use backends::{BackendRef, BackendSet, Endpoint};
+pub use config::{Applied, Config, ConfigError, Resource};
 pub use digest::Digest;
 pub use key::{Key, KeyError};
 pub use matcher::{HeaderMatch, MatchError, RequestMatch, StringMatch};
-pub use node::{Applied, Config, ConfigError, Resource};
 pub use select::{Draw, MIRROR_DENOMINATOR, Route, RouteMirror, RouteTable, Selection};
 pub use snapshot::{Encoded, NodeView, Resources, Snapshot};
 pub use table::{

@@ -205,6 +205,36 @@ fn a_push_that_does_not_decode_changes_nothing() {
 }
 
 #[test]
+fn a_value_under_the_key_of_another_and_two_changes_of_one_key_are_refused() {
+    let (good, encoded) = set(1, &BTreeMap::from([(1, 1)]));
+    let view = view_of([Encoded::service(&table(1, 1)), (good.clone(), encoded)]);
+    let sent = view.put().resources;
+    let (table, set) = (&sent[&Key::Service(service(1))], &sent[&good]);
+    let elsewhere = BackendRef::all(service(2), 80).key().expect("a resolved destination");
+    let base = view.digest();
+    let cases = [
+        (
+            format!(r#"{{"base":"{base}","upsert":{{"service/default/s2":{table}}}}}"#),
+            "service/default/s2: the table is that of default/s1".to_owned(),
+        ),
+        (
+            format!(r#"{{"base":"{base}","upsert":{{"{elsewhere}":{set}}}}}"#),
+            format!("{elsewhere}: the backend set is that of key {good}"),
+        ),
+        (
+            format!(r#"{{"base":"{base}","upsert":{{"{good}":{set}}},"patch":{{"{good}":{{}}}}}}"#),
+            format!("{good}: patched, and replaced or removed by the same push"),
+        ),
+    ];
+    for (text, says) in cases {
+        let mut node = config(&view);
+        let patch: Patch = serde_json::from_str(&text).expect("a patch by its form");
+        assert_eq!(node.patch(&patch).expect_err(&text).to_string(), says);
+        assert_eq!(node.digest(), base);
+    }
+}
+
+#[test]
 fn fields_of_later_versions_are_ignored_and_hashed_as_sent() {
     let mut node = Config::default();
     let put: Put =

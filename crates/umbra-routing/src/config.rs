@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use serde_json::value::RawValue;
 
-use crate::backends::{BackendSet, Endpoint};
+use crate::backends::{BackendRef, BackendSet, Endpoint};
 use crate::digest::{self, Digest};
 use crate::key::Key;
 use crate::snapshot::head_of;
@@ -52,6 +52,14 @@ pub enum ConfigError {
         key: Key,
         /// Why.
         source: serde_json::Error,
+    },
+    /// A value that belongs under another key, or two changes of one key.
+    #[error("{key}: {what}")]
+    Disagrees {
+        /// Which.
+        key: Key,
+        /// How.
+        what: String,
     },
     /// Made against something else than what this node has.
     #[error("the patch is against {base}, this node has {have}")]
@@ -128,6 +136,10 @@ impl Config {
             new.insert(key.clone(), Some(Held::decode(key, raw)?));
         }
         for (key, change) in &patch.patch {
+            if new.contains_key(key) {
+                let what = "patched, and replaced or removed by the same push".into();
+                return Err(ConfigError::Disagrees { key: key.clone(), what });
+            }
             new.insert(key.clone(), Some(self.patched_set(key, change)?));
         }
         let changed = new.keys().cloned().collect();
@@ -180,7 +192,11 @@ impl Held {
 
     fn decode(key: &Key, raw: &RawValue) -> Result<Self, ConfigError> {
         let resource = match key {
-            Key::Service(_) => Resource::Service(parse(key, raw)?),
+            Key::Service(service) => {
+                let table: ServiceTable = parse(key, raw)?;
+                agrees(key, table.service == *service, || format!("the table is that of {}", table.service))?;
+                Resource::Service(table)
+            }
             Key::Client(_) => Resource::Client(parse(key, raw)?),
             Key::Node => Resource::Node(parse(key, raw)?),
             Key::Backends(_) => return Self::decode_set(key, raw),
@@ -195,6 +211,14 @@ impl Held {
             endpoints: Vec<Box<RawValue>>,
         }
         let mut set: BackendSet = parse(key, raw)?;
+        let named = BackendRef {
+            service: set.service.clone(),
+            port: set.port,
+            subset: None,
+            selector: Some(set.selector.clone()),
+        };
+        let named = named.key().expect("it has a selector");
+        agrees(key, named == *key, || format!("the backend set is that of key {named}"))?;
         let raw_endpoints: RawEndpoints = parse(key, raw)?;
         let hashes = set.endpoints.iter().zip(&raw_endpoints.endpoints);
         let endpoints =
@@ -202,6 +226,13 @@ impl Held {
         set.endpoints.sort_by_key(|endpoint| endpoint.address);
         let head = digest::of_resource(key, head_of(&set).as_bytes());
         Ok(Self { resource: Resource::Backends(set), head, endpoints })
+    }
+}
+
+fn agrees(key: &Key, agrees: bool, what: impl FnOnce() -> String) -> Result<(), ConfigError> {
+    match agrees {
+        true => Ok(()),
+        false => Err(ConfigError::Disagrees { key: key.clone(), what: what() }),
     }
 }
 
