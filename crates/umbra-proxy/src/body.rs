@@ -140,6 +140,8 @@ impl Source {
             self.taps.iter().for_each(|tap| tap.trailers(trailers));
             // Trailers are not kept: such a request is not repeated.
             self.kept = None;
+            // Nothing follows them, and hyper does not ask: without this the copy would be cut as incomplete.
+            self.end();
         }
     }
 

@@ -323,6 +323,7 @@ async fn the_body_is_copied_while_it_streams() {
     let answer = within("an answer", sender.send_request(request)).await.expect("an answer");
     assert_eq!(answer.into_body().collect().await.expect("whole").to_bytes(), "v1");
     proxy.settled(1).await;
+    assert_eq!(proxy.result("answered"), 1, "{}", proxy.metrics.encode());
     for backend in [&v1, &v2] {
         let seen = &backend.seen()[0];
         assert_eq!((seen.body.as_ref(), seen.trailers.as_ref()), (&b"one two"[..], Some(&trailers)));
