@@ -72,6 +72,7 @@ pub async fn run(
         tables: Tables::new(options, windows.config.longest, metrics),
         config: Gather::new(windows.config),
         endpoints: Gather::new(windows.endpoints),
+        begun: false,
     };
     loop {
         let due = publisher.due();
@@ -95,6 +96,8 @@ struct Publisher {
     tables: Tables,
     config: Gather,
     endpoints: Gather,
+    /// Something has been published: also nothing at all is something that a node waits for.
+    begun: bool,
 }
 
 impl Publisher {
@@ -110,6 +113,9 @@ impl Publisher {
             }
             next = more.try_recv().ok();
         }
+        if !self.begun && self.tables.is_complete() {
+            self.config.change(now);
+        }
     }
 
     fn due(&self) -> Option<Instant> {
@@ -120,6 +126,7 @@ impl Publisher {
     }
 
     fn publish(&mut self) -> Published {
+        self.begun = true;
         self.config.published();
         self.endpoints.published();
         self.tables.publish(Instant::now())

@@ -343,6 +343,29 @@ async fn nothing_before_all_is_listed_then_at_once_then_gathered() {
     run.await.unwrap();
 }
 
+#[tokio::test]
+async fn a_world_without_objects_is_published_too() {
+    let (send, inputs) = mpsc::channel(64);
+    let (publish, mut published) = watch::channel(None);
+    let stop = CancellationToken::new();
+    let (options, windows) = (umbra_compile::Options::default(), Windows::default());
+    let run = tokio::spawn(run(inputs, publish, options, windows, Arc::default(), stop.clone()));
+    for empty in [
+        Event::Service(Of::Relist(Vec::new())),
+        Event::EndpointSlice(Of::Relist(Vec::new())),
+        Event::Pod(Of::Relist(Vec::new())),
+        Event::Node(Of::Relist(Vec::new())),
+        Event::DestinationRule(Of::Relist(Vec::new())),
+        Event::VirtualService(Of::Relist(Vec::new())),
+    ] {
+        send.send(Input::Event(empty)).await.unwrap();
+    }
+    let first = tokio::time::timeout(Duration::from_secs(60), published.wait_for(Option::is_some)).await;
+    assert_eq!(first.expect("published").unwrap().as_ref().unwrap().snapshot.version, 1);
+    stop.cancel();
+    run.await.unwrap();
+}
+
 const SERVICES: usize = 1000;
 
 fn numbered(n: usize) -> String {
