@@ -55,7 +55,13 @@ enum State {
 
 impl Framing {
     pub(crate) fn new(progress: Arc<Progress>) -> Self {
-        Self { state: State::Head, line: Vec::with_capacity(KEPT), cut: false, head: Head::default(), progress }
+        Self {
+            state: State::Head,
+            line: Vec::with_capacity(KEPT),
+            cut: false,
+            head: Head::default(),
+            progress,
+        }
     }
 
     /// Looks at bytes before the parser does.

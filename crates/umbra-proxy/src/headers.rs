@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn an_offer_of_h2c_is_declined_and_others_stay() {
         let offer = |protocols| {
-            let fields = [("connection", "upgrade, http2-settings"), ("upgrade", protocols), ("http2-settings", "AA")];
+            let fields =
+                [("connection", "upgrade, http2-settings"), ("upgrade", protocols), ("http2-settings", "AA")];
             let mut headers = headers(&fields);
             decline_h2c(&mut headers);
             (upgrade(&headers), headers.contains_key("http2-settings"))

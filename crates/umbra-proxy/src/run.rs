@@ -18,15 +18,15 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{Admin, Bounded, CONNECTIONS, Lives};
 use crate::arm::Reach;
 use crate::config::{Command, Direct, Kernel, Owner, OwnerError};
-use crate::descriptors;
 use crate::deadman::{self, BEATS_WITHIN, LIVES_WITHIN};
+use crate::descriptors;
 use crate::intercept::{InterceptError, Interceptor};
 use crate::metrics::Metrics;
 use crate::options::{Intercept, Options};
 use crate::push::{Peer, PushListener, PushMetrics, PushServer};
 use crate::tables::Tables;
 use crate::tls;
-use crate::worker::{self, Workers};
+use crate::worker::{self, ShadowLimits, Workers};
 
 /// Commands that wait for the owner of the configuration: one push, and questions.
 const COMMANDS: usize = 16;
@@ -114,9 +114,7 @@ impl Proxy {
     /// An address is taken, options do not fit, or the kernel does not let us intercept.
     pub async fn start(mut options: Options) -> Result<Self, StartError> {
         options.check().map_err(StartError::Options)?;
-        let descriptors = descriptors::raise().map_err(StartError::Descriptors)?;
-        let shadow = &mut options.limits.shadow;
-        shadow.open_sockets = shadow.open_sockets.min(descriptors::share_of(descriptors));
+        keep_sockets_for_users(&mut options.limits.shadow)?;
         let push_metrics = PushMetrics::default();
         let metrics = Metrics::with(|registry| push_metrics.register(registry));
         let tables = Tables::new(Arc::clone(&metrics));
@@ -227,6 +225,12 @@ impl Proxy {
         }
         Ok(cut)
     }
+}
+
+fn keep_sockets_for_users(shadow: &mut ShadowLimits) -> Result<(), StartError> {
+    let descriptors = descriptors::raise().map_err(StartError::Descriptors)?;
+    shadow.open_sockets = shadow.open_sockets.min(descriptors::share_of(descriptors));
+    Ok(())
 }
 
 async fn joined(tasks: &mut Tasks) -> Result<(), ProxyError> {

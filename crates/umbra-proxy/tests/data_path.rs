@@ -335,7 +335,11 @@ async fn bad_heads_get_their_status_and_nothing_is_forwarded() {
     assert_eq!(client.get("/").await.body(), "v1", "the process is unharmed");
     let old = talk(proxy.address(), "GET /old HTTP/1.0\r\n\r\n").await;
     assert!(old.contains(" 200 OK"), "{old}");
-    assert_eq!(v1.seen()[1].headers["host"], "web.default.svc.cluster.local", "named for a server of HTTP/1.1");
+    assert_eq!(
+        v1.seen()[1].headers["host"],
+        "web.default.svc.cluster.local",
+        "named for a server of HTTP/1.1"
+    );
     let smuggled = "POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 2\r\n\r\nhi\
         POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
     let answers = talk(proxy.address(), smuggled).await;
@@ -380,7 +384,11 @@ async fn what_is_not_http_passes_through_untouched() {
 
 #[tokio::test]
 async fn bytes_go_where_a_catch_all_of_any_form_says_and_are_refused_without_one() {
-    let any = [StringMatch::Prefix("/".into()), StringMatch::Prefix(String::new()), StringMatch::Regex(".*".into())];
+    let any = [
+        StringMatch::Prefix("/".into()),
+        StringMatch::Prefix(String::new()),
+        StringMatch::Regex(".*".into()),
+    ];
     let pushed = |uri: StringMatch, v1: SocketAddr| {
         let matches = vec![RequestMatch { uri: Some(uri), ..Default::default() }];
         let mut pushed = only(v1);

@@ -49,7 +49,12 @@ async fn idle_connections_to_what_is_no_longer_governed_are_closed() {
         until("both are accepted", || proxy.workers.accepted() == 2).await;
         match leaves {
             None => proxy.push_nothing(),
-            port => proxy.push(&Pushed { port, sets: pushed.sets.clone(), rules: pushed.rules.clone(), ..Pushed::default() }),
+            port => proxy.push(&Pushed {
+                port,
+                sets: pushed.sets.clone(),
+                rules: pushed.rules.clone(),
+                ..Pushed::default()
+            }),
         }
         for (what, stream) in [("used", &mut kept), ("silent", &mut silent)] {
             let end = within("the proxy closes", stream.read(&mut [0])).await;
@@ -95,7 +100,8 @@ async fn while_draining_a_connection_that_never_had_a_request_still_serves_one()
 async fn no_request_fails_while_the_process_ends_under_load() {
     let (pushed, v1) = mirrored().await;
     let proxy = Proxy::with(&pushed, Limits::default(), intercepted());
-    let (address, left_to_others, served) = (proxy.address(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let (address, left_to_others, served) =
+        (proxy.address(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
     let clients: Vec<_> = (0..8)
         .map(|_| {
             let (left_to_others, served) = (Arc::clone(&left_to_others), Arc::clone(&served));

@@ -23,7 +23,7 @@ pub use matcher::{HeaderMatch, MatchError, RequestMatch, StringMatch};
 pub use select::{Draw, MIRROR_DENOMINATOR, Route, RouteMirror, RouteTable, Selection};
 pub use snapshot::{Encoded, NodeView, Resources, Snapshot};
 pub use table::{
-    Client, Mirror, NOT_ARMED_UNRESOLVED, NodeSettings, Port, Protocol, Rule, ServiceName, ServiceTable, Variant,
-    WeightedBackend,
+    Client, Mirror, NOT_ARMED_UNRESOLVED, NodeSettings, Port, Protocol, Rule, ServiceName, ServiceTable,
+    Variant, WeightedBackend,
 };
 pub use wire::{EPOCH_HEADER, Patch, Put, Refusal, RefusedKey, Reply, SetPatch, State, VERSION_HEADER};

@@ -259,7 +259,7 @@ mod tests {
     fn a_change_waits_behind_questions_and_is_never_refused() {
         let (commands, mut inbox) = channel(1);
         let (reply, _asker) = oneshot::channel();
-        commands.try_send(Command::Count(reply)).ok().expect("there is room for one");
+        assert!(commands.try_send(Command::Count(reply)).is_ok(), "there is room for one");
         let interceptor = Interceptor { commands };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let serve = async {

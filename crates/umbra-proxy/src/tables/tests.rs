@@ -76,7 +76,8 @@ fn a_workers_housekeeping_does_not_wait_for_a_push() {
             seed: None,
         };
         let (_phase, phase) = watch::channel(crate::worker::Phase::Serving);
-        crate::connection::Worker::new(options, of_worker, Metrics::new(), Default::default(), phase, 1).tick();
+        crate::connection::Worker::new(options, of_worker, Metrics::new(), Default::default(), phase, 1)
+            .tick();
         ticked.send(()).expect("the test waits");
     });
     waits.recv_timeout(Duration::from_secs(20)).expect("a tick while a push is being built");
@@ -99,7 +100,8 @@ fn a_new_cluster_ip_replaces_the_old_one_and_connections_see_new_rules() {
 
 #[test]
 fn an_address_that_changes_hands_is_its_new_owners() {
-    let addresses = |a: &'static str, b: &'static str| [table("a", "default", Some(a)), table("b", "default", Some(b))];
+    let addresses =
+        |a: &'static str, b: &'static str| [table("a", "default", Some(a)), table("b", "default", Some(b))];
     let (mut config, tables) = (Config::default(), Tables::new(Metrics::new()));
     pushed(&mut config, &tables, &addresses("10.0.0.1", "10.0.0.2"));
     pushed(&mut config, &tables, &addresses("10.0.0.2", "10.0.0.1"));
