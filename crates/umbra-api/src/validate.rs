@@ -126,13 +126,13 @@ fn mirrors(rule: &HttpRoute, path: &str, problems: &mut Problems) {
         let path = format!("{path}.mirrors[{index}]");
         destination(&mirror.destination, &format!("{path}.destination"), problems);
         percentage(
-            mirror.percentage.map(|percent| percent.value),
+            mirror.percentage.as_ref().map(|percent| percent.value),
             &format!("{path}.percentage.value"),
             problems,
         );
     }
     percentage(
-        rule.mirror_percentage.map(|percent| percent.value),
+        rule.mirror_percentage.as_ref().map(|percent| percent.value),
         &format!("{path}.mirrorPercentage.value"),
         problems,
     );

@@ -112,6 +112,14 @@ pub struct StringMatch {
     pub rest: Rest,
 }
 
+impl HttpRoute {
+    /// Where it sends requests and copies, in the order of the fields.
+    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        let mirrors = self.mirrors.iter().map(|mirror| &mirror.destination);
+        self.route.iter().map(|route| &route.destination).chain(&self.mirror).chain(mirrors)
+    }
+}
+
 /// A destination and its share of the rule's requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kubernetes", derive(schemars::JsonSchema))]
@@ -152,6 +160,9 @@ pub struct Destination {
 pub struct PortSelector {
     /// The Service's port, never a targetPort.
     pub number: u32,
+    /// Fields umbra does not know.
+    #[serde(flatten)]
+    pub rest: Rest,
 }
 
 /// A mirror and its share.
@@ -170,10 +181,13 @@ pub struct HttpMirrorPolicy {
 }
 
 /// A share in percent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kubernetes", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Percent {
     /// 0 to 100; absent inside `{}` is 0, as in Istio.
     pub value: f64,
+    /// Fields umbra does not know.
+    #[serde(flatten)]
+    pub rest: Rest,
 }

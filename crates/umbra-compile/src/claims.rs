@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use umbra_index::api::{Destination, ObjectKey, Service, VirtualService};
+use umbra_index::api::{Destination, HttpRoute, ObjectKey, Service, VirtualService};
 use umbra_index::{Kind, View, host};
 
 use crate::finding::{Condition, Finding, ObjectRef, Reason};
@@ -31,7 +31,8 @@ impl<'a> Claims<'a> {
         let mut clients: BTreeSet<Option<String>> = BTreeSet::from([None]);
         for vs in candidates {
             clients.insert(Some(vs.metadata.namespace.clone()));
-            clients.extend(destinations(vs).flat_map(|to| rule_namespaces(view, vs, to)).map(Some));
+            let destinations = vs.spec.http.iter().flat_map(HttpRoute::destinations);
+            clients.extend(destinations.flat_map(|to| rule_namespaces(view, vs, to)).map(Some));
         }
         for client in clients {
             let winner = claims.winner(client.as_deref());
@@ -116,13 +117,6 @@ fn outside_umbra(service: &Service) -> impl Iterator<Item = &'static str> {
         "the Service has sessionAffinity ClientIP, which umbra does not keep for the callers it serves",
     );
     kind.into_iter().chain(sticky)
-}
-
-fn destinations(vs: &VirtualService) -> impl Iterator<Item = &Destination> {
-    vs.spec.http.iter().flat_map(|rule| {
-        let mirrors = rule.mirrors.iter().map(|mirror| &mirror.destination);
-        rule.route.iter().map(|route| &route.destination).chain(&rule.mirror).chain(mirrors)
-    })
 }
 
 /// The namespaces with DestinationRules for a destination's service.

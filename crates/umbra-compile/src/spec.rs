@@ -128,6 +128,9 @@ fn weight(report: &mut Report, path: &str, entry: &HttpRouteDestination) -> u32 
 
 fn target<'a>(report: &mut Report, path: String, destination: &'a Destination) -> Target<'a> {
     unsupported(report, &path, meaningful(&destination.rest));
+    if let Some(port) = &destination.port {
+        unsupported(report, &format!("{path}.port"), meaningful(&port.rest));
+    }
     Target { path, destination }
 }
 
@@ -136,12 +139,13 @@ fn mirrors<'a>(report: &mut Report, path: &str, route: &'a HttpRoute) -> Vec<(u3
     let one = route
         .mirror
         .iter()
-        .map(|mirror| (mirror_share(route), target(report, format!("{path}.mirror"), mirror)));
+        .map(|mirror| (mirror_share(report, path, route), target(report, format!("{path}.mirror"), mirror)));
     let mut mirrors: Vec<_> = one.collect();
     for (at, policy) in route.mirrors.iter().enumerate() {
         let path = format!("{path}.mirrors[{at}]");
         unsupported(report, &path, meaningful(&policy.rest));
-        let share = policy.percentage.map_or(MIRROR_DENOMINATOR, per_million);
+        let share = policy.percentage.as_ref();
+        let share = share.map_or(MIRROR_DENOMINATOR, |share| per_million(report, &path, "percentage", share));
         mirrors.push((share, target(report, format!("{path}.destination"), &policy.destination)));
     }
     mirrors.retain(|(share, _)| *share > 0);
@@ -149,22 +153,27 @@ fn mirrors<'a>(report: &mut Report, path: &str, route: &'a HttpRoute) -> Vec<(u3
 }
 
 /// The share of `mirror`: the newer field beats the older ones, and none at all means everything.
-fn mirror_share(route: &HttpRoute) -> u32 {
-    if let Some(percentage) = route.mirror_percentage {
-        return per_million(percentage);
+fn mirror_share(report: &mut Report, path: &str, route: &HttpRoute) -> u32 {
+    if let Some(percentage) = &route.mirror_percentage {
+        return per_million(report, path, "mirrorPercentage", percentage);
     }
     match route.mirror_percent.or(route.mirror_percent_snake) {
-        Some(percent) => per_million(Percent { value: percent as f64 }),
+        Some(percent) => share(percent as f64),
         None => MIRROR_DENOMINATOR,
     }
 }
 
+fn per_million(report: &mut Report, path: &str, field: &str, percent: &Percent) -> u32 {
+    unsupported(report, &format!("{path}.{field}"), meaningful(&percent.rest));
+    share(percent.value)
+}
+
 /// Truncates as Istio does; above 100 means all, negative (or no number) none.
-fn per_million(percent: Percent) -> u32 {
-    if percent.value >= 100.0 {
+fn share(percent: f64) -> u32 {
+    if percent >= 100.0 {
         MIRROR_DENOMINATOR
-    } else if percent.value > 0.0 {
-        (percent.value * PER_MILLION_OF_PERCENT) as u32
+    } else if percent > 0.0 {
+        (percent * PER_MILLION_OF_PERCENT) as u32
     } else {
         0
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use umbra_api::{Destination, DestinationRule, HttpRoute, Meta, ObjectKey, VirtualService};
+use umbra_api::{DestinationRule, HttpRoute, Meta, ObjectKey, VirtualService};
 
 use crate::event::{Dirty, Kind, ObjectName};
 use crate::host;
@@ -153,11 +153,6 @@ fn services_named(vs: &VirtualService) -> BTreeSet<ObjectKey> {
 
 /// The services that rules send requests or copies to.
 fn services_sent_to(vs: &VirtualService) -> BTreeSet<ObjectKey> {
-    let destinations = vs.spec.http.iter().flat_map(destinations);
+    let destinations = vs.spec.http.iter().flat_map(HttpRoute::destinations);
     destinations.filter_map(|to| host::service_of(&to.host, &vs.metadata.namespace)).collect()
-}
-
-fn destinations(rule: &HttpRoute) -> impl Iterator<Item = &Destination> {
-    let mirrors = rule.mirrors.iter().map(|mirror| &mirror.destination);
-    rule.route.iter().map(|route| &route.destination).chain(&rule.mirror).chain(mirrors)
 }

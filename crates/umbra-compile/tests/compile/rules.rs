@@ -219,6 +219,18 @@ fn unsupported_actions_hold_and_empty_ones_mean_nothing() {
             "spec.http[0].mirrors[0].later",
         ),
         (json!({"mirror": {"host": "sa-logic", "later": 1}}), "spec.http[0].mirror.later"),
+        (
+            json!({"mirror": {"host": "sa-logic"}, "mirrorPercentage": {"value": 5, "later": 1}}),
+            "spec.http[0].mirrorPercentage.later",
+        ),
+        (
+            json!({"mirrors": [{"destination": {"host": "sa-logic"}, "percentage": {"later": 1}}]}),
+            "spec.http[0].mirrors[0].percentage.later",
+        ),
+        (
+            json!({"mirror": {"host": "sa-logic", "port": {"number": 80, "name": "x"}}}),
+            "spec.http[0].mirror.port.name",
+        ),
     ] {
         let mut rule = json!({"route": [to("v1")]});
         rule.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
