@@ -144,6 +144,15 @@ impl Object {
         })
     }
 
+    /// What an API server would refuse it for: a file never meets one.
+    pub fn validate(&self) -> Vec<umbra_api::Problem> {
+        match self {
+            Self::DestinationRule(object) => object.validate(),
+            Self::VirtualService(object) => object.validate(),
+            Self::Node(_) | Self::Pod(_) | Self::Service(_) | Self::EndpointSlice(_) => Vec::new(),
+        }
+    }
+
     /// The object's metadata, to fill in what an API server would.
     pub fn metadata_mut(&mut self) -> &mut Meta {
         match self {

@@ -18,6 +18,8 @@ pub struct World {
     /// Objects that did not decode: in which file, and why.
     broken: Broken,
     listed: bool,
+    /// Objects that have come so far.
+    came: u64,
 }
 
 type Broken = BTreeMap<ObjectId, (PathBuf, String)>;
@@ -40,6 +42,7 @@ struct Known {
     manifest: Value,
     file: PathBuf,
     generation: i64,
+    uid: String,
 }
 
 /// One look, before it is compared.
@@ -96,7 +99,7 @@ impl World {
         gone.map(|(id, _)| id.clone()).collect()
     }
 
-    /// The object if it is new or differs, with the generation that an API server would give it.
+    /// The object if it is new or differs, with the generation and the uid that an API server would give it.
     fn changed(
         &mut self,
         id: ObjectId,
@@ -104,11 +107,17 @@ impl World {
     ) -> Option<Object> {
         let written = object.metadata_mut().generation;
         let mended = self.broken.remove(&id).is_some();
-        let generation = match self.objects.entry(id) {
+        // Pods keep an absent one: slices refer to them by it.
+        let made = matches!(id.kind, ObjectKind::VirtualService | ObjectKind::DestinationRule);
+        let (generation, uid) = match self.objects.entry(id) {
             Entry::Vacant(entry) => {
-                let generation = written.max(1);
-                entry.insert(Known { manifest, file, generation });
-                generation
+                let (generation, mut uid) = (written.max(1), object.metadata_mut().uid.clone());
+                if made && uid.is_empty() {
+                    self.came += 1;
+                    uid = format!("file-{}", self.came);
+                }
+                entry.insert(Known { manifest, file, generation, uid: uid.clone() });
+                (generation, uid)
             }
             Entry::Occupied(mut entry) => {
                 let known = entry.get_mut();
@@ -119,10 +128,14 @@ impl World {
                 let other_spec = known.manifest["spec"] != manifest["spec"];
                 known.generation = written.max(known.generation + i64::from(other_spec));
                 known.manifest = manifest;
-                known.generation
+                if !object.metadata_mut().uid.is_empty() {
+                    known.uid.clone_from(&object.metadata_mut().uid);
+                }
+                (known.generation, known.uid.clone())
             }
         };
         object.metadata_mut().generation = generation;
+        object.metadata_mut().uid = uid;
         Some(object)
     }
 }
@@ -140,6 +153,7 @@ impl Look {
             }
             self.changes.problems.push(problem);
         }
+        self.changes.problems.extend(decoded.invalid);
         for (id, object, manifest) in decoded.objects {
             match self.objects.entry(id) {
                 Entry::Vacant(entry) => {
@@ -202,6 +216,24 @@ mod tests {
         assert_eq!(applied(&world.look(&texts(&[("v.yaml", &vs("b"))]))), [("b".to_owned(), 2)]);
         let labelled = vs("b").replace("name: v", "name: v, labels: {x: y}");
         assert_eq!(applied(&world.look(&texts(&[("v.yaml", &labelled)]))), [("b".to_owned(), 2)]);
+    }
+
+    #[test]
+    fn an_object_that_comes_again_is_another_one() {
+        let mut world = World::default();
+        let mut uid = |files: &[(&str, &str)]| match world.look(&texts(files)).events.pop().unwrap() {
+            Event::VirtualService(Change::Relist(all)) => all[0].metadata.uid.clone(),
+            Event::VirtualService(Change::Apply(vs)) => vs.metadata.uid,
+            Event::VirtualService(Change::Delete(_)) => String::new(),
+            other => panic!("{other:?}"),
+        };
+        let first = uid(&[("v.yaml", &vs("a"))]);
+        assert!(!first.is_empty());
+        assert_eq!(uid(&[("v.yaml", &vs("b"))]), first, "a change is no other object");
+        uid(&[]);
+        assert_ne!(uid(&[("v.yaml", &vs("b"))]), first);
+        let written = vs("c").replace("name: v", "name: v, uid: its-own");
+        assert_eq!(uid(&[("v.yaml", &written)]), "its-own");
     }
 
     #[test]
