@@ -85,8 +85,15 @@ async fn while_draining_a_connection_that_never_had_a_request_still_serves_one()
         let mut stream = TcpStream::connect(proxy.address()).await.expect("the proxy listens");
         until("it is accepted", || proxy.workers.accepted() == 1).await;
         let Proxy { workers, .. } = proxy;
+        let address = workers.local_addr();
         let last = async {
-            // The drain, polled first, has begun.
+            // The drain, polled first, has begun; the listener's end says that the worker knows.
+            let refused = async {
+                while TcpStream::connect(address).await.is_ok() {
+                    tokio::task::yield_now().await;
+                }
+            };
+            within("the listener closes", refused).await;
             stream.write_all(ASK).await.expect("a reader");
             within("an answer", read_head(&mut stream)).await
         };
