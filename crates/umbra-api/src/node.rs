@@ -40,7 +40,10 @@ impl Node {
     /// Its kubelet has not been heard for so long that the control plane has given it up (40 s by default): it is off,
     /// or cut off.
     pub fn is_lost(&self) -> bool {
-        self.status.conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "Unknown")
+        self.status
+            .conditions
+            .iter()
+            .any(|condition| condition.kind == "Ready" && condition.status == "Unknown")
     }
 }
 

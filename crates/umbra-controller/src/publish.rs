@@ -6,8 +6,8 @@
 
 mod gather;
 mod objects;
+mod publisher;
 mod served;
-mod tables;
 #[cfg(test)]
 mod tests;
 mod unreadable;
@@ -25,7 +25,7 @@ pub use objects::{ObjectState, Objects, Part, Undecodable};
 
 use crate::metrics::Metrics;
 use gather::Gather;
-use tables::{Change, Tables};
+use publisher::{Change, Publisher};
 
 /// What a source of objects says.
 #[derive(Clone, Debug)]
@@ -68,23 +68,23 @@ pub async fn run(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
-    let mut publisher = Publisher {
-        tables: Tables::new(options, windows.config.longest, metrics),
+    let mut pacer = Pacer {
+        publisher: Publisher::new(options, windows.config.longest, metrics),
         config: Gather::new(windows.config),
         endpoints: Gather::new(windows.endpoints),
         begun: false,
     };
     loop {
-        let due = publisher.due();
+        let due = pacer.due();
         let timer = tokio::time::sleep_until(due.unwrap_or_else(Instant::now));
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
             () = timer, if due.is_some() => {
-                published.send_replace(Some(Arc::new(publisher.publish())));
+                published.send_replace(Some(Arc::new(pacer.publish())));
             }
             input = inputs.recv() => match input {
-                Some(input) => publisher.take(input, &mut inputs),
+                Some(input) => pacer.take(input, &mut inputs),
                 // The source has ended: what is published stays.
                 None => return stop.cancelled().await,
             },
@@ -92,43 +92,44 @@ pub async fn run(
     }
 }
 
-struct Publisher {
-    tables: Tables,
+/// When to publish, and so when to compile.
+struct Pacer {
+    publisher: Publisher,
     config: Gather,
     endpoints: Gather,
     /// Something has been published: also nothing at all is something that a node waits for.
     begun: bool,
 }
 
-impl Publisher {
+impl Pacer {
     /// Takes in `input` and what else is there already, so that one snapshot holds all of it.
     fn take(&mut self, input: Input, more: &mut mpsc::Receiver<Input>) {
         let now = Instant::now();
         let mut next = Some(input);
         while let Some(input) = next {
-            match self.tables.apply(input) {
+            match self.publisher.apply(input) {
                 Change::Nothing => {}
                 Change::Endpoints => self.endpoints.change(now),
                 Change::Config => self.config.change(now),
             }
             next = more.try_recv().ok();
         }
-        if !self.begun && self.tables.is_complete() {
+        if !self.begun && self.publisher.is_complete() {
             self.config.change(now);
         }
     }
 
     fn due(&self) -> Option<Instant> {
-        if !self.tables.is_complete() {
+        if !self.publisher.is_complete() {
             return None;
         }
-        [self.config.due(), self.endpoints.due(), self.tables.wait_ends()].into_iter().flatten().min()
+        [self.config.due(), self.endpoints.due(), self.publisher.wait_ends()].into_iter().flatten().min()
     }
 
     fn publish(&mut self) -> Published {
         self.begun = true;
         self.config.published();
         self.endpoints.published();
-        self.tables.publish(Instant::now())
+        self.publisher.publish(Instant::now())
     }
 }

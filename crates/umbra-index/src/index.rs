@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use umbra_api::{DestinationRule, EndpointSlice, Meta, Node, NodeStatus, ObjectKey, Pod, Service, VirtualService};
+use umbra_api::{
+    DestinationRule, EndpointSlice, Meta, Node, NodeStatus, ObjectKey, Pod, Service, VirtualService,
+};
 
 use crate::event::{Change, Dirty, Event};
 use crate::pods::{PodEntry, Pods};

@@ -312,7 +312,10 @@ fn destinations_that_do_not_resolve_keep_their_place() {
             {"destination": {"host": "sa-logic", "subset": "v1"}, "weight": 80}, {"destination": to, "weight": 20}]}]));
         let rule = &world.rules()[0];
         assert_eq!(rule.destinations.iter().map(|to| to.weight).collect::<Vec<_>>(), [80, 20], "{to}");
-        assert!(rule.destinations[1].backend.is_unresolved() && world.table().unresolved_primary().is_some(), "{to}");
+        assert!(
+            rule.destinations[1].backend.is_unresolved() && world.table().unresolved_primary().is_some(),
+            "{to}"
+        );
         assert_eq!(umbra_compile::backend_refs(&world.table()).len(), 1);
         assert_has(
             &world.findings(),
@@ -346,7 +349,10 @@ fn what_one_namespace_writes_leaves_no_other_unresolved() {
     let mut world = World::with_rules(json!([{"route": [to("v1")]}]));
     world.destination_rule("other/all", json!({"host": "*.local"}));
     let table = world.table();
-    assert!(table.ports[0].unresolved_primary(Some("other")).is_some(), "their own clients meet it: {table:?}");
+    assert!(
+        table.ports[0].unresolved_primary(Some("other")).is_some(),
+        "their own clients meet it: {table:?}"
+    );
     assert_eq!(table.ports[0].unresolved_primary(None), None);
     assert_eq!(table.unresolved_primary(), None);
 }
@@ -357,7 +363,8 @@ fn one_port_that_resolves_is_enough() {
     let route = json!([{"destination": {"host": "ratings.other.svc.cluster.local"}}]);
     world.virtual_service("default/reviews", json!({"hosts": ["reviews"], "http": [{"route": route}]}));
     let Outcome::Table(mut table) = world.compile("default/reviews").outcome else { panic!("no table") };
-    let unresolved = |number| table.ports.iter().find(|port| port.number == number).unwrap().unresolved_primary(None);
+    let unresolved =
+        |number| table.ports.iter().find(|port| port.number == number).unwrap().unresolved_primary(None);
     assert!(unresolved(9080).is_none() && unresolved(9081).is_some());
     assert_eq!(table.unresolved_primary(), None);
     table.ports.retain(|port| port.number == 9081);

@@ -7,7 +7,7 @@ use umbra_index::api::{DestinationRule, EndpointSlice, ObjectKey, Pod, Service, 
 use umbra_index::{Change as Of, ObjectName};
 use umbra_routing::{BackendSet, Config, Resource, ServiceName, ServiceTable};
 
-use super::tables::{Change, Tables};
+use super::publisher::{Change, Publisher};
 use super::*;
 use crate::metrics::PushKind;
 use crate::push::tests::serve;
@@ -87,8 +87,8 @@ fn article() -> Vec<Input> {
     listed.into_iter().map(Input::Event).collect()
 }
 
-fn tables(inputs: Vec<Input>) -> Tables {
-    let mut tables = Tables::new(umbra_compile::Options::default(), PATIENCE, Arc::default());
+fn tables(inputs: Vec<Input>) -> Publisher {
+    let mut tables = Publisher::new(umbra_compile::Options::default(), PATIENCE, Arc::default());
     for input in inputs {
         tables.apply(input);
     }

@@ -3,9 +3,9 @@
 use umbra_index::{Dirty, Event, Kind, ObjectName};
 
 use super::objects::Undecodable;
-use super::tables::Tables;
+use super::publisher::Publisher;
 
-impl Tables {
+impl Publisher {
     /// A relist leaves out what cannot be read; its last value stays until it is deleted.
     pub(super) fn with_last_values(&self, event: Event) -> Event {
         use umbra_index::Change::Relist;

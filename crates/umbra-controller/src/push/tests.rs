@@ -10,8 +10,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinHandle;
 use umbra_routing::{
-    Config, ConfigError, EPOCH_HEADER, Encoded, Key, NodeSettings, Refusal, RefusedKey, Reply, Resources, ServiceName,
-    ServiceTable, Snapshot, VERSION_HEADER,
+    Config, ConfigError, EPOCH_HEADER, Encoded, Key, NodeSettings, Refusal, RefusedKey, Reply, Resources,
+    ServiceName, ServiceTable, Snapshot, VERSION_HEADER,
 };
 
 use super::*;
@@ -181,8 +181,7 @@ fn table(name: &str) -> ServiceTable {
 }
 
 fn published(version: u64, services: &[&str]) -> Published {
-    let mut shared: Resources =
-        services.iter().map(|name| Encoded::service(&table(name))).collect();
+    let mut shared: Resources = services.iter().map(|name| Encoded::service(&table(name))).collect();
     let (key, settings) = Encoded::node(&NodeSettings::default());
     shared.insert((key, settings));
     let snapshot = Snapshot { version, shared: Arc::new(shared), nodes: BTreeMap::new() };

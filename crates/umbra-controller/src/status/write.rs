@@ -178,7 +178,8 @@ impl Writer {
             let (client, recorder) = (self.client.clone(), self.recorder.clone());
             let metrics = Arc::clone(&self.metrics);
             self.writes.spawn(async move {
-                let written = tokio::time::timeout(ANSWER_LIMIT, write(client, &recorder, &metrics, &desired));
+                let written =
+                    tokio::time::timeout(ANSWER_LIMIT, write(client, &recorder, &metrics, &desired));
                 let result = written.await.map_err(|_| WriteError::Timeout);
                 (name, result.and_then(|written| written.map_err(WriteError::Api)))
             });
@@ -336,7 +337,8 @@ mod tests {
                 }
                 let body = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 404,
                     "reason": "NotFound", "message": "gone"});
-                let response = Response::builder().status(404).body(Body::from(body.to_string().into_bytes()));
+                let response =
+                    Response::builder().status(404).body(Body::from(body.to_string().into_bytes()));
                 Ok::<_, Infallible>(response.unwrap())
             }
         });
@@ -344,8 +346,10 @@ mod tests {
         let mut writer = Writer::new(Client::new(service, "default"), Arc::clone(&metrics));
         let key = ObjectKey::new("default", "a");
         let object = ObjectRef { kind: Kind::VirtualService, key, uid: "u".into(), generation: 1 };
-        let desired =
-            Desired { conditions: ["Accepted", "ResolvedRefs", "Programmed"].map(|kind| wanted(kind, "R")), object };
+        let desired = Desired {
+            conditions: ["Accepted", "ResolvedRefs", "Programmed"].map(|kind| wanted(kind, "R")),
+            object,
+        };
         let name = desired.object.name();
         for expected in [Outcome::failed, Outcome::ok] {
             writer.told.insert(name.clone(), desired.clone());

@@ -16,7 +16,7 @@ use super::{Input, Published};
 use crate::metrics::{KindLabels, Metrics};
 
 /// Owner of the index and of everything computed from it.
-pub(super) struct Tables {
+pub(super) struct Publisher {
     pub(super) index: Index,
     dirty: Dirty,
     options: umbra_compile::Options,
@@ -40,7 +40,7 @@ struct Wait {
     objects: BTreeSet<ObjectName>,
 }
 
-impl Tables {
+impl Publisher {
     pub(super) fn new(options: umbra_compile::Options, patience: Duration, metrics: Arc<Metrics>) -> Self {
         Self {
             index: Index::new(),
