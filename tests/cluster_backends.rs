@@ -24,16 +24,27 @@ fn a_mirror_that_is_gone_harms_no_user_and_its_copies_are_counted() {
         example.kubectl(&["scale", "deployment/sa-logic-buggy", "--replicas=0"])?;
         wait_for_drops(example, "no_endpoint")?;
         users.wait_for_more(SOME)?;
-        // Defined and empty is resolved: nothing is wrong with anybody's spec.
-        wait_condition(example, "vs/sa-logic", "ResolvedRefs", "True")?;
+        // Defined and empty is resolved: nothing is wrong with anybody's spec. That v2 is not there is told.
+        wait_for_reason(example, "NoEndpoints", "\"v2\"")?;
         example.kubectl(&["scale", "deployment/sa-logic-buggy", "--replicas=1"])?;
         wait_for_copies(example)?;
+        wait_for_reason(example, "ResolvedRefs", "")?;
 
         example.kubectl(&["delete", "deployment/sa-logic-buggy"])?;
         wait_for_drops(example, "no_endpoint")?;
+        wait_for_reason(example, "NoEndpoints", "\"v2\"")?;
         users.wait_for_more(SOME)?;
         finish_on_v1(example, users)
     });
+}
+
+/// `ResolvedRefs` is True, for this reason and with this in its message.
+fn wait_for_reason(example: &Example, reason: &str, named: &str) -> Result<()> {
+    wait_for(&format!("ResolvedRefs says {reason}"), CEILING, || {
+        let (said, message) = wait_condition(example, "vs/sa-logic", "ResolvedRefs", "True")?;
+        ensure!(said == reason && message.contains(named), "{said}: {message}");
+        Ok(())
+    })
 }
 
 #[test]

@@ -111,8 +111,24 @@ fn resolved_refs(state: &ObjectState) -> Wanted {
     let unresolved = || state.findings.iter().filter(|f| f.condition == Some(Condition::ResolvedRefs));
     match unresolved().next() {
         Some(first) => Wanted::new(KIND, Truth::False, first.reason.as_str(), text(unresolved())),
+        // Defined is resolved, as in Istio and the Gateway API; that nobody is there is still worth a word.
+        None if !state.empty.is_empty() => {
+            Wanted::new(KIND, Truth::True, "NoEndpoints", without_endpoints(state))
+        }
         None => Wanted::new(KIND, Truth::True, KIND, ""),
     }
+}
+
+fn without_endpoints(state: &ObjectState) -> String {
+    let all = state.empty.iter().map(|reference| {
+        let host = reference.service.fqdn();
+        let of = reference.subset.as_ref().map(|subset| format!("subset {subset:?} of ")).unwrap_or_default();
+        format!(
+            "{of}{host}, port {}, has no ready endpoint: requests get 503, copies are dropped",
+            reference.port
+        )
+    });
+    listed(all.collect())
 }
 
 fn text<'a>(findings: impl Iterator<Item = &'a Finding>) -> String {

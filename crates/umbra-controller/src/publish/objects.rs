@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use umbra_compile::{Finding, ObjectRef};
 use umbra_index::ObjectName;
-use umbra_routing::ServiceName;
+use umbra_routing::{BackendRef, ServiceName};
 
 /// All objects by name.
 pub type Objects = BTreeMap<ObjectName, Arc<ObjectState>>;
@@ -22,6 +22,8 @@ pub struct ObjectState {
     pub undecodable: Option<String>,
     /// Services it takes part in, and what became of each.
     pub services: BTreeMap<ServiceName, Part>,
+    /// Destinations and mirrors of these services that exist and have no ready endpoint.
+    pub empty: BTreeSet<BackendRef>,
     /// The first version that contains this state of it.
     pub version: u64,
     /// When that was published.
@@ -53,6 +55,7 @@ pub struct Undecodable {
 pub(super) struct Collected {
     pub(super) findings: BTreeSet<Finding>,
     pub(super) services: BTreeMap<ServiceName, Part>,
+    pub(super) empty: BTreeSet<BackendRef>,
 }
 
 impl ObjectState {

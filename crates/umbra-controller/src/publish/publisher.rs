@@ -22,8 +22,8 @@ pub(super) struct Publisher {
     options: umbra_compile::Options,
     metrics: Arc<Metrics>,
     services: BTreeMap<ServiceName, Served>,
-    /// Published backend sets: the reference, and how many services use it.
-    backends: BTreeMap<Key, (BackendRef, usize)>,
+    /// Published backend sets.
+    backends: BTreeMap<Key, Used>,
     /// Services that wait because their primary would become unresolved.
     waiting: BTreeMap<ServiceName, Wait>,
     /// How long such a service waits.
@@ -31,6 +31,15 @@ pub(super) struct Publisher {
     pub(super) undecodable: BTreeMap<ObjectName, Undecodable>,
     objects: Arc<Objects>,
     snapshot: Snapshot,
+}
+
+/// A backend set that is published.
+struct Used {
+    reference: BackendRef,
+    /// How many services use it.
+    users: usize,
+    /// Nobody is ready: what goes there gets 503 or is dropped.
+    empty: bool,
 }
 
 /// A result that is kept back.
@@ -69,7 +78,7 @@ impl Publisher {
             Input::Undecodables(kind, all) => self.relist_undecodable(kind, all),
         };
         // Nobody has sets of other services; who comes to use one gets it as it is then.
-        dirty.backends.retain(|service| self.backends.values().any(|(used, _)| is_of(used, service)));
+        dirty.backends.retain(|service| self.backends.values().any(|used| is_of(&used.reference, service)));
         let change = match (dirty.is_empty(), dirty.endpoints_only()) {
             (true, _) => Change::Nothing,
             (false, true) => Change::Endpoints,
@@ -101,7 +110,7 @@ impl Publisher {
         for key in &dirty.services {
             self.compile(key, now, Arc::make_mut(&mut shared), &mut objects);
         }
-        self.refresh_backends(&touched, &mut shared);
+        objects.extend(self.refresh_backends(&touched, &mut shared));
         self.snapshot.shared = shared;
         for node in &dirty.nodes {
             self.refresh_node(node);
@@ -176,35 +185,49 @@ impl Publisher {
         // First in, then out: a set that both use is not dropped in between.
         for reference in after.iter().flat_map(|after| &after.references) {
             let Some(key) = reference.key() else { continue };
-            let (_, users) = self.backends.entry(key.clone()).or_insert_with(|| {
+            let used = self.backends.entry(key.clone()).or_insert_with(|| {
                 let set = umbra_compile::backends(self.index.view(), reference);
                 shared.insert(Encoded::backends(key, &set));
-                (reference.clone(), 0)
+                Used { reference: reference.clone(), users: 0, empty: set.endpoints.is_empty() }
             });
-            *users += 1;
+            used.users += 1;
         }
         for key in before.iter().flat_map(|before| &before.references).filter_map(BackendRef::key) {
-            let Some((_, users)) = self.backends.get_mut(&key) else { continue };
-            *users -= 1;
-            if *users == 0 {
+            let Some(used) = self.backends.get_mut(&key) else { continue };
+            used.users -= 1;
+            if used.users == 0 {
                 self.backends.remove(&key);
                 shared.remove(&key);
             }
         }
     }
 
-    fn refresh_backends(&self, touched: &BTreeSet<&ObjectKey>, shared: &mut Arc<Resources>) {
-        let touched: BTreeSet<ServiceName> =
-            touched.iter().map(|key| ServiceName::new(key.namespace.clone(), key.name.clone())).collect();
-        for (key, (reference, _)) in &self.backends {
-            if touched.contains(&reference.service) {
-                let set = umbra_compile::backends(self.index.view(), reference);
-                let encoded = Encoded::backends(key.clone(), &set);
-                if shared.get(key).is_none_or(|old| old.hash() != encoded.1.hash()) {
-                    Arc::make_mut(shared).insert(encoded);
-                }
+    /// Gives the objects whose authors should know: a set of theirs has lost its last endpoint, or has some again.
+    fn refresh_backends(
+        &mut self,
+        touched: &BTreeSet<&ObjectKey>,
+        shared: &mut Arc<Resources>,
+    ) -> BTreeSet<ObjectName> {
+        let mut turned = BTreeSet::new();
+        for (key, used) in &mut self.backends {
+            if !touched.iter().any(|service| is_of(&used.reference, service)) {
+                continue;
+            }
+            let set = umbra_compile::backends(self.index.view(), &used.reference);
+            if used.empty != set.endpoints.is_empty() {
+                used.empty = set.endpoints.is_empty();
+                turned.insert(key.clone());
+            }
+            let encoded = Encoded::backends(key.clone(), &set);
+            if shared.get(key).is_none_or(|old| old.hash() != encoded.1.hash()) {
+                Arc::make_mut(shared).insert(encoded);
             }
         }
+        let uses = |served: &&Served| {
+            served.references.iter().filter_map(BackendRef::key).any(|k| turned.contains(&k))
+        };
+        let users = self.services.values().filter(|_| !turned.is_empty()).filter(uses);
+        users.flat_map(|served| named_objects(&served.governed_by, &[])).collect()
     }
 
     fn refresh_node(&mut self, node: &str) {
@@ -257,6 +280,7 @@ impl Publisher {
             findings: collected.findings.into_iter().collect(),
             undecodable: undecodable.map(|undecodable| undecodable.error.clone()),
             services: collected.services,
+            empty: collected.empty,
             version: self.snapshot.version,
             since: now,
         })
@@ -275,10 +299,16 @@ impl Publisher {
             for object in &served.governed_by {
                 if let Some(collected) = all.get_mut(&object.name()) {
                     collected.services.insert(service.clone(), served.part_of(object));
+                    collected.empty.extend(self.empty_sets(served));
                 }
             }
         }
         all
+    }
+
+    fn empty_sets(&self, served: &Served) -> impl Iterator<Item = BackendRef> {
+        let used = served.references.iter().filter_map(|reference| self.backends.get(&reference.key()?));
+        used.filter(|used| used.empty).map(|used| used.reference.clone())
     }
 
     fn count_objects(&self) {

@@ -161,6 +161,24 @@ fn an_endpoint_makes_no_new_version_of_an_object() {
 }
 
 #[test]
+fn a_set_that_loses_its_last_endpoint_is_told_without_a_new_version() {
+    let mut tables = tables(article());
+    let empty = |published: &Published| {
+        let state = &published.objects[&vs_name()];
+        let subsets = state.empty.iter().map(|set| set.subset.clone().unwrap()).collect::<Vec<_>>();
+        (subsets, state.version)
+    };
+    let published = tables.publish(Instant::now());
+    assert_eq!(empty(&published), (vec!["v2".to_owned()], 1), "nobody is v2 in this world");
+    let mut endpoints = |ips: &[&str]| {
+        tables.apply(Input::Event(Event::EndpointSlice(Of::Apply(slice("sa-logic", ips)))));
+        empty(&tables.publish(Instant::now()))
+    };
+    assert_eq!(endpoints(&[]), (vec!["v1".to_owned(), "v2".to_owned()], 1));
+    assert_eq!(endpoints(&["10.0.0.2"]), (vec!["v2".to_owned()], 1));
+}
+
+#[test]
 fn endpoints_that_nobody_uses_change_nothing() {
     let mut tables = tables(article());
     tables.publish(Instant::now());

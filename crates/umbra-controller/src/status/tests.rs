@@ -4,6 +4,7 @@ use std::sync::Arc;
 use umbra_compile::{ObjectRef, Reason};
 use umbra_index::Kind;
 use umbra_index::api::ObjectKey;
+use umbra_routing::BackendRef;
 
 use super::*;
 use crate::push::Node;
@@ -25,6 +26,7 @@ fn state(since: Instant) -> ObjectState {
         findings: Vec::new(),
         undecodable: None,
         services: BTreeMap::from([(service(), Part::Published)]),
+        empty: BTreeSet::new(),
         version: VERSION,
         since,
     }
@@ -188,4 +190,18 @@ fn findings_make_their_condition_false_and_name_the_field() {
     let [accepted, ..] = conditions(&state, &world);
     assert_eq!(accepted.reason, "Invalid");
     assert!(accepted.message.starts_with("cannot be read: spec.hosts: not a list"), "{}", accepted.message);
+}
+
+#[test]
+fn a_mirror_without_endpoints_is_resolved_and_named() {
+    let mut state = state(Instant::now());
+    let selector = Some(BTreeMap::from([("version".to_owned(), "v2".to_owned())]));
+    let mirror = BackendRef { service: service(), port: 80, subset: Some("v2".into()), selector };
+    state.empty.insert(mirror);
+    let said = resolved_refs(&state);
+    assert_eq!((said.truth, said.reason), (Truth::True, "NoEndpoints"));
+    let named = r#"subset "v2" of sa-logic.default.svc.cluster.local, port 80, has no ready endpoint"#;
+    assert!(said.message.starts_with(named), "{}", said.message);
+    state.findings.push(finding(Some(Condition::ResolvedRefs), Reason::HostNotFound, "spec.http[0].mirror"));
+    assert_eq!(resolved_refs(&state).reason, "HostNotFound", "what is not defined weighs more");
 }
