@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -99,8 +100,10 @@ fn deploy(cluster: &Cluster) -> Result<()> {
 
 impl Example {
     fn start(cluster: &'static Cluster, name: &str, second: Second) -> Result<Self> {
-        // With the process id: the namespace of an earlier run may still be going.
-        let namespace = cluster.namespace(&format!("{name}-{}", std::process::id()))?;
+        // With the process id and a number: the namespace of an earlier run or test of that name may still be going.
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let namespace = cluster.namespace(&format!("{name}-{}-{number}", std::process::id()))?;
         let example = Self { cluster, namespace };
         let logic = manifest("sa-logic.yaml")?;
         let logic = match second {
