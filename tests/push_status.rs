@@ -14,13 +14,16 @@ struct Told {
     conditions: &'static [(&'static str, &'static str, &'static str, &'static str)],
 }
 
+/// No pod runs in this world: what is defined is resolved, and its author is told that nobody is there.
+const NOBODY_RUNS: &str = "subset \"v1\" of fine.default.svc.cluster.local, port 80, has no ready endpoint";
+
 /// Every Service here is defined by `services`, every object by `rules`.
 const TOLD: [Told; 11] = [
     Told {
         object: "vs/fine",
         conditions: &[
             ("Accepted", "True", "Accepted", ""),
-            ("ResolvedRefs", "True", "ResolvedRefs", ""),
+            ("ResolvedRefs", "True", "NoEndpoints", NOBODY_RUNS),
             ("Programmed", "True", "Programmed", "every live node serves it"),
         ],
     },
@@ -92,7 +95,7 @@ const TOLD: [Told; 11] = [
         conditions: &[
             // A policy that is left out is told, and takes nothing away.
             ("Accepted", "True", "Accepted", "spec.trafficPolicy: umbra does not support trafficPolicy"),
-            ("ResolvedRefs", "True", "ResolvedRefs", ""),
+            ("ResolvedRefs", "True", "NoEndpoints", NOBODY_RUNS),
             ("Programmed", "True", "Programmed", ""),
         ],
     },
