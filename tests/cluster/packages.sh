@@ -5,7 +5,7 @@ set -euo pipefail
 
 # program:package (Debian's name)
 needed="containerd:containerd runc:runc nft:nftables iptables:iptables conntrack:conntrack ip:iproute2 nsenter:util-linux
-openssl:openssl gcc:gcc buildah:buildah prometheus:prometheus mount:mount"
+openssl:openssl curl:curl sysctl:procps setpriv:util-linux gcc:gcc buildah:buildah prometheus:prometheus mount:mount"
 
 missing=""
 for pair in $needed; do
