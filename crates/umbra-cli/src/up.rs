@@ -7,6 +7,7 @@
 mod feed;
 mod report;
 mod screen;
+mod task;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,9 +20,8 @@ use umbra_controller::{Controller, Failure, INPUT_QUEUE};
 use umbra_proxy::{Options, Proxy, ProxyError, StartError};
 
 use crate::args::UpArgs;
-use feed::Feed;
-use report::Report;
 use screen::Screen;
+use task::Task;
 
 /// Why `umbra up` does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +67,8 @@ pub async fn run(args: UpArgs) -> Result<(), UpError> {
 struct Up {
     proxy: Proxy,
     controller: Controller,
-    feed: Feed,
-    report: Report,
+    feed: Task,
+    report: Task,
     /// The controller's: one proxy, ours. Kept, so that the list stays.
     _nodes: watch::Sender<umbra_controller::push::Nodes>,
 }
@@ -87,8 +87,8 @@ impl Up {
         let (nodes, live) = watch::channel(Some(BTreeMap::from([(args.node.clone(), node)])));
         let (inputs, queue) = mpsc::channel(INPUT_QUEUE);
         let controller = Controller::start(controller_options(), Arc::default(), queue, live.clone());
-        let feed = Feed::start(args.filename.clone(), inputs, screen);
-        let report = Report::start(controller.published.clone(), controller.acks.clone(), live, screen);
+        let feed = feed::start(args.filename.clone(), inputs, screen);
+        let report = report::start(controller.published.clone(), controller.acks.clone(), live, screen);
         Ok(Self { proxy, controller, feed, report, _nodes: nodes })
     }
 

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use umbra_api::Meta;
 use umbra_compile::ObjectRef;
@@ -13,33 +12,15 @@ use umbra_index::Kind;
 
 use super::UpError;
 use super::screen::Screen;
+use super::task::Task;
 use crate::files::{self, Changes, ObjectId, ObjectKind, Texts, World};
 
 /// Between two looks. Reading a folder of manifests takes well under a millisecond, and a person does not notice.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// The task that looks at the files.
-pub(super) struct Feed(JoinHandle<Result<(), UpError>>);
-
-impl Feed {
-    pub(super) fn start(paths: Vec<PathBuf>, inputs: mpsc::Sender<Input>, screen: Screen) -> Self {
-        Self(tokio::spawn(run(paths, inputs, screen)))
-    }
-
-    /// Returns when the task has died. Cancel safe.
-    pub(super) async fn failed(&mut self) -> UpError {
-        match (&mut self.0).await {
-            Ok(Err(error)) => error,
-            Ok(Ok(())) => std::future::pending().await,
-            Err(died) => died.into(),
-        }
-    }
-
-    pub(super) async fn stop(self) {
-        self.0.abort();
-        // Aborted, or dead already: it is gone either way.
-        let _ = self.0.await;
-    }
+pub(super) fn start(paths: Vec<PathBuf>, inputs: mpsc::Sender<Input>, screen: Screen) -> Task {
+    Task::start(run(paths, inputs, screen))
 }
 
 /// Ends when nobody takes the inputs.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use umbra_controller::publish::Published;
 use umbra_controller::push::{Acks, Nodes};
@@ -15,14 +14,12 @@ use umbra_index::ObjectName;
 
 use super::UpError;
 use super::screen::Screen;
+use super::task::Task;
 
 /// Conditions that time alone may change (a node's silence) are computed again this often.
 const PASSING: Duration = Duration::from_secs(1);
 
 type Shown = BTreeMap<ObjectName, [Wanted; 3]>;
-
-/// The task that prints conditions.
-pub(super) struct Report(JoinHandle<Result<(), UpError>>);
 
 struct Sources {
     published: watch::Receiver<Option<Arc<Published>>>,
@@ -31,31 +28,14 @@ struct Sources {
     started: Instant,
 }
 
-impl Report {
-    pub(super) fn start(
-        published: watch::Receiver<Option<Arc<Published>>>,
-        acks: watch::Receiver<Acks>,
-        nodes: watch::Receiver<Nodes>,
-        screen: Screen,
-    ) -> Self {
-        let sources = Sources { published, acks, nodes, started: Instant::now() };
-        Self(tokio::spawn(run(sources, screen)))
-    }
-
-    /// Returns when the task has died. Cancel safe.
-    pub(super) async fn failed(&mut self) -> UpError {
-        match (&mut self.0).await {
-            Ok(Err(error)) => error,
-            Ok(Ok(())) => std::future::pending().await,
-            Err(died) => died.into(),
-        }
-    }
-
-    pub(super) async fn stop(self) {
-        self.0.abort();
-        // Aborted, or dead already: it is gone either way.
-        let _ = self.0.await;
-    }
+/// The task that prints conditions.
+pub(super) fn start(
+    published: watch::Receiver<Option<Arc<Published>>>,
+    acks: watch::Receiver<Acks>,
+    nodes: watch::Receiver<Nodes>,
+    screen: Screen,
+) -> Task {
+    Task::start(run(Sources { published, acks, nodes, started: Instant::now() }, screen))
 }
 
 /// Ends when the controller has stopped.
