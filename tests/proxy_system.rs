@@ -142,7 +142,13 @@ fn put(v1: SocketAddr, v2: Option<SocketAddr>) -> Result<Put> {
     };
     let variants = vec![Variant { client_namespace: None, rules: vec![rule] }];
     let port = Port { number: 80, protocol: Protocol::Http, variants };
-    let table = ServiceTable { service: service(), addresses: vec![], ports: vec![port] };
+    let table = ServiceTable {
+        service: service(),
+        addresses: vec![],
+        ports: vec![port],
+        leave_alone: None,
+        rules_of: Default::default(),
+    };
     let mut resources = BTreeMap::from([(Key::Service(service()), to_raw_value(&table)?)]);
     resources.extend([endpoints("v1", v1)?]);
     resources.extend(v2.map(|v2| endpoints("v2", v2)).transpose()?);

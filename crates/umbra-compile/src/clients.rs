@@ -24,7 +24,7 @@ pub fn clients(view: View<'_>, node: &str) -> BTreeMap<IpAddr, Client> {
 /// A node's settings; a node that is not known takes over known pods only.
 pub fn node_settings(view: View<'_>, node: &str) -> NodeSettings {
     let pod_cidrs = view.node(node).map(|node| node.spec.pod_cidrs.clone()).unwrap_or_default();
-    NodeSettings { pod_cidrs }
+    NodeSettings { pod_cidrs, known_pods_only: false }
 }
 
 fn may_call(entry: &PodEntry) -> bool {
@@ -43,5 +43,6 @@ fn client(entry: &PodEntry) -> Client {
         canonical_name: identity.canonical_name,
         canonical_revision: identity.canonical_revision,
         labels: entry.labels.as_ref().clone(),
+        skip: false,
     }
 }

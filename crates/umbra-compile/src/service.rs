@@ -124,7 +124,13 @@ impl<'a> Work<'a> {
             Some(Port { number: port.port, protocol: protocol(port)?, variants: Vec::new() })
         });
         let name = ServiceName::new(&service.namespace, &service.name);
-        let table = ServiceTable { service: name, addresses: addresses(object), ports: ports.collect() };
+        let table = ServiceTable {
+            service: name,
+            addresses: addresses(object),
+            ports: ports.collect(),
+            leave_alone: None,
+            rules_of: BTreeSet::new(),
+        };
         let (findings, governed_by, held) = Default::default();
         Self { view, table, findings, governed_by, held, governed: false }
     }

@@ -1,6 +1,6 @@
 //! Tables: everything a node needs for one service, as data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -46,6 +46,14 @@ pub struct ServiceTable {
     pub addresses: Vec<IpAddr>,
     /// The ports to take over; others are left alone.
     pub ports: Vec<Port>,
+    /// Why nodes are not to take it over although it is governed (a NetworkPolicy): for people. Its users stay on its
+    /// primary by the fallback's entries, and nothing is copied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leave_alone: Option<String>,
+    /// Uids of the VirtualServices that its rules come from: a controller that has lost the rules of an object that is
+    /// invalid now finds them on nodes by it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub rules_of: BTreeSet<String>,
 }
 
 /// One port of a governed service.
@@ -166,6 +174,9 @@ pub struct Client {
     /// The pod's labels, for `sourceLabels`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Its connections are not taken over: an egress NetworkPolicy selects it, which a proxy would get it past.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skip: bool,
 }
 
 /// What a node is told about itself, the value of key `node`.
@@ -174,4 +185,8 @@ pub struct Client {
 pub struct NodeSettings {
     /// Sources to take over: this node's pod address ranges (CIDR text). Empty: known pods only.
     pub pod_cidrs: Vec<String>,
+    /// Only known pods are taken over, whatever the ranges: some egress NetworkPolicy exists, and a pod that is not
+    /// known yet may be under it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub known_pods_only: bool,
 }

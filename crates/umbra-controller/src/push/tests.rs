@@ -177,7 +177,13 @@ impl Fixture {
 }
 
 fn table(name: &str) -> ServiceTable {
-    ServiceTable { service: ServiceName::new("default", name), addresses: Vec::new(), ports: Vec::new() }
+    ServiceTable {
+        service: ServiceName::new("default", name),
+        addresses: Vec::new(),
+        ports: Vec::new(),
+        leave_alone: None,
+        rules_of: Default::default(),
+    }
 }
 
 fn published(version: u64, services: &[&str]) -> Published {

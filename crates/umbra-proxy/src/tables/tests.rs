@@ -20,6 +20,8 @@ fn table(name: &str, namespace: &str, address: Option<&str>) -> ServiceTable {
             protocol: Protocol::Http,
             variants: vec![Variant { client_namespace: None, rules: vec![rule] }],
         }],
+        leave_alone: None,
+        rules_of: BTreeSet::new(),
     }
 }
 

@@ -158,6 +158,8 @@ fn put(pushed: &Pushed) -> Put {
         service: service(),
         addresses: vec!["10.96.0.10".parse().expect("an address"), "fd00::10".parse().expect("an address")],
         ports: vec![Port { number: pushed.port.unwrap_or(80), protocol, variants }],
+        leave_alone: None,
+        rules_of: Default::default(),
     };
     let mut resources = BTreeMap::new();
     resources.insert(Key::Service(service()), to_raw_value(&table).expect("plain data"));
@@ -198,6 +200,7 @@ pub fn client_pod(namespace: &str) -> Client {
         canonical_name: "caller".into(),
         canonical_revision: "v9".into(),
         labels: BTreeMap::new(),
+        skip: false,
     }
 }
 

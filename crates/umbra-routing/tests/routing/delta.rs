@@ -1,6 +1,6 @@
 //! A delta applied to its base is the full push.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -31,6 +31,8 @@ fn table(number: u8, weight: u32) -> ServiceTable {
         service: service(number),
         addresses: vec![IpAddr::V4(Ipv4Addr::new(10, 96, 0, number))],
         ports: vec![port],
+        leave_alone: None,
+        rules_of: BTreeSet::new(),
     }
 }
 
@@ -65,6 +67,7 @@ fn client(number: u8, version: u8) -> (Key, Arc<Encoded>) {
         canonical_name: "a".into(),
         canonical_revision: "latest".into(),
         labels: BTreeMap::new(),
+        skip: false,
     };
     Encoded::client(IpAddr::V4(Ipv4Addr::new(10, 0, 0, number)), &client)
 }
@@ -82,7 +85,7 @@ prop_compose! {
     ) -> NodeView {
         let tables = tables.iter().map(|(number, weight)| Encoded::service(&table(*number, u32::from(*weight))));
         let sets = sets.iter().map(|(number, endpoints)| set(*number, endpoints));
-        let settings = cidrs.map(|number| NodeSettings { pod_cidrs: vec![format!("10.{number}.0.0/16")] });
+        let settings = cidrs.map(|number| NodeSettings { pod_cidrs: vec![format!("10.{number}.0.0/16")], known_pods_only: false });
         let own = clients.iter().map(|(number, version)| client(*number, *version));
         let own = own.chain(settings.as_ref().map(Encoded::node)).collect();
         let nodes = BTreeMap::from([(NODE.to_owned(), Arc::new(own))]);
