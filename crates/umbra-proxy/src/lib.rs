@@ -34,6 +34,7 @@ mod headers;
 pub mod intercept;
 pub mod listen;
 pub mod metrics;
+mod nft;
 mod options;
 mod passthrough;
 mod pool;

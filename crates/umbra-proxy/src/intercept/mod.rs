@@ -8,8 +8,6 @@
 //! One thread owns the socket. It also beats: the rules work for three seconds after a beat, and it beats each second
 //! while every worker has ticked within the last one.
 
-mod expression;
-mod netlink;
 mod ruleset;
 mod sources;
 
@@ -22,16 +20,16 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
 use tokio::sync::oneshot;
 
-pub use netlink::NetlinkError;
+pub use crate::nft::netlink::NetlinkError;
 pub use ruleset::Target;
 pub use sources::{CidrError, Sources};
 
-use netlink::Netlink;
+use crate::nft::netlink::{MAX_BATCH_BYTES, Netlink};
 
 /// How often the dead-man element is renewed (spec/interception.md 3).
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// Targets in one batch: an IPv6 element takes 36 bytes.
-const TARGETS_PER_BATCH: usize = netlink::MAX_BATCH_BYTES / 40;
+const TARGETS_PER_BATCH: usize = MAX_BATCH_BYTES / 40;
 /// Beats that may fail in a row. The rules work for three seconds after one; from then on connections pass by, and a
 /// kernel that still refuses is not one whose table can be kept right.
 const FAILED_BEATS: u32 = 3;
@@ -164,7 +162,7 @@ impl Owner {
                 Ok(Some(Command::Set(wanted, reply))) => self.set_and_reply(wanted, reply)?,
                 Ok(Some(Command::Count(reply))) => {
                     // The asker may have gone; that is no fault of the table.
-                    let _gone = reply.send(self.netlink.counter(ruleset::INTERCEPTED));
+                    let _gone = reply.send(self.netlink.counter(ruleset::TABLE, ruleset::INTERCEPTED));
                 }
                 Ok(None) => return Ok(()),
                 Err(_) => {}

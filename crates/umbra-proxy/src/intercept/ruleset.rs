@@ -15,49 +15,29 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, DataAttribute, Hook, InetHookNumber, ListAttribute, NfTablesMessage,
-    RuleAttribute, RuleMessage, SetAttribute, SetElementAttribute, SetElementFlags, SetElementList,
-    SetElementMessage, SetFlags, SetMessage, TableAttribute, TableFlags, TableMessage,
+use netlink_packet_core::NLM_F_EXCL;
+use netlink_packet_netfilter::nftables::{InetHookNumber, SetElementAttribute, SetFlags, TableFlags};
+
+use super::sources::Sources;
+use crate::nft::expression::{self, Expression, REGISTER_1, REGISTER_1_PLUS_4, REGISTER_2};
+use crate::nft::table::{
+    Change, Element, Set, TYPE_IPV4, TYPE_IPV6, TYPE_PORT, TYPE_PROTOCOL, Table, concat, interval, key,
 };
 
-use super::expression::{self, Expression, REGISTER_1, REGISTER_1_PLUS_4, REGISTER_2};
-use super::sources::Sources;
-
-/// The table's name.
-pub(super) const TABLE: &str = "umbra";
+/// The table.
+pub(super) const TABLE: Table = Table("umbra");
 /// Counts connections given to the listener.
 pub(super) const INTERCEPTED: &str = "intercepted";
 const REFUSED: &str = "refused";
 const ALIVE: &str = "alive";
 /// How long the rules work without a beat (spec/interception.md 3), in milliseconds.
 const ALIVE_FOR_MS: u64 = 3_000;
-/// Before kube-proxy, which sits at `dstnat`, and before the place of the fallback table at `dstnat - 5`.
+/// Before kube-proxy, which sits at `dstnat`, and before the fallback table at `dstnat - 5`.
 const NAT_PRIORITY: i32 = libc::NF_IP_PRI_NAT_DST - 10;
 /// Before other programs' filters.
 const GUARD_PRIORITY: i32 = libc::NF_IP_PRI_FILTER - 20;
 /// `IPS_DST_NAT` of the connection's status word.
 const DNATED: u32 = 1 << 5;
-const ACCEPT: u32 = 1;
-/// Elements in one message: an attribute holds 64 KiB, and an element takes at most 40 bytes.
-const ELEMENTS_PER_MESSAGE: usize = 1_000;
-
-/// nft's own numbers for types, which make `nft list` print addresses as such.
-const TYPE_IPV4: u32 = 7;
-const TYPE_IPV6: u32 = 8;
-const TYPE_PROTOCOL: u32 = 12;
-const TYPE_PORT: u32 = 13;
-const CONCAT_BITS: u32 = 6;
-
-/// One change, to be sent in a batch.
-#[derive(Clone, Debug)]
-pub(super) struct Change {
-    /// What.
-    pub(super) message: NfTablesMessage,
-    /// Netlink flags besides request and acknowledge.
-    pub(super) flags: u16,
-}
 
 /// A ClusterIP and port to take over.
 pub type Target = SocketAddr;
@@ -65,53 +45,48 @@ pub type Target = SocketAddr;
 /// Everything that is there before the first service is armed. `listeners` are the proxy's own addresses, one for each
 /// IP family that is to be taken over.
 pub(super) fn create(listeners: &[SocketAddr]) -> Vec<Change> {
-    let mut changes = vec![table()];
-    changes.extend([counter(INTERCEPTED), counter(REFUSED)]);
+    // Exclusive: a table of that name that somebody else left is not ours to change.
+    let mut changes = vec![TABLE.create(TableFlags::Owner, NLM_F_EXCL)];
+    changes.extend([INTERCEPTED, REFUSED].map(|name| TABLE.counter(name)));
     changes.extend([
-        set("v4", 1, (TYPE_IPV4 << CONCAT_BITS) | TYPE_PORT, 8, SetFlags::empty()),
-        set("v6", 2, (TYPE_IPV6 << CONCAT_BITS) | TYPE_PORT, 20, SetFlags::empty()),
+        set("v4", 1, concat(TYPE_IPV4, TYPE_PORT), 8, SetFlags::empty()),
+        set("v6", 2, concat(TYPE_IPV6, TYPE_PORT), 20, SetFlags::empty()),
         set("src4", 3, TYPE_IPV4, 4, SetFlags::Interval),
         set("src6", 4, TYPE_IPV6, 16, SetFlags::Interval),
         set(ALIVE, 5, TYPE_PROTOCOL, 1, SetFlags::Timeout),
-        chain("nat", "nat", InetHookNumber::PreRouting, NAT_PRIORITY),
-        chain("guard", "filter", InetHookNumber::LocalIn, GUARD_PRIORITY),
+        TABLE.chain("nat", "nat", InetHookNumber::PreRouting, NAT_PRIORITY),
+        TABLE.chain("guard", "filter", InetHookNumber::LocalIn, GUARD_PRIORITY),
     ]);
-    changes.extend(listeners.iter().map(|listener| rule("nat", intercept(*listener))));
+    changes.extend(listeners.iter().map(|listener| TABLE.rule("nat", intercept(*listener))));
     let ports: std::collections::BTreeSet<u16> = listeners.iter().map(SocketAddr::port).collect();
-    changes.extend(ports.into_iter().map(|port| rule("guard", guard(port))));
+    changes.extend(ports.into_iter().map(|port| TABLE.rule("guard", guard(port))));
     changes
 }
 
 /// Adds what is to be taken over.
 pub(super) fn add_targets<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Vec<Change> {
-    target_changes(targets, |message| Change {
-        message: NfTablesMessage::NewSetElement(message),
-        flags: NLM_F_CREATE,
-    })
+    of_each_family(targets, |set, all| TABLE.add(set, all))
 }
 
 /// Leaves to others what was taken over.
 pub(super) fn delete_targets<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Vec<Change> {
-    target_changes(targets, |message| Change {
-        message: NfTablesMessage::DeleteSetElement(message),
-        flags: 0,
-    })
+    of_each_family(targets, |set, all| TABLE.delete(set, all))
 }
 
 /// Empties both sets of targets.
 pub(super) fn flush_targets() -> Vec<Change> {
-    vec![flush("v4"), flush("v6")]
+    vec![TABLE.flush("v4"), TABLE.flush("v6")]
 }
 
 /// Says anew whose connections are taken over. The sets are small (a node's pods), so they are written whole.
 pub(super) fn replace_sources(sources: &Sources) -> Vec<Change> {
-    let mut changes = vec![flush("src4"), flush("src6")];
+    let mut changes = vec![TABLE.flush("src4"), TABLE.flush("src6")];
     let v4 =
         sources.v4.iter().flat_map(|range| interval(range, |ip: u32| ip.to_be_bytes().to_vec(), u32::MAX));
-    changes.extend(add("src4", v4.collect()));
+    changes.extend(TABLE.add("src4", &v4.collect::<Vec<_>>()));
     let v6 =
         sources.v6.iter().flat_map(|range| interval(range, |ip: u128| ip.to_be_bytes().to_vec(), u128::MAX));
-    changes.extend(add("src6", v6.collect()));
+    changes.extend(TABLE.add("src6", &v6.collect::<Vec<_>>()));
     changes
 }
 
@@ -119,73 +94,15 @@ pub(super) fn replace_sources(sources: &Sources) -> Vec<Change> {
 /// has expired fails the batch: hence add, delete, add.
 pub(super) fn beat() -> Vec<Change> {
     let protocol = || vec![libc::IPPROTO_TCP as u8];
-    let living = || vec![vec![key(protocol()), SetElementAttribute::Timeout(ALIVE_FOR_MS)]];
-    let mut changes = add(ALIVE, living());
-    changes.push(Change {
-        message: NfTablesMessage::DeleteSetElement(elements(ALIVE, vec![vec![key(protocol())]])),
-        flags: 0,
-    });
-    changes.extend(add(ALIVE, living()));
+    let living = [vec![key(protocol()), SetElementAttribute::Timeout(ALIVE_FOR_MS)]];
+    let mut changes = TABLE.add(ALIVE, &living);
+    changes.extend(TABLE.delete(ALIVE, &[vec![key(protocol())]]));
+    changes.extend(TABLE.add(ALIVE, &living));
     changes
 }
 
-fn table() -> Change {
-    let attributes = vec![TableAttribute::Name(TABLE.into()), TableAttribute::Flags(TableFlags::Owner)];
-    // Exclusive: a table of that name that somebody else left is not ours to change.
-    Change {
-        message: NfTablesMessage::NewTable(TableMessage { attributes }),
-        flags: NLM_F_CREATE | NLM_F_EXCL,
-    }
-}
-
-/// Attributes that name the counter `name`.
-pub(super) fn counter_name(name: &str) -> Vec<DefaultNla> {
-    vec![
-        expression::text(1, TABLE),
-        expression::text(2, name),
-        expression::number(3, expression::OBJECT_COUNTER),
-    ]
-}
-
-fn counter(name: &str) -> Change {
-    let mut attributes = counter_name(name);
-    attributes.push(expression::nested(4, &[]));
-    Change { message: NfTablesMessage::NewObject(attributes), flags: NLM_F_CREATE }
-}
-
-fn set(name: &str, id: u32, key_type: u32, key_len: u32, flags: SetFlags) -> Change {
-    let attributes = vec![
-        SetAttribute::Table(TABLE.into()),
-        SetAttribute::Name(name.into()),
-        SetAttribute::Id(id),
-        SetAttribute::Flags(flags),
-        SetAttribute::KeyType(key_type),
-        SetAttribute::KeyLen(key_len),
-    ];
-    Change { message: NfTablesMessage::NewSet(SetMessage { attributes }), flags: NLM_F_CREATE }
-}
-
-fn chain(name: &str, kind: &str, hook: InetHookNumber, priority: i32) -> Change {
-    let attributes = vec![
-        ChainAttribute::Table(TABLE.into()),
-        ChainAttribute::Name(name.into()),
-        ChainAttribute::Hook(vec![Hook::Number(hook.into()), Hook::Priority(priority as u32)]),
-        ChainAttribute::Policy(ACCEPT),
-        ChainAttribute::Type(kind.into()),
-    ];
-    Change { message: NfTablesMessage::NewChain(ChainMessage { attributes }), flags: NLM_F_CREATE }
-}
-
-fn rule(chain: &str, expressions: Vec<Expression>) -> Change {
-    let attributes = vec![
-        RuleAttribute::Table(TABLE.into()),
-        RuleAttribute::Chain(chain.into()),
-        RuleAttribute::Expressions(expressions),
-    ];
-    Change {
-        message: NfTablesMessage::NewRule(RuleMessage { attributes }),
-        flags: NLM_F_CREATE | NLM_F_APPEND,
-    }
+fn set(name: &'static str, id: u32, key_type: u32, key_len: u32, flags: SetFlags) -> Change {
+    TABLE.set(Set { name, id, key_type, key_len, flags, more: Vec::new() })
 }
 
 fn intercept(listener: SocketAddr) -> Vec<Expression> {
@@ -219,19 +136,16 @@ fn guard(port: u16) -> Vec<Expression> {
     rule
 }
 
-type Element = Vec<SetElementAttribute>;
-
-fn target_changes<'a>(
+fn of_each_family<'a>(
     targets: impl IntoIterator<Item = &'a Target>,
-    change: impl Fn(SetElementMessage) -> Change,
+    change: impl Fn(&str, &[Element]) -> Vec<Change>,
 ) -> Vec<Change> {
     let (v4, v6): (Vec<&Target>, Vec<&Target>) = targets.into_iter().partition(|target| target.is_ipv4());
-    let of = |set: &str, targets: Vec<&Target>| -> Vec<Change> {
-        let all: Vec<Element> = targets.into_iter().map(|target| vec![key(target_bytes(target))]).collect();
-        all.chunks(ELEMENTS_PER_MESSAGE).map(|some| change(elements(set, some.to_vec()))).collect()
+    let elements = |targets: Vec<&Target>| -> Vec<Element> {
+        targets.into_iter().map(|target| vec![key(target_bytes(target))]).collect()
     };
-    let mut changes = of("v4", v4);
-    changes.extend(of("v6", v6));
+    let mut changes = change("v4", &elements(v4));
+    changes.extend(change("v6", &elements(v6)));
     changes
 }
 
@@ -244,44 +158,4 @@ fn target_bytes(target: &Target) -> Vec<u8> {
     bytes.extend(target.port().to_be_bytes());
     bytes.extend([0, 0]);
     bytes
-}
-
-/// A range is two elements: its first address, and the one after its last, which a range up to `max` does not have.
-fn interval<T: Copy + PartialEq + std::ops::Add<Output = T> + From<u8>>(
-    &(first, last): &(T, T),
-    bytes: impl Fn(T) -> Vec<u8>,
-    max: T,
-) -> Vec<Element> {
-    let mut elements = vec![vec![key(bytes(first))]];
-    if last != max {
-        let end = SetElementAttribute::Flags(SetElementFlags::IntervalEnd);
-        elements.push(vec![key(bytes(last + T::from(1))), end]);
-    }
-    elements
-}
-
-fn add(set: &str, all: Vec<Element>) -> Vec<Change> {
-    let message = |some: &[Element]| NfTablesMessage::NewSetElement(elements(set, some.to_vec()));
-    all.chunks(ELEMENTS_PER_MESSAGE)
-        .map(|some| Change { message: message(some), flags: NLM_F_CREATE })
-        .collect()
-}
-
-fn flush(set: &str) -> Change {
-    let attributes = vec![SetElementList::Table(TABLE.into()), SetElementList::Set(set.into())];
-    Change { message: NfTablesMessage::DeleteSetElement(SetElementMessage { attributes }), flags: 0 }
-}
-
-fn elements(set: &str, elements: Vec<Element>) -> SetElementMessage {
-    let elements = elements.into_iter().map(ListAttribute::Element).collect();
-    let attributes = vec![
-        SetElementList::Table(TABLE.into()),
-        SetElementList::Set(set.into()),
-        SetElementList::Elements(elements),
-    ];
-    SetElementMessage { attributes }
-}
-
-fn key(bytes: Vec<u8>) -> SetElementAttribute {
-    SetElementAttribute::Key(DataAttribute::Value(bytes))
 }

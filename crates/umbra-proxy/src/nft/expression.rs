@@ -10,14 +10,14 @@ use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::nftables::{ExpressionAttribute, Expressions, ListAttribute};
 
 /// One expression of a rule.
-pub(super) type Expression = ListAttribute<ExpressionAttribute>;
+pub(crate) type Expression = ListAttribute<ExpressionAttribute>;
 
 /// A 16-byte register; [`REGISTER_1_PLUS_4`] is the second 4-byte word inside the first of them.
-pub(super) const REGISTER_1: u32 = 1;
+pub(crate) const REGISTER_1: u32 = 1;
 /// The next 16-byte register.
-pub(super) const REGISTER_2: u32 = 2;
+pub(crate) const REGISTER_2: u32 = 2;
 /// The 4 bytes after an IPv4 address in [`REGISTER_1`].
-pub(super) const REGISTER_1_PLUS_4: u32 = 9;
+pub(crate) const REGISTER_1_PLUS_4: u32 = 9;
 
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
@@ -31,45 +31,45 @@ const NAT_DNAT: u32 = 1;
 const NAT_PORT_GIVEN: u32 = 2;
 const REJECT_TCP_RESET: u32 = 1;
 /// `NFT_OBJECT_COUNTER`.
-pub(super) const OBJECT_COUNTER: u32 = 1;
+pub(crate) const OBJECT_COUNTER: u32 = 1;
 
 /// `meta nfproto` is `family`.
-pub(super) fn family_is(family: u8) -> [Expression; 2] {
+pub(crate) fn family_is(family: u8) -> [Expression; 2] {
     [meta(META_NFPROTO), equal(&[family])]
 }
 
 /// `meta l4proto tcp`.
-pub(super) fn is_tcp() -> [Expression; 2] {
+pub(crate) fn is_tcp() -> [Expression; 2] {
     [meta(META_L4PROTO), equal(&[libc::IPPROTO_TCP as u8])]
 }
 
 /// Loads the transport protocol.
-pub(super) fn transport_protocol() -> Expression {
+pub(crate) fn transport_protocol() -> Expression {
     meta(META_L4PROTO)
 }
 
 /// Loads `len` bytes of the IP header into `register`.
-pub(super) fn network(offset: u32, len: u32, register: u32) -> Expression {
+pub(crate) fn network(offset: u32, len: u32, register: u32) -> Expression {
     payload(PAYLOAD_NETWORK, offset, len, register)
 }
 
 /// Loads the destination port into `register`.
-pub(super) fn destination_port(register: u32) -> Expression {
+pub(crate) fn destination_port(register: u32) -> Expression {
     payload(PAYLOAD_TRANSPORT, 2, 2, register)
 }
 
 /// What starts at register 1 equals `bytes`.
-pub(super) fn equal(bytes: &[u8]) -> Expression {
+pub(crate) fn equal(bytes: &[u8]) -> Expression {
     expression("cmp", vec![number(1, REGISTER_1), number(2, CMP_EQ), data(3, bytes)])
 }
 
 /// What starts at register 1 is an element of `set`.
-pub(super) fn in_set(set: &str) -> Expression {
+pub(crate) fn in_set(set: &str) -> Expression {
     expression("lookup", vec![text(1, set), number(2, REGISTER_1)])
 }
 
 /// The connection's status word has none of `bits`. The kernel keeps it in host byte order.
-pub(super) fn ct_status_without(bits: u32) -> [Expression; 3] {
+pub(crate) fn ct_status_without(bits: u32) -> [Expression; 3] {
     let mask = vec![
         number(1, REGISTER_1),
         number(2, REGISTER_1),
@@ -85,12 +85,12 @@ pub(super) fn ct_status_without(bits: u32) -> [Expression; 3] {
 }
 
 /// Counts into the table's counter `name`.
-pub(super) fn count(name: &str) -> Expression {
+pub(crate) fn count(name: &str) -> Expression {
     expression("objref", vec![number(1, OBJECT_COUNTER), text(2, name)])
 }
 
 /// Binds the connection to another destination.
-pub(super) fn dnat(to: IpAddr, port: u16) -> [Expression; 3] {
+pub(crate) fn dnat(to: IpAddr, port: u16) -> [Expression; 3] {
     let (family, address) = match to {
         IpAddr::V4(ip) => (libc::NFPROTO_IPV4, ip.octets().to_vec()),
         IpAddr::V6(ip) => (libc::NFPROTO_IPV6, ip.octets().to_vec()),
@@ -110,7 +110,7 @@ pub(super) fn dnat(to: IpAddr, port: u16) -> [Expression; 3] {
 }
 
 /// Answers with a TCP reset.
-pub(super) fn reset() -> Expression {
+pub(crate) fn reset() -> Expression {
     expression("reject", vec![number(1, REJECT_TCP_RESET), DefaultNla::new(2, vec![0])])
 }
 
@@ -127,12 +127,12 @@ fn expression(name: &str, attributes: Vec<DefaultNla>) -> Expression {
 }
 
 /// A number, in network byte order as everywhere in nf_tables.
-pub(super) fn number(kind: u16, value: u32) -> DefaultNla {
+pub(crate) fn number(kind: u16, value: u32) -> DefaultNla {
     DefaultNla::new(kind, value.to_be_bytes().to_vec())
 }
 
 /// A text, ended by a zero.
-pub(super) fn text(kind: u16, value: &str) -> DefaultNla {
+pub(crate) fn text(kind: u16, value: &str) -> DefaultNla {
     let mut bytes = value.as_bytes().to_vec();
     bytes.push(0);
     DefaultNla::new(kind, bytes)
@@ -143,7 +143,7 @@ fn data(kind: u16, bytes: &[u8]) -> DefaultNla {
 }
 
 /// Attributes inside an attribute.
-pub(super) fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
+pub(crate) fn nested(kind: u16, attributes: &[DefaultNla]) -> DefaultNla {
     let mut bytes = vec![0; attributes.buffer_len()];
     attributes.emit(&mut bytes);
     DefaultNla::new(kind | NLA_F_NESTED, bytes)

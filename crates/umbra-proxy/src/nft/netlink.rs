@@ -1,7 +1,7 @@
-//! The netlink socket that owns the table: batches out, acknowledgements in.
+//! A netlink socket: batches out, acknowledgements in.
 //!
-//! The kernel deletes the table when this socket closes, that is, however the process ends. The socket is closed on
-//! exec, so no child can keep the table alive.
+//! The kernel deletes a table that this socket owns when it closes, that is, however the process ends. The socket is
+//! closed on exec, so no child can keep such a table alive.
 
 use std::io;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use netlink_packet_netfilter::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 
-use super::ruleset::{self, Change};
+use super::table::{Change, Table};
 
 /// The kernel answers from within the call; this only keeps a mistake of ours from hanging the proxy.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Room for a batch. The kernel may give less; see [`MAX_BATCH_BYTES`].
 const SEND_BUFFER: usize = 1 << 20;
 /// What fits the least send buffer that Linux gives by default (`net.core.wmem_max` = 212,992).
-pub(super) const MAX_BATCH_BYTES: usize = 200_000;
+pub(crate) const MAX_BATCH_BYTES: usize = 200_000;
 
 /// Why the kernel's table is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -60,14 +60,14 @@ fn advice(error: &io::Error) -> &'static str {
 }
 
 /// The socket.
-pub(super) struct Netlink {
+pub(crate) struct Netlink {
     socket: Socket,
     sequence: u32,
 }
 
 impl Netlink {
     /// Opens the socket.
-    pub(super) fn open() -> Result<Self, NetlinkError> {
+    pub(crate) fn open() -> Result<Self, NetlinkError> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -80,7 +80,7 @@ impl Netlink {
     }
 
     /// Applies all changes, or none of them.
-    pub(super) fn commit(&mut self, changes: &[Change]) -> Result<(), NetlinkError> {
+    pub(crate) fn commit(&mut self, changes: &[Change]) -> Result<(), NetlinkError> {
         if changes.is_empty() {
             return Ok(());
         }
@@ -129,11 +129,11 @@ impl Netlink {
         first_refusal.map_or(Ok(()), Err)
     }
 
-    /// Packets that the table's counter `name` has seen: connections, since nat chains see first packets only.
-    pub(super) fn counter(&mut self, name: &str) -> Result<u64, NetlinkError> {
+    /// Packets that the table's counter `name` has seen: connections, in nat chains, which see first packets only.
+    pub(crate) fn counter(&mut self, table: Table, name: &str) -> Result<u64, NetlinkError> {
         let sequence = self.next();
         let mut bytes = Vec::new();
-        let message = of_table(NfTablesMessage::GetObject(ruleset::counter_name(name)));
+        let message = of_table(NfTablesMessage::GetObject(table.counter_name(name)));
         append(&mut bytes, message, NLM_F_REQUEST, sequence);
         self.socket.send(&bytes, 0)?;
         loop {
@@ -201,7 +201,7 @@ fn append(bytes: &mut Vec<u8>, message: NetfilterMessage, flags: u16, sequence: 
 
 fn name_of(message: &NfTablesMessage) -> &'static str {
     match message {
-        NfTablesMessage::NewTable(_) => "creating table inet umbra",
+        NfTablesMessage::NewTable(_) => "creating the table",
         NfTablesMessage::NewSet(_) => "creating a set",
         NfTablesMessage::NewChain(_) => "creating a chain",
         NfTablesMessage::NewRule(_) => "creating a rule",

@@ -1,0 +1,8 @@
+//! Talking to the kernel's nf_tables: what umbra's two tables are made with.
+//!
+//! Takes: tables' objects as data (`table`, `expression`). Gives: batches that the kernel has applied as a whole or not
+//! at all (`netlink`). Never runs `nft`, never decides what a table should hold.
+
+pub(crate) mod expression;
+pub(crate) mod netlink;
+pub(crate) mod table;
