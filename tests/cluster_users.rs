@@ -31,6 +31,8 @@ pub(crate) enum Connections {
 pub(crate) struct Client {
     network: PodNetwork,
     address: SocketAddr,
+    /// How long it waits for an answer.
+    patience: Duration,
     stream: Option<BufReader<TcpStream>>,
 }
 
@@ -47,7 +49,17 @@ pub(crate) struct Answer {
 impl Client {
     /// Of sa-logic, in this pod; connects when it first asks.
     pub(crate) fn new(example: &Example, pod: &ExamplePod) -> Result<Self> {
-        Ok(Self { network: example.network(pod)?, address: example.sa_logic()?, stream: None })
+        Ok(Self {
+            network: example.network(pod)?,
+            address: example.sa_logic()?,
+            patience: MISSING,
+            stream: None,
+        })
+    }
+
+    /// Gives answers up after so long.
+    pub(crate) fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Asks sa-logic, on the connection that is there if there is one.
@@ -55,10 +67,18 @@ impl Client {
     /// # Errors
     /// When there is no whole answer. Nothing is repeated.
     pub(crate) fn ask(&mut self, id: &str, connections: Connections) -> Result<Answer> {
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => self.connect()?,
-        };
+        if self.stream.is_none() {
+            self.connect()?;
+        }
+        self.exchange(id, connections)
+    }
+
+    /// One request on the connection that is there.
+    ///
+    /// # Errors
+    /// When there is no whole answer: the request was cut.
+    pub(crate) fn exchange(&mut self, id: &str, connections: Connections) -> Result<Answer> {
+        let mut stream = self.stream.take().context("not connected")?;
         let close = if connections == Connections::Fresh { "connection: close\r\n" } else { "" };
         let body = r#"{"sentence":"I love yoga!"}"#;
         let head = "POST /analyse/sentiment HTTP/1.1\r\nhost: sa-logic\r\ncontent-type: application/json\r\n";
@@ -77,13 +97,37 @@ impl Client {
         self.stream.is_some()
     }
 
-    fn connect(&self) -> Result<BufReader<TcpStream>> {
+    /// A connection that the other side has closed meanwhile is given up, as every pool of connections does.
+    ///
+    /// # Errors
+    /// When the socket cannot be asked.
+    pub(crate) fn drop_if_closed(&mut self) -> Result<()> {
+        let Some(stream) = &self.stream else { return Ok(()) };
+        stream.get_ref().set_nonblocking(true)?;
+        let open = match stream.get_ref().peek(&mut [0]) {
+            Ok(_) => false,
+            Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+        };
+        if open {
+            stream.get_ref().set_nonblocking(false)?;
+        } else {
+            self.stream = None;
+        }
+        Ok(())
+    }
+
+    /// Makes the connection.
+    ///
+    /// # Errors
+    /// When nobody takes it.
+    pub(crate) fn connect(&mut self) -> Result<()> {
         let address = self.address;
         let stream = self.network.within(|| TcpStream::connect_timeout(&address, MISSING))?;
         let stream = stream.with_context(|| format!("connecting to {address}"))?;
-        stream.set_read_timeout(Some(MISSING))?;
+        stream.set_read_timeout(Some(self.patience))?;
         stream.set_nodelay(true)?;
-        Ok(BufReader::new(stream))
+        self.stream = Some(BufReader::new(stream));
+        Ok(())
     }
 }
 

@@ -91,6 +91,8 @@ tlsPrivateKeyFile: $PKI/node$i.key
 evictionHard: {memory.available: 50Mi, nodefs.available: 1%, imagefs.available: 1%, nodefs.inodesFree: 1%}
 imageGCHighThresholdPercent: 100
 fileCheckFrequency: 0s
+# Tests kill programs again and again; 1 s is the least that the kubelet takes.
+crashLoopBackOff: {maxContainerRestartPeriod: 1s}
 YAML
 }
 
@@ -117,8 +119,13 @@ start_node() {
   load_images "$i"
   start "kubelet$i" nsenter "--net=/run/netns/$name" "$BIN/kubelet" --config="$dir/kubelet.yaml" --kubeconfig="$PKI/node$i.conf" \
     --root-dir="$dir/kubelet" --cert-dir="$dir/pki" --hostname-override="$name" --node-ip="$(node_ip "$i")"
+  start_kube_proxy "$i" "$KUBE_PROXY"
+}
+
+start_kube_proxy() {
+  local i=$1 mode=$2 name; name=$(node_name "$i")
   # conntrack-max-per-core 0: that sysctl cannot be written in a network namespace.
   start "kube-proxy$i" nsenter "--net=/run/netns/$name" "$BIN/kube-proxy" --kubeconfig="$PKI/kube-proxy.conf" --hostname-override="$name" \
-    --proxy-mode="$KUBE_PROXY" --cluster-cidr="$POD_CIDR" --conntrack-max-per-core=0 --nodeport-addresses=primary \
+    --proxy-mode="$mode" --cluster-cidr="$POD_CIDR" --conntrack-max-per-core=0 --nodeport-addresses=primary \
     --healthz-bind-address=127.0.0.1:10256 --metrics-bind-address=127.0.0.1:10249
 }

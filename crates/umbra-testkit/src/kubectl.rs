@@ -114,7 +114,7 @@ impl Kubectl {
         })
     }
 
-    pub(crate) fn run_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
+    pub fn run_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
         let mut child = self
             .command(arguments)
             .stdin(Stdio::piped())

@@ -1,0 +1,144 @@
+//! What may happen to a proxy, under the load of the promise: users are answered by v1, only what was in flight on that
+//! node is lost, and every connection is counted by whoever took it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use umbra_testkit::{CEILING, Signal, wait_for};
+
+use crate::cluster_load::{Fault, Load, Seen, adds_up, paths};
+use crate::cluster_proxies::{
+    PROXY, kill_proxy, pod_on, wait_armed, wait_mirrored_everywhere, wait_rolled_out,
+};
+use crate::cluster_status::wait_for_copies;
+use crate::cluster_system::{Example, Second, UMBRA, with_example};
+
+/// How often a proxy is killed.
+const KILLS: u32 = 30;
+
+/// A row of the table of faults.
+fn report(fault: &str, seen: &Seen, paths: &BTreeMap<String, u64>, example: &Example) -> Result<()> {
+    let copies = example.settled_shadows()?;
+    println!(
+        "measured: fault: {fault}: sent {}, failed {}, v1 {}, v2 {}, connections {paths:?}, slowest {:.1?}; copies since the last start {copies:?}",
+        seen.requests,
+        seen.failures.len(),
+        seen.answered.get("v1").copied().unwrap_or_default(),
+        seen.answered.get("v2").copied().unwrap_or_default(),
+        seen.slowest
+    );
+    Ok(())
+}
+
+/// Runs a fault under load, checks what users saw and that all connections were counted.
+fn under_load(name: &str, fault: impl FnOnce(&Example, &Load) -> Result<Vec<Fault>>) {
+    with_example(name, Second::Right, |example| {
+        example.route()?;
+        wait_for_copies(example)?;
+        let before = paths(example)?;
+        let load = Load::start(example)?;
+        let faults = fault(example, &load)?;
+        wait_mirrored_everywhere(example, &load)?;
+        let seen = load.finish();
+        seen.harmed_only_by(&faults)?;
+        let since = adds_up(example, &before, &seen)?;
+        report(name, &seen, &since, example)
+    });
+}
+
+#[test]
+fn a_proxy_killed_again_and_again_costs_only_what_was_in_flight() {
+    under_load("killed", |example, load| {
+        let nodes: Vec<_> = example.cluster().nodes().iter().map(|node| node.name.clone()).collect();
+        let mut random = Scatter(u64::from(std::process::id()));
+        let mut faults = Vec::new();
+        for number in 0..KILLS {
+            let node = &nodes[number as usize % nodes.len()];
+            wait_armed(example, node)?;
+            // Any moment is as good as another: that is what is tried.
+            std::thread::sleep(Duration::from_millis(random.below(500)));
+            faults.push(kill_proxy(example, node)?);
+            load.wait_for_node(node, 10)?;
+        }
+        Ok(faults)
+    });
+}
+
+#[test]
+fn a_hung_proxy_is_passed_by_after_the_dead_mans_time() {
+    under_load("hung", |example, load| {
+        let node = example.cluster().nodes().first().context("a node")?.name.clone();
+        let pod = pod_on(example, PROXY, &node)?;
+        let from = Instant::now();
+        example.cluster().signal_container(UMBRA, &pod, Signal::SIGSTOP)?;
+        let resumed = Resume { example, pod: &pod };
+        let to = load.wait_served(&node, from)?;
+        println!("measured: fault: hung: fresh connections are served again after {:.1?}", to - from);
+        // From here on nobody may notice.
+        load.wait_for_node(&node, 500)?;
+        drop(resumed);
+        Ok(vec![Fault { node, from, to }])
+    });
+}
+
+/// Goes on when dropped, whatever the test came to.
+struct Resume<'a> {
+    example: &'a Example,
+    pod: &'a str,
+}
+
+impl Drop for Resume<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.example.cluster().signal_container(UMBRA, self.pod, Signal::SIGCONT) {
+            eprintln!("{} stays stopped: {error:#}", self.pod);
+        }
+    }
+}
+
+#[test]
+fn a_rollout_of_the_proxies_fails_no_request() {
+    under_load("restart", |example, load| {
+        let kubectl = example.cluster().kubectl();
+        kubectl.run(&["-n", UMBRA, "rollout", "restart", "ds/umbra-proxy"])?;
+        wait_rolled_out(example)?;
+        load.wait_for_more(200)?;
+        Ok(Vec::new())
+    });
+}
+
+#[test]
+fn deleting_the_daemonset_fails_no_request() {
+    under_load("deleted", |example, load| {
+        let kubectl = example.cluster().kubectl();
+        let manifest = kubectl.run(&["-n", UMBRA, "get", "ds/umbra-proxy", "-o", "yaml"])?;
+        kubectl.run(&["-n", UMBRA, "delete", "ds/umbra-proxy", "--wait=true"])?;
+        wait_for("no proxy is left", CEILING, || {
+            let pods = example.cluster().pods(UMBRA, PROXY)?;
+            ensure!(pods.is_empty(), "{} pods", pods.len());
+            Ok(())
+        })?;
+        load.wait_for_more(1000)?;
+        kubectl.run_with_input(&["create", "-f", "-"], &recreatable(&manifest))?;
+        wait_rolled_out(example)?;
+        Ok(Vec::new())
+    });
+}
+
+/// Without what the API server refuses in a new object.
+fn recreatable(manifest: &str) -> String {
+    let own = |line: &&str| {
+        !line.trim_start().starts_with("resourceVersion:") && !line.trim_start().starts_with("uid:")
+    };
+    manifest.lines().filter(own).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// Any numbers do: Knuth's linear congruential generator.
+struct Scatter(u64);
+
+impl Scatter {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
