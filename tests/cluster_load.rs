@@ -56,6 +56,13 @@ pub(crate) struct Failure {
     what: String,
 }
 
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, kind, began, took, what } = self;
+        write!(f, "{node}: {kind:?}, begun {:.2?} ago, after {took:.2?}: {what}", began.elapsed())
+    }
+}
+
 /// How it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -252,7 +259,12 @@ impl Seen {
             .iter()
             .filter(|failure| !faults.iter().any(|fault| fault.excuses(failure)))
             .collect();
-        ensure!(unexcused.is_empty(), "not in flight at any fault: {unexcused:#?}\n{self}");
+        ensure!(
+            unexcused.is_empty(),
+            "{} not in flight at any fault, as {:#?} at {faults:#?}\n{self}",
+            unexcused.len(),
+            unexcused[0]
+        );
         Ok(())
     }
 }
@@ -268,7 +280,7 @@ impl fmt::Display for Seen {
             self.failures.len(),
             self.slowest
         )?;
-        self.failures.iter().take(NAMED).try_for_each(|failure| write!(f, "\n  {failure:?}"))
+        self.failures.iter().take(NAMED).try_for_each(|failure| write!(f, "\n  {failure}"))
     }
 }
 

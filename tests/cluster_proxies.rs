@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use umbra_testkit::{CEILING, ClusterNode, Samples, Signal, http, wait_for};
+use umbra_testkit::{CEILING, ClusterNode, Samples, Signal, wait_for};
 
 use crate::cluster_load::{Fault, Load};
 use crate::cluster_system::{Example, UMBRA, proxy_metrics};
@@ -117,11 +117,6 @@ pub(crate) fn wait_mirrored_everywhere(example: &Example, load: &Load) -> Result
         load.wait_for_node(&node.name, 20)?;
     }
     Ok(())
-}
-
-/// The proxy of a node says that it is ready.
-pub(crate) fn ready(example: &Example, node: &str) -> Result<()> {
-    http::get(metrics_on(example, node)?, "/readyz").map(drop)
 }
 
 /// The DaemonSet has been rolled out.

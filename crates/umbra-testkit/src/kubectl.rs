@@ -114,6 +114,10 @@ impl Kubectl {
         })
     }
 
+    /// kubectl with this on its standard input.
+    ///
+    /// # Errors
+    /// When it fails: its command line and error output.
     pub fn run_with_input(&self, arguments: &[&str], input: &str) -> Result<String> {
         let mut child = self
             .command(arguments)
