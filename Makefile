@@ -6,7 +6,7 @@ CNI ?= ptp
 KUBECONFIG ?= $(CURDIR)/target/cluster/kubeconfig
 export NODES KUBE_PROXY CNI KUBECONFIG
 
-.PHONY: help demo test test-fast fmt lint crds images cluster-up cluster-down deploy
+.PHONY: help demo test test-fast test-matrix fmt lint crds images cluster-up cluster-down deploy
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -19,6 +19,9 @@ test: ## everything: format, lints, unit, push, proxy, node and cluster tests
 
 test-fast: ## what needs neither root nor a cluster
 	@tests/run.sh fast
+
+test-matrix: ## the cluster tests on kube-proxy iptables, the bridge CNI, three nodes
+	@tests/run.sh matrix
 
 fmt: ## format the code
 	cargo fmt --all

@@ -18,6 +18,7 @@ mod cluster_programmed;
 mod cluster_prometheus;
 mod cluster_proxies;
 mod cluster_rollout;
+mod cluster_scale;
 mod cluster_status;
 mod cluster_system;
 mod cluster_trust;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make test` and `make test-fast`: every stage in order, what was skipped and why, and the counts at the end.
+# `make test`, `make test-fast` and `make test-matrix`: every stage in order, what was skipped and why, and the counts at the end.
 #
 # Stages that need root and Debian's packages set up what they need; where they cannot run they are printed as
 # skipped, and that is a failure when CI is set.
@@ -66,6 +66,30 @@ finish() {
   exit
 }
 
+# The cluster's tests on the cluster that NODES, KUBE_PROXY and CNI ask for, named after it.
+cluster() {
+  local shape=$1
+  check "cluster-up$shape" make --no-print-directory cluster-up || return
+  tests "cluster$shape" cargo test -p umbra-tests --locked --test cluster -- --test-threads=1 --nocapture
+}
+
+# `make test-matrix`: the same tests on other shapes of cluster, one after the other.
+matrix() {
+  check packages tests/cluster/packages.sh || finish
+  check tools tests/cluster/tools.sh || finish
+  check build cargo build -p umbra-tests --all-targets --locked || finish
+  check images make --no-print-directory images || finish
+  local shape
+  for shape in "2 iptables ptp" "2 nftables bridge" "2 iptables bridge" "3 nftables ptp"; do
+    read -r NODES KUBE_PROXY CNI <<<"$shape"
+    export NODES KUBE_PROXY CNI
+    cluster "-$NODES-$KUBE_PROXY-$CNI"
+    check cluster-down make --no-print-directory cluster-down
+  done
+  finish
+}
+[ "$mode" != matrix ] || matrix
+
 check format cargo fmt --all --check
 if [ "$mode" = all ] && [ "$(id -u)" -eq 0 ] && [ "$(uname -s)" = Linux ]; then
   # First: the crates' own tests use nft and the API server where they are.
@@ -89,7 +113,7 @@ tests push cargo test -p umbra-tests --locked --test push -- --test-threads=1 --
 tests proxy cargo test -p umbra-tests --locked --test proxy -- --test-threads=1 --nocapture
 tests node cargo test -p umbra-tests --locked --test node -- --test-threads=1 --nocapture
 check images make --no-print-directory images || finish
-check cluster-up make --no-print-directory cluster-up || finish
-tests cluster cargo test -p umbra-tests --locked --test cluster -- --test-threads=1 --nocapture
+cluster "" || finish
+tests scale cargo test -p umbra-tests --locked --test cluster -- --ignored --test-threads=1 --nocapture
 check cluster-down make --no-print-directory cluster-down
 finish
