@@ -137,7 +137,7 @@ fn cut<'a>(example: &'a Example, to: &str) -> Result<Vec<Rules<'a>>> {
     let from = format!("ip saddr {{ {} }}", addresses.join(", "));
     // In both places: a node's own proxy is behind its input, another's and the API server behind its forward chain.
     let chains = format!(
-        "chain forward {{ type filter hook forward priority -10; {from} {to} drop; }} \
+        "chain forward {{ type filter hook forward priority -10; {from} {to} drop; }}\n \
          chain input {{ type filter hook input priority -10; {from} {to} drop; }}"
     );
     example.cluster().nodes().iter().map(|node| Rules::new(example, &node.name, &chains)).collect()

@@ -26,7 +26,7 @@ impl<'a> Rules<'a> {
     /// `chains`: what stands inside `table inet umbra-test { ... }`.
     pub(crate) fn new(example: &'a Example, node: &str, chains: &str) -> Result<Self> {
         let rules = Self { example, node: node.to_owned() };
-        on_node(example, node, "nft", &[&format!("table inet {TABLE} {{ {chains} }}")])?;
+        on_node(example, node, "nft", &[&format!("table inet {TABLE} {{ {chains}\n}}")])?;
         Ok(rules)
     }
 }
@@ -47,7 +47,7 @@ fn a_firewall_in_front_of_the_proxy_disarms_it_until_it_is_gone() {
         let node = example.cluster().nodes().first().context("a node")?.name.clone();
         let load = Load::start(example)?;
         let from = Instant::now();
-        let drop_all = "chain input { type filter hook input priority 0; tcp dport 15001 drop; }";
+        let drop_all = "chain input { type filter hook input priority 0; tcp dport 15001 drop; };";
         let firewall = Rules::new(example, &node, drop_all)?;
         let reason = wait_for("the proxy has disarmed", CEILING, || {
             let reason = not_armed_because(example, &node)?;
