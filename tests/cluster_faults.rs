@@ -9,7 +9,7 @@ use umbra_testkit::{CEILING, Signal, wait_for};
 
 use crate::cluster_load::{Fault, Load, Seen, adds_up, paths};
 use crate::cluster_proxies::{
-    PROXY, kill_proxy, pod_on, wait_armed, wait_mirrored_everywhere, wait_rolled_out,
+    PROXY, kill_proxy, not_armed_because, pod_on, wait_armed, wait_mirrored_everywhere, wait_rolled_out,
 };
 use crate::cluster_status::wait_for_copies;
 use crate::cluster_system::{Example, Second, UMBRA, with_example};
@@ -123,6 +123,49 @@ fn deleting_the_daemonset_fails_no_request() {
         wait_rolled_out(example)?;
         Ok(Vec::new())
     });
+}
+
+/// An image of another wire version is one that the controller cannot talk to: here its push port is elsewhere. The
+/// rollout stops at the first node, whose new proxy is not ready, and its users are led to v1 by what the old one left.
+#[test]
+fn an_upgrade_that_the_controller_cannot_talk_to_leaves_users_on_v1() {
+    under_load("upgrade", |example, load| {
+        let before: Vec<_> = proxies(example)?;
+        let kubectl = example.cluster().kubectl();
+        let set = |assignment: &str| {
+            kubectl.run(&["-n", UMBRA, "set", "env", "ds/umbra-proxy", assignment]).map(drop)
+        };
+        set("UMBRA_PUSH_LISTEN=[::]:15003")?;
+        let upgraded = wait_for("one node has a new proxy, which runs", CEILING, || {
+            let now = proxies(example)?;
+            let new = now.into_iter().find(|(name, node, running)| {
+                *running && !before.iter().any(|old| (&old.0, &old.1) == (name, node))
+            });
+            new.map(|(_, node, _)| node).context("not yet")
+        });
+        let served = upgraded.and_then(|node| {
+            load.wait_for_node(&node, 500)?;
+            let because = not_armed_because(example, &node)?;
+            ensure!(because.is_empty(), "it has a table: {because}");
+            Ok(())
+        });
+        set("UMBRA_PUSH_LISTEN-")?;
+        served?;
+        wait_rolled_out(example)?;
+        Ok(Vec::new())
+    });
+}
+
+/// Name and node of each proxy's pod, and whether its program runs.
+fn proxies(example: &Example) -> Result<Vec<(String, String, bool)>> {
+    let pods = example.cluster().pods(UMBRA, PROXY)?;
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let running =
+        |pod: &serde_json::Value| pod["status"]["containerStatuses"][0]["state"]["running"].is_object();
+    Ok(pods
+        .iter()
+        .map(|pod| (text(&pod["metadata"]["name"]), text(&pod["spec"]["nodeName"]), running(pod)))
+        .collect())
 }
 
 /// Without what the API server refuses in a new object.

@@ -73,12 +73,15 @@ cluster() {
   tests "cluster$shape" cargo test -p umbra-tests --locked --test cluster -- --test-threads=1 --nocapture
 }
 
-# `make test-matrix`: the same tests on other shapes of cluster, one after the other.
+# `make test-matrix`: the same tests on every shape of cluster, one after the other, and 5,000 services on the first.
 matrix() {
   check packages tests/cluster/packages.sh || finish
   check tools tests/cluster/tools.sh || finish
   check build cargo build -p umbra-tests --all-targets --locked || finish
   check images make --no-print-directory images || finish
+  cluster "" || finish
+  tests scale cargo test -p umbra-tests --locked --test cluster -- --ignored --test-threads=1 --nocapture
+  check cluster-down make --no-print-directory cluster-down
   local shape
   for shape in "2 iptables ptp" "2 nftables bridge" "2 iptables bridge" "3 nftables ptp"; do
     read -r NODES KUBE_PROXY CNI <<<"$shape"
@@ -114,6 +117,5 @@ tests proxy cargo test -p umbra-tests --locked --test proxy -- --test-threads=1 
 tests node cargo test -p umbra-tests --locked --test node -- --test-threads=1 --nocapture
 check images make --no-print-directory images || finish
 cluster "" || finish
-tests scale cargo test -p umbra-tests --locked --test cluster -- --ignored --test-threads=1 --nocapture
 check cluster-down make --no-print-directory cluster-down
 finish
