@@ -8,6 +8,7 @@
 mod backends;
 mod config;
 mod digest;
+mod fallback;
 mod key;
 mod matcher;
 mod select;
@@ -18,6 +19,7 @@ mod wire;
 pub use backends::{BackendRef, BackendSet, Endpoint};
 pub use config::{Applied, Config, ConfigError, Resource};
 pub use digest::Digest;
+pub use fallback::{SLOTS, Slots, sets_of, slots_of};
 pub use key::{Key, KeyError};
 pub use matcher::{HeaderMatch, MatchError, RequestMatch, StringMatch};
 pub use select::{Draw, MIRROR_DENOMINATOR, Route, RouteMirror, RouteTable, Selection};
