@@ -18,8 +18,14 @@ const METRICS_PORT: u16 = 15020;
 #[command(name = "umbra-proxy", version)]
 pub struct Args {
     /// Name of this node.
-    #[arg(long, env = "UMBRA_NODE")]
-    pub node: String,
+    #[arg(long, env = "UMBRA_NODE", required_unless_present = "cleanup")]
+    pub node: Option<String>,
+    /// Delete umbra's nft tables on this node and exit: for uninstalling.
+    #[arg(long, env = "UMBRA_CLEANUP")]
+    pub cleanup: bool,
+    /// How long the kernel leads users to the primary when no proxy runs; renewed while one does.
+    #[arg(long, env = "UMBRA_FALLBACK_TIMEOUT", value_parser = duration, default_value = "300s")]
+    pub fallback_timeout: Duration,
     /// Address of this node that its pods reach; on a dual-stack node one of each family, separated by a comma.
     #[arg(long, env = "UMBRA_NODE_ADDRESS", value_delimiter = ',')]
     pub node_address: Vec<IpAddr>,
@@ -96,6 +102,7 @@ impl Args {
             Switch::On => Intercept::On {
                 node_addresses: self.node_address,
                 port: self.listen.map_or(TRAFFIC_PORT, |listen| listen.port()),
+                fallback_timeout: self.fallback_timeout,
             },
             Switch::Off => Intercept::Off {
                 listen: self.listen.unwrap_or_else(|| SocketAddr::new(address, TRAFFIC_PORT)),
@@ -109,7 +116,7 @@ impl Args {
             ..ShadowLimits::default()
         };
         Ok(Options {
-            node: self.node,
+            node: self.node.unwrap_or_default(),
             intercept,
             push_listen: self.push_listen.unwrap_or_else(|| at(PUSH_PORT)),
             metrics_listen: self.metrics_listen.unwrap_or_else(|| at(METRICS_PORT)),
@@ -155,7 +162,7 @@ mod tests {
         assert_eq!(options.push_listen.to_string(), "192.0.2.7:15002");
         assert_eq!(options.metrics_listen.to_string(), "192.0.2.7:15020");
         assert_eq!(options.admin_listen.to_string(), "127.0.0.1:15000");
-        let Intercept::On { node_addresses, port } = options.intercept else {
+        let Intercept::On { node_addresses, port, .. } = options.intercept else {
             panic!("intercepts by default")
         };
         assert_eq!((node_addresses.len(), port), (2, 15001));

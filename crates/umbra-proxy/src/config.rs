@@ -7,7 +7,7 @@
 //! 1. the kernel stops giving connections of what goes (nft delete);
 //! 2. services that go are disarmed: open connections keep their last routes, without mirroring;
 //! 3. tables come, change and are dropped, on every worker;
-//! 4. (the fallback's entries: between the tables and the kernel, when there is a fallback)
+//! 4. the fallback's entries follow: what goes has been left by the kernel, what comes has them before it is taken over;
 //! 5. the kernel gives connections of what came (nft add);
 //! 6. the push is answered, with what is armed.
 
@@ -19,6 +19,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use umbra_routing::{Applied, Config, ConfigError, Key, Patch, Put, RefusedKey, Reply, Resource, State};
 
 use crate::arm::{self, Armed, Reach};
+use crate::fallback::Fallback;
+use crate::fallback::plan::Plan;
 use crate::intercept::{InterceptError, Interception, Interceptor, Sources};
 use crate::metrics::Metrics;
 use crate::tables::Tables;
@@ -140,6 +142,8 @@ pub(crate) struct Owner<I> {
     tables: Arc<Tables>,
     metrics: Arc<Metrics>,
     intercept: I,
+    /// The kernel's way to primaries without us, and what it was told; absent on a laptop.
+    fallback: Option<(Plan, Fallback)>,
     armed: Armed,
     /// Tables that the data path cannot use.
     unusable: BTreeMap<Key, String>,
@@ -157,6 +161,7 @@ impl<I: Intercept> Owner<I> {
         tables: Arc<Tables>,
         metrics: Arc<Metrics>,
         intercept: I,
+        fallback: Option<(Plan, Fallback)>,
         ready: watch::Sender<bool>,
     ) -> Self {
         Self {
@@ -164,6 +169,7 @@ impl<I: Intercept> Owner<I> {
             tables,
             metrics,
             intercept,
+            fallback,
             armed: Armed::new(),
             unusable: BTreeMap::new(),
             not_armed: Vec::new(),
@@ -207,6 +213,10 @@ impl<I: Intercept> Owner<I> {
                 let _gone = reply.send(dump(&self.config));
             }
             Command::Disarm(reply) => {
+                // Nobody will renew it for a while; what fails is in the fallback's log.
+                if let Some((_, fallback)) = &self.fallback {
+                    let _ = fallback.renew_all().await;
+                }
                 self.intercept.set(Interception::default()).await?;
                 // Clients of open connections are told to close, so that few are left to be closed under them.
                 self.armed.keys().for_each(|service| self.tables.disarm(service));
@@ -242,6 +252,7 @@ impl<I: Intercept> Owner<I> {
         if endpoints_only && self.not_armed.is_empty() {
             // The most frequent push by far; it changes nothing about what is taken over.
             self.tables.apply(&self.config, applied);
+            self.fall_back(applied).await;
             return Ok(());
         }
         self.unusable.retain(|key, _| !applied.changed.contains(key));
@@ -253,8 +264,20 @@ impl<I: Intercept> Owner<I> {
         self.unusable.extend(refused.into_iter().map(|refused| (refused.key, refused.reason)));
         let decision = arm::decide(&self.config, &self.armed, &self.unusable, reach);
         self.not_armed = decision.not_armed;
+        self.fall_back(applied).await;
         self.take_over(decision.wanted).await;
         Ok(())
+    }
+
+    /// The fallback follows the tables. A kernel that refuses it keeps nothing else from users: the fallback says so in
+    /// its log and tries again by itself.
+    async fn fall_back(&mut self, applied: &Applied) {
+        if let Some((plan, fallback)) = &mut self.fallback {
+            let change = plan.change(&self.config, &applied.changed);
+            if let Err(error) = fallback.change(change).await {
+                tracing::debug!(%error, "a push goes on without its fallback");
+            }
+        }
     }
 
     /// Nothing but `kept` is given to the listener from here on.

@@ -15,6 +15,8 @@
 //! 6. `shadow` sends the copies, once the primary has its request;
 //! 7. the answer is streamed back, and `metrics` has counted it all.
 //!
+//! When this process cannot serve, `fallback` has left the kernel a way to the primary.
+//!
 //! Beside it: `run` starts and ends everything; `push` takes what the controller sends, and `config` owns it and brings it
 //! into force; `admin` shows it; `deadman` says whether the workers live; `descriptors` keeps sockets for users.
 
@@ -28,6 +30,7 @@ mod config;
 mod connection;
 mod deadman;
 mod descriptors;
+pub mod fallback;
 mod forward;
 mod framing;
 mod headers;

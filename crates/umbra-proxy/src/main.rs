@@ -36,6 +36,10 @@ fn die_of_panics() {
 
 fn started() -> anyhow::Result<()> {
     let args = Args::parse();
+    if args.cleanup {
+        umbra_proxy::fallback::cleanup()?;
+        return Ok(());
+    }
     let log_filter = start_logging(&args.log, args.log_format)?;
     let options = args.options(Some(log_filter)).map_err(anyhow::Error::msg)?;
     // Traffic has threads of its own; this one pushes, answers and watches.

@@ -4,6 +4,7 @@
 //! to the letter (spec/shadowing.md 3.3); everything of our own begins with `umbra_`. Never decides anything.
 
 mod istio;
+mod kernel;
 mod shadow;
 
 use std::sync::Arc;
@@ -44,6 +45,8 @@ pub struct Metrics {
     pub bad_requests: Family<Labels, Counter>,
     /// Upstream connections that were replaced because they turned out closed (`umbra_upstream_replaced_total`).
     pub replaced_connections: Counter,
+    /// What the kernel's fallback counts.
+    pub(crate) kernel: kernel::KernelMetrics,
     istio: istio::Families,
     shadow: shadow::Families,
 }
@@ -86,6 +89,7 @@ impl Metrics {
                 "umbra_upstream_replaced",
                 "Reused upstream connections that were found closed and replaced",
             ),
+            kernel: kernel::KernelMetrics::register(&mut registry),
             istio: istio::Families::register(&mut registry),
             shadow: shadow::Families::register(&mut registry),
             registry: {

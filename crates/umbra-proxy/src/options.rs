@@ -3,9 +3,13 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::listen::Mode;
 use crate::worker::{self, Limits};
+
+/// The thread that renews looks each second.
+const LEAST_FALLBACK: Duration = Duration::from_secs(3);
 
 /// Changes what is logged; an error says what is wrong with the filter.
 pub type LogFilter = Arc<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
@@ -42,6 +46,8 @@ pub enum Intercept {
         node_addresses: Vec<IpAddr>,
         /// The listener's port; 0 takes a free one.
         port: u16,
+        /// How long the kernel leads users to primaries when this process is gone.
+        fallback_timeout: Duration,
     },
     /// Clients come by themselves, and the Host header chooses the service.
     Off {
@@ -78,7 +84,10 @@ impl Options {
         if !self.admin_listen.ip().is_loopback() {
             return wrong("--admin-listen: must be on loopback");
         }
-        let Intercept::On { node_addresses, .. } = &self.intercept else { return Ok(()) };
+        let Intercept::On { node_addresses, fallback_timeout, .. } = &self.intercept else { return Ok(()) };
+        if *fallback_timeout < LEAST_FALLBACK {
+            return wrong("--fallback-timeout: at least 3s: a third of it goes by between two renewals");
+        }
         let v4 = node_addresses.iter().filter(|ip| ip.is_ipv4()).count();
         if node_addresses.is_empty() || v4 > 1 || node_addresses.len() - v4 > 1 {
             return wrong(
@@ -95,7 +104,7 @@ impl Options {
     pub(crate) fn worker_options(&self) -> worker::Options {
         let (listen, mode) = match &self.intercept {
             Intercept::Off { listen } => (*listen, Mode::ByHost),
-            Intercept::On { node_addresses, port } => {
+            Intercept::On { node_addresses, port, .. } => {
                 let listen = match node_addresses.as_slice() {
                     [one] => SocketAddr::new(*one, *port),
                     // Both families: one dual-stack listener, guarded by the table like any.

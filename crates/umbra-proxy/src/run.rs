@@ -20,6 +20,8 @@ use crate::arm::Reach;
 use crate::config::{Command, Direct, Kernel, Owner, OwnerError};
 use crate::deadman::{self, BEATS_WITHIN, LIVES_WITHIN};
 use crate::descriptors;
+use crate::fallback::plan::Plan;
+use crate::fallback::{Fallback, Settings, interface};
 use crate::intercept::{InterceptError, Interceptor};
 use crate::metrics::Metrics;
 use crate::options::{Intercept, Options};
@@ -130,22 +132,8 @@ impl Proxy {
         let mut tasks = Tasks::new();
         let (owner, commands) = mpsc::channel(COMMANDS);
         let (ready_sender, ready) = watch::channel(false);
-        let interceptor = match &options.intercept {
-            Intercept::Off { .. } => {
-                let owner = Owner::new(tables, Arc::clone(&metrics), Direct, ready_sender);
-                tasks.spawn(async move { Ok(owner.run(commands).await.map(|()| "owner")?) });
-                None
-            }
-            Intercept::On { node_addresses, .. } => {
-                let to: Vec<SocketAddr> =
-                    node_addresses.iter().map(|ip| SocketAddr::new(*ip, traffic.port())).collect();
-                let interceptor = start_interceptor(&to, Arc::clone(&workers), &mut tasks)?;
-                let kernel = Kernel { interceptor: interceptor.clone(), reach: Reach::intercepted(&to) };
-                let owner = Owner::new(tables, Arc::clone(&metrics), kernel, ready_sender);
-                tasks.spawn(async move { Ok(owner.run(commands).await.map(|()| "owner")?) });
-                Some(interceptor)
-            }
-        };
+        let shared = Shared { tables, metrics: Arc::clone(&metrics), ready: ready_sender };
+        let interceptor = start_owner(&options, shared, &workers, traffic, commands, &mut tasks)?;
         let admin = Admin {
             metrics: Arc::clone(&metrics),
             lives: lives(Arc::clone(&workers)),
@@ -251,6 +239,39 @@ fn ended_with(ended: Result<Result<&'static str, ProxyError>, JoinError>) -> Pro
     }
 }
 
+/// What the owner of the configuration shares with others.
+struct Shared {
+    tables: Arc<Tables>,
+    metrics: Arc<Metrics>,
+    ready: watch::Sender<bool>,
+}
+
+/// Starts the owner of the configuration, with the kernel's two tables or on a laptop without.
+fn start_owner(
+    options: &Options,
+    shared: Shared,
+    workers: &SharedWorkers,
+    traffic: SocketAddr,
+    commands: mpsc::Receiver<Command>,
+    tasks: &mut Tasks,
+) -> Result<Option<Interceptor>, StartError> {
+    let Shared { tables, metrics, ready } = shared;
+    let Intercept::On { node_addresses, fallback_timeout, .. } = &options.intercept else {
+        let owner = Owner::new(tables, metrics, Direct, None, ready);
+        tasks.spawn(async move { Ok(owner.run(commands).await.map(|()| "owner")?) });
+        return Ok(None);
+    };
+    let to: Vec<SocketAddr> = node_addresses.iter().map(|ip| SocketAddr::new(*ip, traffic.port())).collect();
+    let interceptor = start_interceptor(&to, Arc::clone(workers), tasks)?;
+    let kernel = Kernel { interceptor: interceptor.clone(), reach: Reach::intercepted(&to) };
+    let plan = Plan::new(options.node.clone(), interface::of(&to));
+    let settings = Settings { timeout: *fallback_timeout, listeners: to };
+    let fallback = start_fallback(settings, &metrics, tasks).map(|fallback| (plan, fallback));
+    let owner = Owner::new(tables, metrics, kernel, fallback, ready);
+    tasks.spawn(async move { Ok(owner.run(commands).await.map(|()| "owner")?) });
+    Ok(Some(interceptor))
+}
+
 fn start_interceptor(
     to: &[SocketAddr],
     workers: SharedWorkers,
@@ -263,6 +284,25 @@ fn start_interceptor(
         Err(_) => Err(ProxyError::Task("interception panicked".into())),
     });
     Ok(interceptor)
+}
+
+/// Without one the proxy goes on: users are better off with it.
+fn start_fallback(settings: Settings, metrics: &Arc<Metrics>, tasks: &mut Tasks) -> Option<Fallback> {
+    match Fallback::start(settings, Arc::clone(metrics)) {
+        Ok(started) => {
+            let thread = started.thread;
+            tasks.spawn_blocking(move || match thread.join() {
+                Ok(()) => Ok("the fallback"),
+                Err(_) => Err(ProxyError::Task("the fallback panicked".into())),
+            });
+            Some(started.fallback)
+        }
+        Err(error) => {
+            tracing::error!(%error, "a crash of this process would leave users to kube-proxy");
+            metrics.kernel.failing.set(1);
+            None
+        }
+    }
 }
 
 fn lives(workers: SharedWorkers) -> Lives {

@@ -68,7 +68,7 @@ impl Node {
         let tables = Tables::new(Arc::clone(&metrics));
         let fake = Fake { tables: Arc::clone(&tables), seen: Arc::default(), fails: Arc::default() };
         let (sender, ready) = watch::channel(false);
-        Self { owner: Owner::new(tables, metrics, fake.clone(), sender), fake, ready }
+        Self { owner: Owner::new(tables, metrics, fake.clone(), None, sender), fake, ready }
     }
 
     async fn put(

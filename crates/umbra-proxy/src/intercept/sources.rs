@@ -38,6 +38,23 @@ impl Sources {
         (Self::from_blocks(blocks), errors.into_iter().filter_map(Result::err).collect())
     }
 
+    /// The node's pod ranges alone, less what cannot be read.
+    pub(crate) fn pod_ranges(config: &Config) -> Self {
+        let cidrs = match config.get(&Key::Node) {
+            Some(Resource::Node(settings)) => settings.pod_cidrs.as_slice(),
+            _ => &[],
+        };
+        Self::from_blocks(cidrs.iter().filter_map(|cidr| parse(cidr).ok()))
+    }
+
+    /// Whether an address is in one of them.
+    pub(crate) fn contain(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(ip) => self.v4.iter().any(|(first, last)| (*first..=*last).contains(&ip.to_bits())),
+            IpAddr::V6(ip) => self.v6.iter().any(|(first, last)| (*first..=*last).contains(&ip.to_bits())),
+        }
+    }
+
     /// From addresses and the number of low bits that may be anything.
     fn from_blocks(blocks: impl IntoIterator<Item = (IpAddr, u32)>) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());

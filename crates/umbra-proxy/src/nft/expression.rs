@@ -14,8 +14,12 @@ pub(crate) type Expression = ListAttribute<ExpressionAttribute>;
 
 /// A 16-byte register; [`REGISTER_1_PLUS_4`] is the second 4-byte word inside the first of them.
 pub(crate) const REGISTER_1: u32 = 1;
+/// The next 4 bytes.
+pub(crate) const REGISTER_1_PLUS_8: u32 = 10;
 /// The next 16-byte register.
 pub(crate) const REGISTER_2: u32 = 2;
+/// The 4 bytes after a word in [`REGISTER_2`].
+pub(crate) const REGISTER_2_PLUS_4: u32 = 13;
 /// The 4 bytes after an IPv4 address in [`REGISTER_1`].
 pub(crate) const REGISTER_1_PLUS_4: u32 = 9;
 
@@ -25,6 +29,10 @@ const PAYLOAD_NETWORK: u32 = 1;
 const PAYLOAD_TRANSPORT: u32 = 2;
 const CT_STATUS: u32 = 2;
 const CMP_EQ: u32 = 0;
+const CMP_NEQ: u32 = 1;
+const META_IIFNAME: u32 = 6;
+/// `NFT_NG_RANDOM`
+const RANDOM: u32 = 1;
 const DATA_VALUE: u16 = 1;
 const NAT_DNAT: u32 = 1;
 /// `NF_NAT_RANGE_PROTO_SPECIFIED`: the port is given, too.
@@ -68,6 +76,50 @@ pub(crate) fn in_set(set: &str) -> Expression {
     expression("lookup", vec![text(1, set), number(2, REGISTER_1)])
 }
 
+/// Gives the data of the map's element whose key starts at register 1, from register 1 on.
+pub(crate) fn in_map(map: &str) -> Expression {
+    expression("lookup", vec![text(1, map), number(2, REGISTER_1), number(3, REGISTER_1)])
+}
+
+/// A random number below `bound`, in the host's byte order.
+pub(crate) fn random_below(bound: u32, register: u32) -> Expression {
+    expression("numgen", vec![number(1, register), number(2, bound), number(3, RANDOM)])
+}
+
+/// The packet did not come in by this interface.
+pub(crate) fn not_from_interface(name: &str) -> [Expression; 2] {
+    let mut padded = [0; libc::IFNAMSIZ];
+    // A name is shorter than the field: the kernel gave it.
+    let bytes = name.as_bytes();
+    let len = bytes.len().min(libc::IFNAMSIZ - 1);
+    padded[..len].copy_from_slice(&bytes[..len]);
+    [meta(META_IIFNAME), expression("cmp", vec![number(1, REGISTER_1), number(2, CMP_NEQ), data(3, &padded)])]
+}
+
+/// The connection's status word has one of `bits`.
+pub(crate) fn ct_status_with(bits: u32) -> [Expression; 3] {
+    let [load, mask, _] = ct_status_without(bits);
+    let not_zero = expression("cmp", vec![number(1, REGISTER_1), number(2, CMP_NEQ), data(3, &[0; 4])]);
+    [load, mask, not_zero]
+}
+
+/// The source becomes the address of the interface that the packet leaves by.
+pub(crate) fn masquerade() -> Expression {
+    expression("masq", Vec::new())
+}
+
+/// Binds the connection to the destination that stands in register 1 and in `port`.
+pub(crate) fn dnat_to_registers(family: u32, port: u32) -> Expression {
+    let nat = vec![
+        number(1, NAT_DNAT),
+        number(2, family),
+        number(3, REGISTER_1),
+        number(5, port),
+        number(7, NAT_PORT_GIVEN),
+    ];
+    expression("nat", nat)
+}
+
 /// The connection's status word has none of `bits`. The kernel keeps it in host byte order.
 pub(crate) fn ct_status_without(bits: u32) -> [Expression; 3] {
     let mask = vec![
@@ -95,17 +147,10 @@ pub(crate) fn dnat(to: IpAddr, port: u16) -> [Expression; 3] {
         IpAddr::V4(ip) => (libc::NFPROTO_IPV4, ip.octets().to_vec()),
         IpAddr::V6(ip) => (libc::NFPROTO_IPV6, ip.octets().to_vec()),
     };
-    let nat = vec![
-        number(1, NAT_DNAT),
-        number(2, family as u32),
-        number(3, REGISTER_1),
-        number(5, REGISTER_2),
-        number(7, NAT_PORT_GIVEN),
-    ];
     [
         expression("immediate", vec![number(1, REGISTER_1), data(2, &address)]),
         expression("immediate", vec![number(1, REGISTER_2), data(2, &port.to_be_bytes())]),
-        expression("nat", nat),
+        dnat_to_registers(family as u32, REGISTER_2),
     ]
 }
 

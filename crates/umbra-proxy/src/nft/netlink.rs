@@ -7,8 +7,8 @@ use std::io;
 use std::time::Duration;
 
 use netlink_packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload, NlaBuffer,
-    NlasIterator, Parseable,
+    DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
+    NlaBuffer, NlasIterator, Parseable,
 };
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 use netlink_packet_netfilter::none::ControlMessage;
@@ -16,13 +16,15 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::sys::socket::sockopt::SndBufForce;
 
 use super::table::{Change, Table};
 
 /// The kernel answers from within the call; this only keeps a mistake of ours from hanging the proxy.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Room for a batch. The kernel may give less; see [`MAX_BATCH_BYTES`].
-const SEND_BUFFER: usize = 1 << 20;
+/// Room for a batch, in bytes. Without the right to ask for more than others the kernel gives less; see
+/// [`MAX_BATCH_BYTES`].
+const SEND_BUFFER: usize = 32 << 20;
 /// What fits the least send buffer that Linux gives by default (`net.core.wmem_max` = 212,992).
 pub(crate) const MAX_BATCH_BYTES: usize = 200_000;
 
@@ -75,7 +77,12 @@ impl Netlink {
         socket.set_cap_ack(true)?;
         let options = socket2::SockRef::from(&socket);
         options.set_read_timeout(Some(ANSWER_WITHIN))?;
-        options.set_send_buffer_size(SEND_BUFFER)?;
+        // Beyond `wmem_max`, which CAP_NET_ADMIN allows: a fallback of 5,000 services is rewritten in one batch of
+        // some 5 MB, since between two of them users would be without it.
+        if let Err(error) = nix::sys::socket::setsockopt(&socket, SndBufForce, &SEND_BUFFER) {
+            tracing::warn!(%error, "large batches may be refused");
+            options.set_send_buffer_size(SEND_BUFFER)?;
+        }
         Ok(Self { socket, sequence: 0 })
     }
 
@@ -143,14 +150,35 @@ impl Netlink {
                 }
                 return match answer.payload {
                     NetlinkPayload::InnerMessage(message) => packets(&message),
-                    NetlinkPayload::Error(error) => Err(NetlinkError::Refused {
-                        what: "reading a counter",
-                        source: io::Error::from_raw_os_error(
-                            -error.code.map_or(0, std::num::NonZeroI32::get),
-                        ),
-                    }),
+                    NetlinkPayload::Error(error) => Err(refused("reading a counter", error.code)),
                     other => Err(NetlinkError::Answer(format!("{other:?}"))),
                 };
+            }
+        }
+    }
+
+    /// Everything that the kernel lists for a question.
+    pub(crate) fn dump(&mut self, question: NfTablesMessage) -> Result<Vec<NfTablesMessage>, NetlinkError> {
+        let sequence = self.next();
+        let mut bytes = Vec::new();
+        append(&mut bytes, of_table(question), NLM_F_REQUEST | NLM_F_DUMP, sequence);
+        self.socket.send(&bytes, 0)?;
+        let mut listed = Vec::new();
+        loop {
+            for answer in self.receive()? {
+                if answer.header.sequence_number != sequence {
+                    continue;
+                }
+                match answer.payload {
+                    NetlinkPayload::InnerMessage(message) => {
+                        if let NetfilterMessageInner::NfTables(message) = message.inner {
+                            listed.push(message);
+                        }
+                    }
+                    NetlinkPayload::Done(_) => return Ok(listed),
+                    NetlinkPayload::Error(error) => return Err(refused("listing a table", error.code)),
+                    other => return Err(NetlinkError::Answer(format!("{other:?}"))),
+                }
             }
         }
     }
@@ -177,6 +205,11 @@ impl Netlink {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
     }
+}
+
+fn refused(what: &'static str, code: Option<std::num::NonZeroI32>) -> NetlinkError {
+    let code = -code.map_or(0, std::num::NonZeroI32::get);
+    NetlinkError::Refused { what, source: io::Error::from_raw_os_error(code) }
 }
 
 fn batch_edge(edge: ControlMessage) -> NetfilterMessage {

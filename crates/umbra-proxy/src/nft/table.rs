@@ -25,6 +25,8 @@ pub(crate) const TYPE_IPV6: u32 = 8;
 pub(crate) const TYPE_PROTOCOL: u32 = 12;
 /// `inet_service`
 pub(crate) const TYPE_PORT: u32 = 13;
+/// `mark`: any 32 bits in the host's byte order
+pub(crate) const TYPE_MARK: u32 = 19;
 const CONCAT_BITS: u32 = 6;
 
 /// The type of a key made of several, `first . second`.
@@ -102,6 +104,28 @@ impl Table {
         ];
         attributes.extend(set.more);
         Change { message: NfTablesMessage::NewSet(SetMessage { attributes }), flags: NLM_F_CREATE }
+    }
+
+    /// Deletes the table, with all that is in it.
+    pub(crate) fn remove(self) -> Change {
+        let attributes = vec![TableAttribute::Name(self.0.into())];
+        Change { message: NfTablesMessage::DeleteTable(TableMessage { attributes }), flags: 0 }
+    }
+
+    /// Asks for all elements of a set.
+    pub(crate) fn list_elements(self, set: &str) -> NfTablesMessage {
+        let attributes = vec![SetElementList::Table(self.0.into()), SetElementList::Set(set.into())];
+        NfTablesMessage::GetSetElement(SetElementMessage { attributes })
+    }
+
+    /// Asks for all rules.
+    pub(crate) fn list_rules(self) -> NfTablesMessage {
+        NfTablesMessage::GetRule(RuleMessage { attributes: vec![RuleAttribute::Table(self.0.into())] })
+    }
+
+    /// Asks for all counters.
+    pub(crate) fn list_counters(self) -> NfTablesMessage {
+        NfTablesMessage::GetObject(vec![expression::text(1, self.0)])
     }
 
     /// Creates a base chain that accepts.

@@ -1,0 +1,321 @@
+//! The table `inet umbra-fallback`, as messages to the kernel. Pure.
+//!
+//! ```text
+//! table inet umbra-fallback {                                  # nobody's: it stays when the proxy has gone
+//!   counter connections, fallback, kube-proxy, layout-...
+//!   map eps4 { type ipv4_addr . inet_service . mark : ipv4_addr . inet_service; flags timeout }   # ClusterIP . port . slot
+//!   set known4 { type ipv4_addr . inet_service }               # every governed ClusterIP . port
+//!   set src4 { type ipv4_addr; flags interval }                # this node's pods
+//!   set self4 { type ipv4_addr . ipv4_addr; flags timeout }    # endpoints on this node, twice
+//!   set beat { type inet_proto; flags timeout }                # when a proxy last held this node
+//!   chain count { type nat hook prerouting priority dstnat - 15
+//!     ip saddr @src4 ip daddr . tcp dport @known4 counter name connections }
+//!   chain nat { type nat hook prerouting priority dstnat - 5
+//!     ip saddr @src4 dnat ip to ip daddr . tcp dport . numgen random mod 16 map @eps4   (counter name fallback)
+//!     ip saddr @src4 ip daddr . tcp dport @known4 counter name kube-proxy }
+//!   chain post { type nat hook postrouting priority srcnat - 5
+//!     ct status dnat ip saddr . ip daddr @self4 masquerade } }
+//! ```
+//! and the same for IPv6. Why so: spec/interception.md 10. A nat chain sees first packets only, and the first chain
+//! that binds a connection is the last one it meets: what umbra took is `connections - fallback - kube-proxy`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use netlink_packet_netfilter::nftables::{
+    DataAttribute, InetHookNumber, SetAttribute, SetElementAttribute, SetFlags, TableFlags,
+};
+use umbra_routing::{SLOTS, Slots};
+
+use super::keep::Origin;
+use crate::intercept::Target;
+use crate::nft::expression::{
+    self, Expression, REGISTER_1, REGISTER_1_PLUS_4, REGISTER_1_PLUS_8, REGISTER_2, REGISTER_2_PLUS_4,
+};
+use crate::nft::table::{
+    Change, Element, Set, TYPE_IPV4, TYPE_IPV6, TYPE_MARK, TYPE_PORT, TYPE_PROTOCOL, Table, concat, interval,
+    key,
+};
+
+/// The table.
+pub(super) const TABLE: Table = Table("umbra-fallback");
+/// Connections of this node's pods to governed services.
+pub(super) const CONNECTIONS: &str = "connections";
+/// Those that this table sent to a primary.
+pub(super) const FALLBACK: &str = "fallback";
+/// Those that nobody took: kube-proxy serves them.
+pub(super) const KUBE_PROXY: &str = "kube-proxy";
+/// When a proxy last held this node.
+pub(super) const BEAT: &str = "beat";
+/// Longer than anybody leaves a node without a proxy and asks for how long, in milliseconds.
+pub(super) const BEAT_FOR_MS: u64 = 3_600_000;
+/// The name of a counter that counts nothing: it says of which version the table is.
+pub(super) const LAYOUT: &str = "layout-1";
+/// Rules of both families.
+pub(super) const RULES: usize = 8;
+
+const COUNT_PRIORITY: i32 = libc::NF_IP_PRI_NAT_DST - 15;
+/// After `inet umbra` at `dstnat - 10`, before kube-proxy at `dstnat`.
+const NAT_PRIORITY: i32 = libc::NF_IP_PRI_NAT_DST - 5;
+/// Before kube-proxy's, which would masquerade with other words.
+const POST_PRIORITY: i32 = libc::NF_IP_PRI_NAT_SRC - 5;
+/// `IPS_DST_NAT` of the connection's status word.
+const DNATED: u32 = 1 << 5;
+
+/// What differs between the two IP families.
+struct Family {
+    number: u8,
+    /// Offsets of saddr and daddr in the IP header, and their length.
+    source: u32,
+    destination: u32,
+    len: u32,
+    /// Where the port and the slot stand after the address in the registers, and the second address.
+    port: u32,
+    slot: u32,
+    second: u32,
+    address: u32,
+    eps: &'static str,
+    known: &'static str,
+    src: &'static str,
+    own: &'static str,
+}
+
+const V4: Family = Family {
+    number: libc::NFPROTO_IPV4 as u8,
+    source: 12,
+    destination: 16,
+    len: 4,
+    port: REGISTER_1_PLUS_4,
+    slot: REGISTER_1_PLUS_8,
+    second: REGISTER_1_PLUS_4,
+    address: TYPE_IPV4,
+    eps: "eps4",
+    known: "known4",
+    src: "src4",
+    own: "self4",
+};
+
+const V6: Family = Family {
+    number: libc::NFPROTO_IPV6 as u8,
+    source: 8,
+    destination: 24,
+    len: 16,
+    port: REGISTER_2,
+    slot: REGISTER_2_PLUS_4,
+    second: REGISTER_2,
+    address: TYPE_IPV6,
+    eps: "eps6",
+    known: "known6",
+    src: "src6",
+    own: "self6",
+};
+
+/// The map's name for a ClusterIP of this family.
+pub(super) fn map_of(v4: bool) -> &'static str {
+    if v4 { V4.eps } else { V6.eps }
+}
+
+/// The set of governed ClusterIPs and ports of this family.
+pub(super) fn known_of(v4: bool) -> &'static str {
+    if v4 { V4.known } else { V6.known }
+}
+
+/// The counter that says how the table was made. One made otherwise is made anew.
+pub(super) fn marker(origin: &Origin) -> String {
+    let side = |by_interface: Option<&str>| by_interface.unwrap_or("ranges").to_owned();
+    format!("{LAYOUT}-{}-{}", side(origin.interface(true)), side(origin.interface(false)))
+}
+
+/// The table anew, whatever is there under its name; without elements. One batch with them, so that there is no moment
+/// without.
+pub(super) fn anew(origin: &Origin) -> Vec<Change> {
+    // Deleting what is not there would fail the batch: so it is made first.
+    let mut changes =
+        vec![TABLE.create(TableFlags::empty(), 0), TABLE.remove(), TABLE.create(TableFlags::empty(), 0)];
+    changes.extend([CONNECTIONS, FALLBACK, KUBE_PROXY, &marker(origin)].map(|name| TABLE.counter(name)));
+    changes.extend(sets(&V4, 1));
+    changes.extend(sets(&V6, 5));
+    changes.extend([
+        set(BEAT, 9, TYPE_PROTOCOL, 1, SetFlags::Timeout),
+        TABLE.chain("count", "nat", InetHookNumber::PreRouting, COUNT_PRIORITY),
+        TABLE.chain("nat", "nat", InetHookNumber::PreRouting, NAT_PRIORITY),
+        TABLE.chain("post", "nat", InetHookNumber::PostRouting, POST_PRIORITY),
+    ]);
+    for (family, v4) in [(&V4, true), (&V6, false)] {
+        let from = || from(family, origin.interface(v4));
+        changes.push(
+            TABLE.rule("count", [from(), known(family), vec![expression::count(CONNECTIONS)]].concat()),
+        );
+        changes.push(TABLE.rule("nat", [from(), to_slot(family)].concat()));
+        changes
+            .push(TABLE.rule("nat", [from(), known(family), vec![expression::count(KUBE_PROXY)]].concat()));
+        changes.push(TABLE.rule("post", hairpin(family)));
+    }
+    changes
+}
+
+fn sets(family: &Family, id: u32) -> [Change; 4] {
+    let pair = concat(family.address, TYPE_PORT);
+    let data = vec![SetAttribute::DataType(pair), SetAttribute::DataLen(family.len + 4)];
+    let eps = Set {
+        name: family.eps,
+        id,
+        key_type: concat(pair, TYPE_MARK),
+        key_len: family.len + 8,
+        flags: SetFlags::Map | SetFlags::Timeout,
+        more: data,
+    };
+    [
+        TABLE.set(eps),
+        set(family.known, id + 1, pair, family.len + 4, SetFlags::empty()),
+        set(family.src, id + 2, family.address, family.len, SetFlags::Interval),
+        set(family.own, id + 3, concat(family.address, family.address), 2 * family.len, SetFlags::Timeout),
+    ]
+}
+
+fn set(name: &'static str, id: u32, key_type: u32, key_len: u32, flags: SetFlags) -> Change {
+    TABLE.set(Set { name, id, key_type, key_len, flags, more: Vec::new() })
+}
+
+/// A packet of this family from one of this node's pods.
+fn from(family: &Family, interface: Option<&str>) -> Vec<Expression> {
+    let mut rule = expression::family_is(family.number).to_vec();
+    match interface {
+        Some(name) => rule.extend(expression::not_from_interface(name)),
+        None => rule.extend([
+            expression::network(family.source, family.len, REGISTER_1),
+            expression::in_set(family.src),
+        ]),
+    }
+    rule.extend(expression::is_tcp());
+    rule
+}
+
+fn destination(family: &Family) -> [Expression; 2] {
+    [
+        expression::network(family.destination, family.len, REGISTER_1),
+        expression::destination_port(family.port),
+    ]
+}
+
+fn known(family: &Family) -> Vec<Expression> {
+    let mut rule = destination(family).to_vec();
+    rule.push(expression::in_set(family.known));
+    rule
+}
+
+fn to_slot(family: &Family) -> Vec<Expression> {
+    let mut rule = destination(family).to_vec();
+    rule.extend([
+        expression::random_below(SLOTS as u32, family.slot),
+        expression::in_map(family.eps),
+        expression::count(FALLBACK),
+        expression::dnat_to_registers(u32::from(family.number), family.port),
+    ]);
+    rule
+}
+
+fn hairpin(family: &Family) -> Vec<Expression> {
+    let mut rule = expression::family_is(family.number).to_vec();
+    rule.extend(expression::ct_status_with(DNATED));
+    rule.extend([
+        expression::network(family.source, family.len, REGISTER_1),
+        expression::network(family.destination, family.len, family.second),
+        expression::in_set(family.own),
+        expression::masquerade(),
+    ]);
+    rule
+}
+
+/// The sixteen elements of a ClusterIP and port: where each slot leads, for so long. A slot to nobody leads to `nowhere`.
+pub(super) fn slots(target: &Target, slots: &Slots, nowhere: SocketAddr, timeout_ms: u64) -> Vec<Element> {
+    let element = |(slot, to): (usize, &Option<SocketAddr>)| {
+        vec![
+            key(slot_key(target, slot)),
+            SetElementAttribute::Data(DataAttribute::Value(pair(&to.unwrap_or(nowhere)))),
+            SetElementAttribute::Timeout(timeout_ms),
+        ]
+    };
+    slots.iter().enumerate().map(element).collect()
+}
+
+/// Their keys, to delete them.
+pub(super) fn slot_keys(target: &Target) -> Vec<Element> {
+    (0..SLOTS).map(|slot| vec![key(slot_key(target, slot))]).collect()
+}
+
+/// A ClusterIP and port as an element.
+pub(super) fn known_element(target: &Target) -> Element {
+    vec![key(pair(target))]
+}
+
+/// Whose connections are led, written whole.
+pub(super) fn replace_sources(origin: &Origin) -> Vec<Change> {
+    let mut changes = vec![TABLE.flush(V4.src), TABLE.flush(V6.src)];
+    let v4 = origin.ranges.v4.iter().flat_map(|r| interval(r, |ip: u32| ip.to_be_bytes().to_vec(), u32::MAX));
+    changes.extend(TABLE.add(V4.src, &v4.collect::<Vec<_>>()));
+    let v6 =
+        origin.ranges.v6.iter().flat_map(|r| interval(r, |ip: u128| ip.to_be_bytes().to_vec(), u128::MAX));
+    changes.extend(TABLE.add(V6.src, &v6.collect::<Vec<_>>()));
+    changes
+}
+
+/// Endpoints of this node that may call themselves, written whole.
+pub(super) fn replace_own<'a>(own: impl IntoIterator<Item = &'a IpAddr>, timeout_ms: u64) -> Vec<Change> {
+    let (v4, v6): (Vec<&IpAddr>, Vec<&IpAddr>) = own.into_iter().partition(|ip| ip.is_ipv4());
+    let element =
+        |ip: &&IpAddr| vec![key([octets(ip), octets(ip)].concat()), SetElementAttribute::Timeout(timeout_ms)];
+    let mut changes = vec![TABLE.flush(V4.own), TABLE.flush(V6.own)];
+    changes.extend(TABLE.add(V4.own, &v4.iter().map(element).collect::<Vec<_>>()));
+    changes.extend(TABLE.add(V6.own, &v6.iter().map(element).collect::<Vec<_>>()));
+    changes
+}
+
+/// Empties what holds entries of services.
+pub(super) fn flush_services() -> Vec<Change> {
+    [V4.eps, V6.eps, V4.known, V6.known].map(|set| TABLE.flush(set)).to_vec()
+}
+
+/// A proxy holds this node now. Add, delete, add: see `intercept::ruleset::beat`.
+pub(super) fn beat() -> Vec<Change> {
+    let protocol = || vec![libc::IPPROTO_TCP as u8];
+    let living = [vec![key(protocol()), SetElementAttribute::Timeout(BEAT_FOR_MS)]];
+    let mut changes = TABLE.add(BEAT, &living);
+    changes.extend(TABLE.delete(BEAT, &[vec![key(protocol())]]));
+    changes.extend(TABLE.add(BEAT, &living));
+    changes
+}
+
+fn octets(ip: &IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+/// Address, port, and zeros up to a whole word.
+fn pair(at: &SocketAddr) -> Vec<u8> {
+    let mut bytes = octets(&at.ip());
+    bytes.extend(at.port().to_be_bytes());
+    bytes.extend([0, 0]);
+    bytes
+}
+
+/// The slot as the kernel's random number is: in the host's byte order.
+fn slot_key(target: &Target, slot: usize) -> Vec<u8> {
+    let mut bytes = pair(target);
+    bytes.extend((slot as u32).to_ne_bytes());
+    bytes
+}
+
+/// The reverse of [`pair`], and what follows it.
+pub(super) fn read_pair(bytes: &[u8], v4: bool) -> Option<(SocketAddr, &[u8])> {
+    let (ip, rest) = if v4 {
+        let (ip, rest) = bytes.split_first_chunk::<4>()?;
+        (IpAddr::from(*ip), rest)
+    } else {
+        let (ip, rest) = bytes.split_first_chunk::<16>()?;
+        (IpAddr::from(*ip), rest)
+    };
+    let (port, rest) = rest.split_first_chunk::<4>()?;
+    Some((SocketAddr::new(ip, u16::from_be_bytes([port[0], port[1]])), rest))
+}
