@@ -46,8 +46,8 @@ fn epoch(example: &Example, node: &str) -> Result<u128> {
 fn unnoticed(name: &str, fault: impl FnOnce(&Example, &Load) -> Result<()>) {
     with_example(name, Second::Right, |example| {
         example.route()?;
-        wait_for_copies(example)?;
         let load = Load::start(example)?;
+        wait_for_copies(example)?;
         fault(example, &load)?;
         let healed = Instant::now();
         changed_everywhere(example)?;

@@ -35,9 +35,9 @@ fn report(fault: &str, seen: &Seen, paths: &BTreeMap<String, u64>, example: &Exa
 fn under_load(name: &str, fault: impl FnOnce(&Example, &Load) -> Result<Vec<Fault>>) {
     with_example(name, Second::Right, |example| {
         example.route()?;
-        wait_for_copies(example)?;
         let before = paths(example)?;
         let load = Load::start(example)?;
+        wait_for_copies(example)?;
         let faults = fault(example, &load)?;
         wait_mirrored_everywhere(example, &load)?;
         let seen = load.finish();
@@ -73,8 +73,9 @@ fn a_hung_proxy_is_passed_by_after_the_dead_mans_time() {
         let from = Instant::now();
         example.cluster().signal_container(UMBRA, &pod, Signal::SIGSTOP)?;
         let resumed = Resume { example, pod: &pod };
-        let to = load.wait_served(&node, from)?;
-        println!("measured: fault: hung: fresh connections are served again after {:.1?}", to - from);
+        let stopped = Instant::now();
+        let to = load.wait_served(&node, stopped)?;
+        println!("measured: fault: hung: fresh connections are served again after {:.1?}", to - stopped);
         // From here on nobody may notice.
         load.wait_for_node(&node, 500)?;
         drop(resumed);

@@ -43,9 +43,9 @@ impl Drop for Rules<'_> {
 fn a_firewall_in_front_of_the_proxy_disarms_it_until_it_is_gone() {
     with_example("firewall", Second::Right, |example| {
         example.route()?;
-        wait_for_copies(example)?;
         let node = example.cluster().nodes().first().context("a node")?.name.clone();
         let load = Load::start(example)?;
+        wait_for_copies(example)?;
         let from = Instant::now();
         let drop_all = "chain input { type filter hook input priority 0; tcp dport 15001 drop; };";
         let firewall = Rules::new(example, &node, drop_all)?;
@@ -85,9 +85,9 @@ fn a_firewall_in_front_of_the_proxy_disarms_it_until_it_is_gone() {
 fn a_flushed_ruleset_recovers() {
     with_example("flushed", Second::Right, |example| {
         example.route()?;
-        wait_for_copies(example)?;
         let node = example.cluster().nodes().first().context("a node")?.name.clone();
         let load = Load::start(example)?;
+        wait_for_copies(example)?;
         on_node(example, &node, "nft", &["flush", "ruleset"])?;
         let flushed = Instant::now();
         let address = example.sa_logic()?.ip().to_string();
@@ -111,10 +111,10 @@ fn a_flushed_ruleset_recovers() {
 fn kube_proxy_restarted_and_switched_between_modes_fails_no_request() {
     with_example("kube-proxy", Second::Right, |example| {
         example.route()?;
-        wait_for_copies(example)?;
         let now = std::env::var("KUBE_PROXY").unwrap_or_else(|_| "nftables".into());
         let other = if now == "nftables" { "iptables" } else { "nftables" };
         let load = Load::start(example)?;
+        wait_for_copies(example)?;
         for mode in [now.as_str(), other, now.as_str()] {
             kube_proxy("1", mode)?;
             load.wait_for_more(200)?;

@@ -59,7 +59,7 @@ pub(crate) struct Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { node, kind, began, took, what } = self;
-        write!(f, "{node}: {kind:?}, begun {:.2?} ago, after {took:.2?}: {what}", began.elapsed())
+        write!(f, "{node}: {kind:?}, begun {:.3?} ago, after {took:.2?}: {what}", began.elapsed())
     }
 }
 
@@ -259,11 +259,13 @@ impl Seen {
             .iter()
             .filter(|failure| !faults.iter().any(|fault| fault.excuses(failure)))
             .collect();
+        let text = |all: Vec<String>| all.into_iter().take(NAMED).collect::<Vec<_>>().join("\n  ");
         ensure!(
             unexcused.is_empty(),
-            "{} not in flight at any fault, as {:#?} at {faults:#?}\n{self}",
+            "{} not in flight at any fault:\n  {}\nfaults:\n  {}\n{self}",
             unexcused.len(),
-            unexcused[0]
+            text(unexcused.iter().map(ToString::to_string).collect()),
+            text(faults.iter().map(ToString::to_string).collect())
         );
         Ok(())
     }
@@ -291,6 +293,12 @@ pub(crate) struct Fault {
     pub(crate) from: Instant,
     /// When it was over: the process is gone.
     pub(crate) to: Instant,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:.3?} to {:.3?} ago", self.node, self.from.elapsed(), self.to.elapsed())
+    }
 }
 
 impl Fault {

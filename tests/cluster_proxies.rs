@@ -29,12 +29,19 @@ pub(crate) fn kill(example: &Example, pod: &str) -> Result<()> {
     let processes = cluster.pod_processes(UMBRA, pod)?;
     cluster.signal_container(UMBRA, pod, Signal::SIGKILL)?;
     wait_for(&format!("{pod} is dead"), CEILING, || {
-        // A zombie has no program any more: its sockets are closed.
-        let alive = |process: &&i32| std::fs::read_link(format!("/proc/{process}/exe")).is_ok();
+        let alive = |process: &&i32| !has_ended(**process);
         let left: Vec<_> = processes.iter().filter(alive).collect();
         ensure!(left.is_empty(), "alive: {left:?}");
         Ok(())
     })
+}
+
+/// A process that is gone, or a zombie without another thread: its sockets are closed.
+fn has_ended(process: i32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return true };
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    let zombie = stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X']));
+    stat.is_empty() || (zombie && threads.count() <= 1)
 }
 
 /// `kill -9` of a node's proxy; what was in flight there meanwhile may be lost.
