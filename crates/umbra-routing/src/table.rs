@@ -76,6 +76,20 @@ impl ServiceTable {
         let all: Option<Vec<_>> = self.ports.iter().map(|port| port.unresolved_primary(None)).collect();
         all?.first().copied()
     }
+
+    /// Every destination and mirror of its rules, unresolved ones too; one that several rules name comes as often.
+    pub fn backends(&self) -> impl Iterator<Item = &BackendRef> {
+        let rules = self.ports.iter().flat_map(|port| &port.variants).flat_map(|variant| &variant.rules);
+        rules.flat_map(|rule| {
+            let destinations = rule.destinations.iter().map(|to| &to.backend);
+            destinations.chain(rule.mirrors.iter().map(|mirror| &mirror.backend))
+        })
+    }
+
+    /// Some of its rules come from one of these objects.
+    pub fn rests_on(&self, uids: &BTreeSet<String>) -> bool {
+        !self.rules_of.is_disjoint(uids)
+    }
 }
 
 impl Port {
