@@ -37,6 +37,8 @@ use push::{Acks, Nodes};
 /// Inputs that wait to be applied. A full channel slows the watches down; nothing is lost. A relist is one input, so
 /// this is about single changes: a rollout of 1,000 pods fits.
 pub const INPUT_QUEUE: usize = 1024;
+/// Tables that nodes hold and that wait to be taken up. A full channel is no loss: nodes show them again.
+const RECOVERED_QUEUE: usize = 1024;
 
 /// How a controller works.
 #[derive(Clone, Debug, Default)]
@@ -87,8 +89,10 @@ impl Controller {
         let (acknowledge, acks) = value::channel(Acks::new());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        let (recover, recovered) = mpsc::channel(RECOVERED_QUEUE);
         let publisher = publish::run(
             inputs,
+            recovered,
             publish,
             options.compile,
             options.windows,
@@ -103,6 +107,7 @@ impl Controller {
             published.clone(),
             nodes,
             acknowledge,
+            recover,
             Arc::clone(&metrics),
             options.push,
             stop.child_token(),

@@ -19,10 +19,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use umbra_routing::ServiceTable;
 
 pub use ack::{Ack, Acks};
 pub use connection::{ConnectionError, PROXY_NAME};
@@ -57,6 +58,7 @@ struct Shared {
     tls: Option<Arc<ClientConfig>>,
     metrics: Arc<Metrics>,
     acks: watch::Sender<Acks>,
+    recovered: mpsc::Sender<ServiceTable>,
     permits: Semaphore,
 }
 
@@ -74,7 +76,7 @@ struct Running {
     stop: CancellationToken,
 }
 
-/// Runs until `stop`, then finishes what is in flight, for at most 5 s.
+/// Runs until `stop`, then finishes what is in flight, for at most 5 s. Tables that nodes hold go to `recovered`.
 ///
 /// # Errors
 /// A node's task has panicked.
@@ -82,12 +84,14 @@ pub async fn run(
     published: watch::Receiver<Option<Arc<Published>>>,
     mut nodes: watch::Receiver<Nodes>,
     acks: watch::Sender<Acks>,
+    recovered: mpsc::Sender<ServiceTable>,
     metrics: Arc<Metrics>,
     options: Options,
     stop: CancellationToken,
 ) -> Result<(), JoinError> {
     let permits = Semaphore::new(IN_FLIGHT);
-    let shared = Arc::new(Shared { epoch: options.epoch, tls: options.tls, metrics, acks, permits });
+    let shared =
+        Arc::new(Shared { epoch: options.epoch, tls: options.tls, metrics, acks, recovered, permits });
     let mut running = BTreeMap::new();
     let mut tasks = JoinSet::new();
     let mut nodes_open = true;
