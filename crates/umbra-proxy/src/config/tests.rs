@@ -209,7 +209,7 @@ async fn a_held_service_stays_armed_and_is_shown_until_it_is_let_go() {
     let body =
         Body::Patch(serde_json::from_value(json!({ "base": base, "remove": remove, "hold": hold })).unwrap());
     let reply = node.owner.push(Push { epoch: 2, version: 2, body }).await.unwrap().unwrap();
-    assert_eq!(reply.armed, [key.clone()]);
+    assert_eq!(reply.armed, std::slice::from_ref(&key));
     // The object has been deleted.
     let body = Body::Patch(serde_json::from_value(json!({ "base": reply.digest })).unwrap());
     let reply = node.owner.push(Push { epoch: 2, version: 3, body }).await.unwrap().unwrap();
