@@ -218,7 +218,8 @@ fn restart_controller(system: &mut System) -> Result<()> {
             let labels = [("node", proxy.node.as_str())];
             let acked = system.controller_samples()?.sum("umbra_controller_node_acked_version", &labels);
             let state = proxy.state()?;
-            ensure!(acked > 0.5 && state["held"].is_null(), "version {acked}: {state}");
+            let armed = state["armed"].as_array().is_some_and(|armed| !armed.is_empty());
+            ensure!(acked > 0.5 && state["held"].is_null() && armed, "version {acked}: {state}");
             Ok(())
         })?;
     }
