@@ -2,7 +2,8 @@
 //!
 //! Takes: [`publish::Input`]s from the API server (`watch`, feature `kubernetes`) or from files (`umbra up`), and the
 //! live nodes. Gives: every node's configuration, kept up to date, and each object's conditions. Configuration flows
-//! one way; only acknowledgements flow back. Never serves users' traffic: when it is dead, nodes go on.
+//! one way; acknowledgements flow back, and, to a controller that has just started, the rules of objects that are
+//! invalid now. Never serves users' traffic: when it is dead, nodes go on.
 //!
 //! The stops of the flow are one file each: `watch`, [`publish`], [`push`], [`status`]; `trust` makes the push
 //! channel's certificates, `lead` says which controller's word counts.

@@ -1,6 +1,7 @@
 //! Snapshots to nodes.
 //!
-//! Takes: the newest snapshot and the live nodes. Gives: what each node has acknowledged. One task per node;
+//! Takes: the newest snapshot and the live nodes. Gives: what each node has acknowledged, and the tables that it holds
+//! although the snapshot does not have them. One task per node;
 //! a node that is slow, dead or wrong holds up no other, but for one thing: each request takes one of 32 places (bodies
 //! are held in memory while they are sent), and a node that takes a request and never answers keeps its place until
 //! the request is given up, 5 s and one more for each megabyte, after which it pauses. With 32 such nodes at once, the

@@ -1,7 +1,7 @@
 //! A node's configuration: what was pushed, checked, hashed and kept.
 //!
 //! Takes: [`Put`] and [`Patch`] as received. Gives: what changed, for the proxy to turn into routes and interception.
-//! Never half-applies: everything is parsed before anything is changed.
+//! Never half-applies: everything is parsed before anything is changed. Never lets go of a table that a push holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

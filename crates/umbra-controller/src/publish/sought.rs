@@ -26,11 +26,14 @@ struct Search {
 impl Sought {
     /// Seeks rules of these objects for a service, or goes on; gives since when.
     pub(super) fn seek(&mut self, service: &ServiceName, holders: BTreeSet<String>, now: Instant) -> Instant {
+        let search = self.services.entry(service.clone()).or_insert(Search { since: now, found: None });
+        // What was found for objects that have gone is not in the way of what these have.
+        search.found.take_if(|found| !found.rests_on(&holders));
         let key = Key::Service(service.clone());
         if self.holds.get(&key) != Some(&holders) {
             Arc::make_mut(&mut self.holds).insert(key, holders);
         }
-        self.services.entry(service.clone()).or_insert(Search { since: now, found: None }).since
+        search.since
     }
 
     /// Nothing is sought for this service any more.
@@ -61,5 +64,33 @@ impl Sought {
     /// What nodes are to keep.
     pub(super) fn holds(&self) -> Arc<Holds> {
         Arc::clone(&self.holds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(uid: &str) -> ServiceTable {
+        ServiceTable {
+            service: ServiceName::new("default", "a"),
+            addresses: Vec::new(),
+            ports: Vec::new(),
+            leave_alone: None,
+            rules_of: [uid.to_owned()].into(),
+        }
+    }
+
+    #[test]
+    fn what_was_found_for_another_object_is_forgotten() {
+        let (mut sought, start, service) = (Sought::default(), Instant::now(), table("u").service);
+        let mut seek = |sought: &mut Sought, uid: &str| sought.seek(&service, [uid.to_owned()].into(), start);
+        seek(&mut sought, "u");
+        assert!(sought.offer(table("u")));
+        seek(&mut sought, "u");
+        assert!(sought.found(&table("u").service).is_some());
+        seek(&mut sought, "v");
+        assert_eq!(sought.found(&table("u").service), None);
+        assert!(!sought.offer(table("u")) && sought.offer(table("v")));
     }
 }
