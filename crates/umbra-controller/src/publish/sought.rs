@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn what_was_found_for_another_object_is_forgotten() {
         let (mut sought, start, service) = (Sought::default(), Instant::now(), table("u").service);
-        let mut seek = |sought: &mut Sought, uid: &str| sought.seek(&service, [uid.to_owned()].into(), start);
+        let seek = |sought: &mut Sought, uid: &str| sought.seek(&service, [uid.to_owned()].into(), start);
         seek(&mut sought, "u");
         assert!(sought.offer(table("u")));
         seek(&mut sought, "u");
