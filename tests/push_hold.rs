@@ -107,14 +107,14 @@ fn what_happened_without_a_controller_is_done(system: &mut System) -> Result<()>
     system.kill_controller()?;
     patch(system, "other", &json!([{"op": "remove", "path": "/spec/http/0/mirror"}]))?;
     wait_mirrors(system, "other", 1)?;
-    system.start_controller()?;
+    start_controller(system)?;
     wait_mirrors(system, "other", 0)?;
     for proxy in &system.proxies {
         proxy.wait_armed(2)?;
     }
     system.kill_controller()?;
     system.server.kubectl().run(&["delete", "vs", "other"])?;
-    system.start_controller()?;
+    start_controller(system)?;
     for proxy in &system.proxies {
         let state = proxy.wait_armed(1)?;
         ensure!(state["armed"] == json!(["service/default/sa-logic"]), "{state}");
@@ -208,9 +208,14 @@ fn patch(system: &System, name: &str, patch: &Value) -> Result<()> {
     system.server.kubectl().run(&["patch", "vs", name, "--type=json", "-p", &patch.to_string()]).map(drop)
 }
 
-/// `kill -9` and a new one; returns when no node holds anything that the new one does not have.
+/// `kill -9` and a new one.
 fn restart_controller(system: &mut System) -> Result<()> {
     system.kill_controller()?;
+    start_controller(system)
+}
+
+/// Returns when no node holds anything that the new one does not have.
+fn start_controller(system: &mut System) -> Result<()> {
     system.start_controller()?;
     for (index, proxy) in system.proxies.iter().enumerate() {
         wait_for("the new controller has found the rules", CEILING, || {
