@@ -152,7 +152,7 @@ fn put(v1: SocketAddr, v2: Option<SocketAddr>) -> Result<Put> {
     let mut resources = BTreeMap::from([(Key::Service(service()), to_raw_value(&table)?)]);
     resources.extend([endpoints("v1", v1)?]);
     resources.extend(v2.map(|v2| endpoints("v2", v2)).transpose()?);
-    Ok(Put { resources })
+    Ok(Put { resources, ..Put::default() })
 }
 
 fn service() -> ServiceName {

@@ -4,6 +4,7 @@
 
 mod push_system;
 
+mod push_hold;
 mod push_programmed;
 mod push_refused;
 mod push_restart;

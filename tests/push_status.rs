@@ -47,21 +47,21 @@ const TOLD: [Told; 11] = [
         object: "vs/bad-regex",
         conditions: &[
             ("Accepted", "False", "Invalid", "spec.http[0].match[0].uri.regex: "),
-            ("Programmed", "False", "Held", "see Accepted"),
+            ("Programmed", "False", "Invalid", "has no rules of an earlier generation to keep"),
         ],
     },
     Told {
         object: "vs/rewrites",
         conditions: &[
             ("Accepted", "False", "UnsupportedField", "spec.http[0].rewrite: "),
-            ("Programmed", "False", "Held", "see Accepted"),
+            ("Programmed", "False", "Invalid", "has no rules of an earlier generation to keep"),
         ],
     },
     Told {
         object: "vs/exports",
         conditions: &[
             ("Accepted", "False", "UnsupportedField", "spec.exportTo: "),
-            ("Programmed", "False", "Held", "see Accepted"),
+            ("Programmed", "False", "Invalid", "has no rules of an earlier generation to keep"),
         ],
     },
     Told {

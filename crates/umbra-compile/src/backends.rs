@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use umbra_index::View;
 use umbra_index::api::{self, EndpointConditions, EndpointSlice, Labels, ObjectKey, Service};
-use umbra_routing::{BackendRef, BackendSet, Endpoint, Rule, ServiceTable};
+use umbra_routing::{BackendRef, BackendSet, Endpoint, ServiceTable};
 
 use crate::identity::Identity;
 
@@ -33,15 +33,7 @@ pub fn backends(view: View<'_>, reference: &BackendRef) -> BackendSet {
 
 /// Every destination and mirror of a table that something defines: the backend sets to publish with it.
 pub fn backend_refs(table: &ServiceTable) -> BTreeSet<BackendRef> {
-    let all = rules(table).flat_map(|rule| {
-        let destinations = rule.destinations.iter().map(|to| &to.backend);
-        destinations.chain(rule.mirrors.iter().map(|mirror| &mirror.backend))
-    });
-    all.filter(|backend| !backend.is_unresolved()).cloned().collect()
-}
-
-fn rules(table: &ServiceTable) -> impl Iterator<Item = &Rule> {
-    table.ports.iter().flat_map(|port| &port.variants).flat_map(|variant| &variant.rules)
+    table.backends().filter(|backend| !backend.is_unresolved()).cloned().collect()
 }
 
 struct Finder<'a> {

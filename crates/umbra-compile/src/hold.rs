@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use umbra_routing::{BackendRef, Port, ServiceName, ServiceTable, Variant};
 
-use crate::finding::ObjectRef;
+use crate::service::push_variant;
 
 /// What invalid VirtualServices leave standing.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,45 +38,54 @@ pub struct HeldMirror {
     pub port: Option<u16>,
 }
 
-/// What was published before.
-#[derive(Clone, Copy, Debug)]
-pub struct Previous<'a> {
-    /// The table.
-    pub table: &'a ServiceTable,
-    /// [`Compiled::governed_by`](crate::Compiled::governed_by) of the result that gave it.
-    pub governed_by: &'a [ObjectRef],
+impl Hold {
+    /// Uids of the objects that hold.
+    pub fn holders(&self) -> BTreeSet<String> {
+        self.scopes.values().map(|scope| scope.uid.clone()).collect()
+    }
+
+    /// Some of this table's rules are those of an object that holds: there is something to hold on to.
+    pub fn fits(&self, previous: &ServiceTable) -> bool {
+        self.scopes.values().any(|scope| scope.held(previous))
+    }
 }
 
-/// The table to publish for a hold: held scopes keep their previous rules, less the mirrors that the newest spec no
-/// longer names or sets to 0; everything else is fresh. `None`: nothing to hold on to and nobody else's rules, the service is not taken over.
-pub fn held(previous: Option<Previous<'_>>, hold: &Hold) -> Option<ServiceTable> {
-    let holds_on = |previous: Previous<'_>| hold.scopes.values().any(|scope| scope.held(&previous));
-    if !hold.fresh_governed && !previous.is_some_and(holds_on) {
+/// The table to publish for a hold: held scopes keep the rules of the `previous` table, less the mirrors that the
+/// newest spec no longer names or sets to 0; everything else is fresh. `None`: nothing to hold on to and nobody else's
+/// rules, the service is not taken over.
+pub fn held(previous: Option<&ServiceTable>, hold: &Hold) -> Option<ServiceTable> {
+    if !hold.fresh_governed && !previous.is_some_and(|previous| hold.fits(previous)) {
         return None;
     }
     let mut table = hold.fresh.clone();
-    for port in &mut table.ports {
-        port.variants.extend(previous.iter().flat_map(|previous| kept(previous, hold, port.number)));
-        port.variants.sort_by(|a, b| a.client_namespace.cmp(&b.client_namespace));
+    if let Some(previous) = previous {
+        keep(&mut table, previous, hold);
     }
     table.ports.retain(has_default);
     (!table.ports.is_empty()).then_some(table)
 }
 
-/// The previous variants of a port that are held by the object they came from.
-fn kept(previous: &Previous<'_>, hold: &Hold, port: u16) -> Vec<Variant> {
-    let ports = previous.table.ports.iter().filter(|candidate| candidate.number == port);
-    let variants = ports.flat_map(|port| &port.variants).filter_map(|variant| {
-        let scope = hold.scopes.get(&variant.client_namespace)?;
-        scope.held(previous).then(|| scope.prune(variant))
-    });
-    variants.collect()
+/// Adds what is held; of an object whose rules `previous` does not have, nothing.
+fn keep(table: &mut ServiceTable, previous: &ServiceTable, hold: &Hold) {
+    // The default comes first, which the others are compared with.
+    for (client, scope) in hold.scopes.iter().filter(|(_, scope)| scope.held(previous)) {
+        table.rules_of.insert(scope.uid.clone());
+        for port in &mut table.ports {
+            let mut before = previous.ports.iter().filter(|before| before.number == port.number);
+            if let Some(variant) = before.next().and_then(|before| before.variant(client.as_deref())) {
+                push_variant(port, client.as_deref(), scope.prune(variant).rules);
+            }
+        }
+    }
+    for port in &mut table.ports {
+        port.variants.sort_by(|a, b| a.client_namespace.cmp(&b.client_namespace));
+    }
 }
 
 impl HeldScope {
     /// What was before rests on this object.
-    fn held(&self, previous: &Previous<'_>) -> bool {
-        previous.governed_by.iter().any(|object| object.uid == self.uid)
+    fn held(&self, previous: &ServiceTable) -> bool {
+        previous.rules_of.contains(&self.uid)
     }
 
     fn prune(&self, variant: &Variant) -> Variant {

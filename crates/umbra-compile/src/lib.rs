@@ -23,6 +23,6 @@ mod subsets;
 pub use backends::{backend_refs, backends};
 pub use clients::{clients, node_settings};
 pub use finding::{Condition, Finding, ObjectRef, Reason};
-pub use hold::{HeldMirror, HeldScope, Hold, Previous, held};
+pub use hold::{HeldMirror, HeldScope, Hold, held};
 pub use object_findings::object_findings;
 pub use service::{Compiled, Options, Outcome, service};

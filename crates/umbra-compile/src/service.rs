@@ -158,6 +158,7 @@ impl<'a> Work<'a> {
 
     fn resolve(&mut self, client: Option<&str>, vs: &VirtualService, specs: &[RuleSpec<'_>]) {
         self.governed = true;
+        self.table.rules_of.insert(vs.metadata.uid.clone());
         for port in &mut self.table.ports {
             let mut resolver = Resolver::new(self.view, vs, client, port.number);
             let rules = specs.iter().map(|spec| resolver.rule(spec)).collect();
@@ -192,7 +193,7 @@ impl<'a> Work<'a> {
 }
 
 /// Variants that say the same as the default are left out.
-fn push_variant(port: &mut Port, client: Option<&str>, rules: Vec<Rule>) {
+pub(crate) fn push_variant(port: &mut Port, client: Option<&str>, rules: Vec<Rule>) {
     let is_default = |variant: &&Variant| variant.client_namespace.is_none();
     if port.variants.iter().find(is_default).is_none_or(|default| default.rules != rules) {
         port.variants.push(Variant { client_namespace: client.map(str::to_owned), rules });

@@ -67,7 +67,7 @@ pub(crate) fn understand(vs: &VirtualService) -> Understood<'_> {
 fn unsupported<'f>(report: &mut Report, path: &str, fields: impl Iterator<Item = &'f str>) {
     for field in fields {
         let message = format!(
-            "umbra does not support {field}; the VirtualService keeps the rules it had before until {field} is removed"
+            "umbra does not support {field}; the VirtualService keeps the rules it had, if any, until {field} is removed"
         );
         report.reject(Reason::UnsupportedField, format!("{path}.{field}"), message);
     }

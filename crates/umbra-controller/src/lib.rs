@@ -2,7 +2,8 @@
 //!
 //! Takes: [`publish::Input`]s from the API server (`watch`, feature `kubernetes`) or from files (`umbra up`), and the
 //! live nodes. Gives: every node's configuration, kept up to date, and each object's conditions. Configuration flows
-//! one way; only acknowledgements flow back. Never serves users' traffic: when it is dead, nodes go on.
+//! one way; acknowledgements flow back, and, to a controller that has just started, the rules of objects that are
+//! invalid now. Never serves users' traffic: when it is dead, nodes go on.
 //!
 //! The stops of the flow are one file each: `watch`, [`publish`], [`push`], [`status`]; `trust` makes the push
 //! channel's certificates, `lead` says which controller's word counts.
@@ -37,6 +38,8 @@ use push::{Acks, Nodes};
 /// Inputs that wait to be applied. A full channel slows the watches down; nothing is lost. A relist is one input, so
 /// this is about single changes: a rollout of 1,000 pods fits.
 pub const INPUT_QUEUE: usize = 1024;
+/// Tables that nodes hold and that wait to be taken up. A full channel is no loss: nodes show them again.
+const RECOVERED_QUEUE: usize = 1024;
 
 /// How a controller works.
 #[derive(Clone, Debug, Default)]
@@ -87,8 +90,10 @@ impl Controller {
         let (acknowledge, acks) = value::channel(Acks::new());
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
+        let (recover, recovered) = mpsc::channel(RECOVERED_QUEUE);
         let publisher = publish::run(
             inputs,
+            recovered,
             publish,
             options.compile,
             options.windows,
@@ -103,6 +108,7 @@ impl Controller {
             published.clone(),
             nodes,
             acknowledge,
+            recover,
             Arc::clone(&metrics),
             options.push,
             stop.child_token(),

@@ -20,6 +20,8 @@ pub struct Metrics {
     pub push_bytes: Family<BytesLabels, Counter>,
     /// Pushes that nodes refused, by their word for it.
     pub refusals: Family<RefusalLabels, Counter>,
+    /// Tables that nodes hold and that found no room to be taken up; they come again.
+    pub held_tables_dropped: Counter,
     /// The last version a node has acknowledged.
     pub acked_version: Family<NodeLabels, Gauge>,
     /// Objects of each kind the watches have seen.
@@ -125,6 +127,7 @@ impl Default for Metrics {
             pushes: Family::default(),
             push_bytes: Family::default(),
             refusals: Family::default(),
+            held_tables_dropped: Counter::default(),
             acked_version: Family::default(),
             objects: Family::default(),
             status_writes: Family::default(),
@@ -144,6 +147,12 @@ impl Metrics {
         r.register("pushes", "Requests to nodes", self.pushes.clone());
         r.register("push_bytes", "Bytes of request bodies to nodes", self.push_bytes.clone());
         r.register("push_refusals", "Pushes refused by nodes", self.refusals.clone());
+        let dropped = self.held_tables_dropped.clone();
+        r.register(
+            "held_tables_dropped",
+            "Tables held by nodes that found no room; they come again",
+            dropped,
+        );
         r.register("node_acked_version", "Last version acknowledged", self.acked_version.clone());
         r.register("objects", "Objects seen by the watches", self.objects.clone());
         r.register("status_writes", "Writes of .status", self.status_writes.clone());

@@ -8,6 +8,7 @@ mod gather;
 mod objects;
 mod publisher;
 mod served;
+mod sought;
 #[cfg(test)]
 mod tests;
 mod unreadable;
@@ -18,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use umbra_index::{Event, Kind};
-use umbra_routing::{Key, Snapshot};
+use umbra_routing::{Key, ServiceTable, Snapshot};
 
 pub use gather::{Window, Windows};
 pub use objects::{ObjectState, Objects, Part, Undecodable};
@@ -41,6 +42,8 @@ pub enum Input {
     Undecodable(Undecodable),
     /// All unreadable objects of this kind; comes before a relist of it.
     Undecodables(Kind, Vec<Undecodable>),
+    /// A node holds this table: its rules are known again, if they are those of an object that is invalid now.
+    Recovered(ServiceTable),
 }
 
 /// What everybody should have, and what is known of each object. Immutable.
@@ -59,9 +62,10 @@ impl Published {
     }
 }
 
-/// Runs until `stop`, or until the source ends.
+/// Runs until `stop`, or until the source ends. `recovered` are tables that nodes hold.
 pub async fn run(
     mut inputs: mpsc::Receiver<Input>,
+    mut recovered: mpsc::Receiver<ServiceTable>,
     published: watch::Sender<Option<Arc<Published>>>,
     options: umbra_compile::Options,
     windows: Windows,
@@ -88,6 +92,8 @@ pub async fn run(
                 // The source has ended: what is published stays.
                 None => return stop.cancelled().await,
             },
+            // When nobody pushes, nobody asks nodes either.
+            Some(table) = recovered.recv() => pacer.take(Input::Recovered(table), &mut inputs),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Snapshots to nodes.
 //!
-//! Takes: the newest snapshot and the live nodes. Gives: what each node has acknowledged. One task per node;
+//! Takes: the newest snapshot and the live nodes. Gives: what each node has acknowledged, and the tables that it holds
+//! although the snapshot does not have them. One task per node;
 //! a node that is slow, dead or wrong holds up no other, but for one thing: each request takes one of 32 places (bodies
 //! are held in memory while they are sent), and a node that takes a request and never answers keeps its place until
 //! the request is given up, 5 s and one more for each megabyte, after which it pauses. With 32 such nodes at once, the
@@ -19,10 +20,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ClientConfig;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use umbra_routing::ServiceTable;
 
 pub use ack::{Ack, Acks};
 pub use connection::{ConnectionError, PROXY_NAME};
@@ -57,6 +59,7 @@ struct Shared {
     tls: Option<Arc<ClientConfig>>,
     metrics: Arc<Metrics>,
     acks: watch::Sender<Acks>,
+    recovered: mpsc::Sender<ServiceTable>,
     permits: Semaphore,
 }
 
@@ -74,7 +77,7 @@ struct Running {
     stop: CancellationToken,
 }
 
-/// Runs until `stop`, then finishes what is in flight, for at most 5 s.
+/// Runs until `stop`, then finishes what is in flight, for at most 5 s. Tables that nodes hold go to `recovered`.
 ///
 /// # Errors
 /// A node's task has panicked.
@@ -82,12 +85,14 @@ pub async fn run(
     published: watch::Receiver<Option<Arc<Published>>>,
     mut nodes: watch::Receiver<Nodes>,
     acks: watch::Sender<Acks>,
+    recovered: mpsc::Sender<ServiceTable>,
     metrics: Arc<Metrics>,
     options: Options,
     stop: CancellationToken,
 ) -> Result<(), JoinError> {
     let permits = Semaphore::new(IN_FLIGHT);
-    let shared = Arc::new(Shared { epoch: options.epoch, tls: options.tls, metrics, acks, permits });
+    let shared =
+        Arc::new(Shared { epoch: options.epoch, tls: options.tls, metrics, acks, recovered, permits });
     let mut running = BTreeMap::new();
     let mut tasks = JoinSet::new();
     let mut nodes_open = true;

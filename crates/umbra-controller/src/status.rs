@@ -8,6 +8,7 @@ mod merge;
 #[cfg(feature = "kubernetes")]
 pub mod write;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -91,7 +92,12 @@ pub fn conditions(state: &ObjectState, world: &World<'_>) -> [Wanted; 3] {
 fn accepted(state: &ObjectState) -> Wanted {
     const KIND: &str = "Accepted";
     if let Some(error) = &state.undecodable {
-        let message = format!("cannot be read: {error}; its last readable generation stays in force");
+        // A controller that began later has never read it.
+        let stays = match state.services.is_empty() {
+            true => "no generation of it is in force",
+            false => "its last readable generation stays in force",
+        };
+        let message = format!("cannot be read: {error}; {stays}");
         return Wanted::new(KIND, Truth::False, "Invalid", message);
     }
     let about = |condition| state.findings.iter().filter(move |finding| finding.condition == condition);
@@ -152,24 +158,26 @@ fn listed(mut all: Vec<String>) -> String {
 fn programmed(state: &ObjectState, world: &World<'_>) -> Wanted {
     let (truth, reason, message) = match unprogrammable(state) {
         Some((reason, message)) => (Truth::False, reason, message),
-        None => on_nodes(state, world),
+        None => sought(state, world).unwrap_or_else(|| on_nodes(state, world)),
     };
     Wanted::new("Programmed", truth, reason, message)
 }
 
 /// Why no node can serve this generation, whatever nodes do.
 fn unprogrammable(state: &ObjectState) -> Option<(&'static str, String)> {
-    let with = |part| {
-        let services = state.services.iter().filter(move |(_, candidate)| **candidate == part);
-        listed(services.map(|(service, _)| service.to_string()).collect())
-    };
+    let with = |part| parts(state, part);
     let has = |part| state.services.values().any(|candidate| *candidate == part);
     if state.undecodable.is_some() {
         return Some(("Held", "this generation is not in force: see Accepted".into()));
     }
     if has(Part::Held) {
         let services = with(Part::Held);
-        return Some(("Held", format!("this generation is not in force for {services}: see Accepted")));
+        let message =
+            format!("{services} keeps the rules it had: this generation is not in force, see Accepted");
+        return Some(("Held", message));
+    }
+    if has(Part::Invalid) {
+        return Some(("Invalid", without_rules(&with(Part::Invalid))));
     }
     if has(Part::Waiting) {
         let services = with(Part::Waiting);
@@ -177,6 +185,44 @@ fn unprogrammable(state: &ObjectState) -> Option<(&'static str, String)> {
         return Some(("Waiting", message));
     }
     state.services.is_empty().then(|| ("NoGovernedService", "it governs no service of the mesh".into()))
+}
+
+/// The services of an object whose part is this one.
+fn parts(state: &ObjectState, part: Part) -> String {
+    let services = state.services.iter().filter(|(_, candidate)| **candidate == part);
+    listed(services.map(|(service, _)| service.to_string()).collect())
+}
+
+fn without_rules(services: &str) -> String {
+    format!(
+        "{services} has no rules of an earlier generation to keep, and this one is not in force: see Accepted"
+    )
+}
+
+/// An invalid object whose rules only nodes can know: until they have been asked, nothing is known.
+fn sought(state: &ObjectState, world: &World<'_>) -> Option<(Truth, &'static str, String)> {
+    let of = state.services.iter().filter(|(_, part)| **part == Part::Sought);
+    let keys: BTreeSet<Key> = of.map(|(service, _)| Key::Service(service.clone())).collect();
+    if keys.is_empty() {
+        return None;
+    }
+    let services = parts(state, Part::Sought);
+    let is_open = |node: &String| match world.acks.get(node) {
+        // Who does not answer is not waited for: when it comes back it is asked like the others.
+        None => world.now < world.started.max(state.since) + GRACE,
+        Some(ack) if ack.version.is_none_or(|version| version < state.version) => {
+            world.now < ack.since.max(state.since) + GRACE
+        }
+        // Found, and about to be published.
+        Some(ack) => !ack.held.is_disjoint(&keys),
+    };
+    if world.nodes.as_ref().is_none_or(|nodes| nodes.keys().any(is_open)) {
+        let message = format!(
+            "this generation is not in force, see Accepted; nodes are asked for the rules that {services} had"
+        );
+        return Some((Truth::Unknown, "Recovering", message));
+    }
+    Some((Truth::False, "Invalid", without_rules(&services)))
 }
 
 fn on_nodes(state: &ObjectState, world: &World<'_>) -> (Truth, &'static str, String) {

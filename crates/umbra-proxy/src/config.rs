@@ -30,6 +30,9 @@ use crate::tables::Tables;
 const SHADOWS_STOP_AFTER: Duration = Duration::from_secs(600);
 /// How often the age of the configuration is looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// Of held tables in one answer: the controller takes 16 MiB, of which armed and refused services may need 3 MB. Some
+/// thousand tables; more come with the next answers.
+const HELD_BYTES: usize = 8 << 20;
 
 /// The kernel's side, or nothing on a laptop.
 pub(crate) trait Intercept: Send + 'static {
@@ -331,6 +334,7 @@ impl<I: Intercept> Owner<I> {
             digest: self.config.digest(),
             armed: in_force.filter(|key| !not_armed.contains(key)).collect(),
             refused: unusable.chain(self.not_armed.iter().cloned()).collect(),
+            held: held(&self.config),
         }
     }
 
@@ -345,6 +349,21 @@ impl<I: Intercept> Owner<I> {
         self.tables.stop_shadows(age > SHADOWS_STOP_AFTER);
         self.tables.forget_retired(now);
     }
+}
+
+/// As many held tables as have room in an answer, and one at least.
+fn held(config: &Config) -> BTreeMap<Key, serde_json::Value> {
+    let mut held = BTreeMap::new();
+    let mut bytes = 0;
+    for (key, table) in config.held() {
+        let value = serde_json::to_value(table).expect("tables are plain data with text keys");
+        bytes += value.to_string().len();
+        if bytes > HELD_BYTES && !held.is_empty() {
+            break;
+        }
+        held.insert(key.clone(), value);
+    }
+    held
 }
 
 /// Two starts never have the same.

@@ -1,7 +1,7 @@
 //! A node's configuration: what was pushed, checked, hashed and kept.
 //!
 //! Takes: [`Put`] and [`Patch`] as received. Gives: what changed, for the proxy to turn into routes and interception.
-//! Never half-applies: everything is parsed before anything is changed.
+//! Never half-applies: everything is parsed before anything is changed. Never lets go of a table that a push holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -13,12 +13,15 @@ use crate::digest::{self, Digest};
 use crate::key::Key;
 use crate::snapshot::head_of;
 use crate::table::{Client, NodeSettings, ServiceTable};
-use crate::wire::{Patch, Put, SetPatch};
+use crate::wire::{Holds, Patch, Put, SetPatch};
 
 /// Everything a node was told, by key.
 #[derive(Debug, Default)]
 pub struct Config {
-    resources: BTreeMap<Key, Held>,
+    resources: BTreeMap<Key, Stored>,
+    /// Those of `resources` that are no longer sent and stay by [`Holds`]: tables, and the sets that these name. In
+    /// force like the others, but not in the digest.
+    kept: BTreeSet<Key>,
     digest: Digest,
 }
 
@@ -80,7 +83,7 @@ pub enum ConfigError {
 }
 
 #[derive(Debug)]
-struct Held {
+struct Stored {
     resource: Resource,
     /// Of the value as sent; of a backend set, of its head.
     head: Digest,
@@ -88,38 +91,45 @@ struct Held {
     endpoints: BTreeMap<SocketAddr, Digest>,
 }
 
+/// Values as sent, decoded; `None` for a key that is not sent any more.
+type Sent = BTreeMap<Key, Option<Stored>>;
+
 impl Config {
-    /// The digest of everything here.
+    /// The digest of everything that was sent.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
     /// One resource.
     pub fn get(&self, key: &Key) -> Option<&Resource> {
-        self.resources.get(key).map(|held| &held.resource)
+        self.resources.get(key).map(|stored| &stored.resource)
     }
 
     /// All resources in the order of their keys.
     pub fn iter(&self) -> impl Iterator<Item = (&Key, &Resource)> {
-        self.resources.iter().map(|(key, held)| (key, &held.resource))
+        self.resources.iter().map(|(key, stored)| (key, &stored.resource))
     }
 
-    /// Replaces everything.
+    /// Tables that are kept although they are not sent, in the order of their keys. They are in force like the others.
+    pub fn held(&self) -> impl Iterator<Item = (&Key, &ServiceTable)> {
+        self.kept.iter().filter_map(|key| match self.get(key)? {
+            Resource::Service(table) => Some((key, table)),
+            _ => None,
+        })
+    }
+
+    /// Replaces everything, but for what is held.
     ///
     /// # Errors
     /// A malformed value; nothing has changed then.
     pub fn put(&mut self, put: &Put) -> Result<Applied, ConfigError> {
-        let decoded = put.resources.iter().map(|(key, raw)| Ok((key.clone(), Held::decode(key, raw)?)));
-        let resources = decoded.collect::<Result<BTreeMap<_, _>, ConfigError>>()?;
-        let differs = |key: &Key| match (self.resources.get(key), resources.get(key)) {
-            (Some(old), Some(new)) => old.hash() != new.hash(),
-            _ => true,
-        };
-        let changed =
-            self.resources.keys().chain(resources.keys()).filter(|key| differs(key)).cloned().collect();
-        self.digest = resources.values().fold(Digest::default(), |sum, held| sum.plus(held.hash()));
-        self.resources = resources;
-        Ok(Applied { changed })
+        let decoded =
+            put.resources.iter().map(|(key, raw)| Ok((key.clone(), Some(Stored::decode(key, raw)?))));
+        let mut sent = decoded.collect::<Result<Sent, ConfigError>>()?;
+        for key in self.resources.keys().filter(|key| !put.resources.contains_key(key)) {
+            sent.insert(key.clone(), None);
+        }
+        self.settle(sent, &put.hold)
     }
 
     /// Applies a delta as one.
@@ -130,47 +140,100 @@ impl Config {
         if patch.base != self.digest {
             return Err(ConfigError::Base { base: patch.base, have: self.digest });
         }
-        let mut new: BTreeMap<Key, Option<Held>> =
-            patch.remove.iter().map(|key| (key.clone(), None)).collect();
+        let mut sent: Sent = patch.remove.iter().map(|key| (key.clone(), None)).collect();
         for (key, raw) in &patch.upsert {
-            new.insert(key.clone(), Some(Held::decode(key, raw)?));
+            sent.insert(key.clone(), Some(Stored::decode(key, raw)?));
         }
         for (key, change) in &patch.patch {
-            if new.contains_key(key) {
-                let what = "patched, and replaced or removed by the same push".into();
-                return Err(ConfigError::Disagrees { key: key.clone(), what });
-            }
-            new.insert(key.clone(), Some(self.patched_set(key, change)?));
+            let what = || "patched, and replaced or removed by the same push".into();
+            agrees(key, !sent.contains_key(key), what)?;
+            sent.insert(key.clone(), Some(self.patched_set(key, change)?));
         }
-        let changed = new.keys().cloned().collect();
-        for (key, held) in new {
-            self.replace(key, held);
+        self.settle(sent, &patch.hold)
+    }
+
+    /// The last step of a push, after which it has been applied. What `hold` covers of all that is not sent any more
+    /// stays, also when it is kept already; all else that was kept goes.
+    fn settle(&mut self, mut sent: Sent, hold: &Holds) -> Result<Applied, ConfigError> {
+        for key in hold.keys() {
+            agrees(key, matches!(key, Key::Service(_)), || "held, and not a service".into())?;
+            let value = sent.entry(key.clone()).or_insert(None);
+            agrees(key, value.is_none(), || "sent, and held by the same push".into())?;
+        }
+        let covered = self.covered(hold);
+        for key in &self.kept {
+            sent.entry(key.clone()).or_insert(None);
+        }
+        let mut changed = BTreeSet::new();
+        for (key, value) in sent {
+            let differs = match value {
+                Some(stored) => self.store(key.clone(), stored),
+                None if covered.contains(&key) => self.keep(&key),
+                None => self.forget(&key),
+            };
+            if differs {
+                changed.insert(key);
+            }
         }
         Ok(Applied { changed })
     }
 
-    fn replace(&mut self, key: Key, held: Option<Held>) {
-        let old = match held {
-            Some(held) => {
-                self.digest = self.digest.plus(held.hash());
-                self.resources.insert(key, held)
+    /// Tables that `hold` covers, and the sets they name.
+    fn covered(&self, hold: &Holds) -> BTreeSet<Key> {
+        let mut covered = BTreeSet::new();
+        for (key, uids) in hold {
+            if let Some(Resource::Service(table)) = self.get(key)
+                && table.rests_on(uids)
+            {
+                covered.insert(key.clone());
+                covered.extend(table.backends().filter_map(BackendRef::key));
             }
-            None => self.resources.remove(&key),
-        };
-        if let Some(old) = old {
-            self.digest = self.digest.minus(old.hash());
         }
+        covered
     }
 
-    fn patched_set(&self, key: &Key, change: &SetPatch) -> Result<Held, ConfigError> {
+    /// Puts or replaces what was sent. True when its value differs from the one in force.
+    fn store(&mut self, key: Key, stored: Stored) -> bool {
+        let hash = stored.hash();
+        self.digest = self.digest.plus(hash);
+        let was_sent = !self.kept.remove(&key);
+        let old = self.resources.insert(key, stored).map(|old| old.hash());
+        if was_sent {
+            self.digest = self.digest.minus(old.unwrap_or_default());
+        }
+        old != Some(hash)
+    }
+
+    /// Leaves in force what is not sent any more, if it is there. Nothing differs by that.
+    fn keep(&mut self, key: &Key) -> bool {
+        if let Some(stored) = self.resources.get(key)
+            && self.kept.insert(key.clone())
+        {
+            self.digest = self.digest.minus(stored.hash());
+        }
+        false
+    }
+
+    /// True when it was there.
+    fn forget(&mut self, key: &Key) -> bool {
+        let Some(old) = self.resources.remove(key) else { return false };
+        if !self.kept.remove(key) {
+            self.digest = self.digest.minus(old.hash());
+        }
+        true
+    }
+
+    fn patched_set(&self, key: &Key, change: &SetPatch) -> Result<Stored, ConfigError> {
         let error = |what: String| ConfigError::Patch { key: key.clone(), what };
-        let held = self.resources.get(key).ok_or_else(|| error("no such backend set here".into()))?;
-        let Resource::Backends(set) = &held.resource else {
+        // The sender knows nothing of a set that is only kept.
+        let sent = self.resources.get(key).filter(|_| !self.kept.contains(key));
+        let stored = sent.ok_or_else(|| error("no such backend set here".into()))?;
+        let Resource::Backends(set) = &stored.resource else {
             return Err(error("not a backend set".into()));
         };
         let mut endpoints: BTreeMap<SocketAddr, Endpoint> =
             set.endpoints.iter().map(|endpoint| (endpoint.address, endpoint.clone())).collect();
-        let mut hashes = held.endpoints.clone();
+        let mut hashes = stored.endpoints.clone();
         for address in &change.remove {
             endpoints.remove(address).ok_or_else(|| error(format!("no endpoint {address} here")))?;
             hashes.remove(address);
@@ -181,11 +244,11 @@ impl Config {
             endpoints.insert(endpoint.address, endpoint);
         }
         let set = BackendSet { endpoints: endpoints.into_values().collect(), ..set.clone() };
-        Ok(Held { resource: Resource::Backends(set), head: held.head, endpoints: hashes })
+        Ok(Stored { resource: Resource::Backends(set), head: stored.head, endpoints: hashes })
     }
 }
 
-impl Held {
+impl Stored {
     fn hash(&self) -> Digest {
         self.endpoints.values().fold(self.head, |sum, hash| sum.plus(*hash))
     }

@@ -28,4 +28,6 @@ pub use table::{
     Client, Mirror, NOT_ARMED_UNRESOLVED, NodeSettings, Port, Protocol, Rule, ServiceName, ServiceTable,
     Variant, WeightedBackend,
 };
-pub use wire::{EPOCH_HEADER, Patch, Put, Refusal, RefusedKey, Reply, SetPatch, State, VERSION_HEADER};
+pub use wire::{
+    EPOCH_HEADER, Holds, Patch, Put, Refusal, RefusedKey, Reply, SetPatch, State, VERSION_HEADER,
+};

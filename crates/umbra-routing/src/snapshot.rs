@@ -10,7 +10,7 @@ use crate::backends::BackendSet;
 use crate::digest::{self, Digest};
 use crate::key::Key;
 use crate::table::{Client, NodeSettings, ServiceTable};
-use crate::wire::{Patch, Put, SetPatch};
+use crate::wire::{Holds, Patch, Put, SetPatch};
 
 /// One resource, serialised once however many nodes get it.
 #[derive(Clone, Debug)]
@@ -81,6 +81,8 @@ pub struct Snapshot {
     pub shared: Arc<Resources>,
     /// Resources of single nodes: their pods and settings.
     pub nodes: BTreeMap<String, Arc<Resources>>,
+    /// What nodes keep although it is not sent.
+    pub hold: Arc<Holds>,
 }
 
 /// What one node should have.
@@ -90,6 +92,7 @@ pub struct NodeView {
     pub version: u64,
     shared: Arc<Resources>,
     own: Arc<Resources>,
+    hold: Arc<Holds>,
     digest: Digest,
 }
 
@@ -156,7 +159,8 @@ impl Snapshot {
     pub fn node(&self, node: &str) -> NodeView {
         let own = self.nodes.get(node).cloned().unwrap_or_default();
         let digest = self.shared.digest.plus(own.digest);
-        NodeView { version: self.version, shared: Arc::clone(&self.shared), own, digest }
+        let (shared, hold) = (Arc::clone(&self.shared), Arc::clone(&self.hold));
+        NodeView { version: self.version, shared, own, hold, digest }
     }
 }
 
@@ -166,9 +170,16 @@ impl NodeView {
         self.digest
     }
 
+    /// A node that has all of `other` has all of this: there is nothing to send. Equal digests are not enough, since
+    /// what is held is not in them.
+    pub fn is_same(&self, other: &NodeView) -> bool {
+        self.digest == other.digest && self.hold == other.hold
+    }
+
     /// The full push.
     pub fn put(&self) -> Put {
-        Put { resources: self.iter().map(|(key, encoded)| (key.clone(), encoded.value.clone())).collect() }
+        let resources = self.iter().map(|(key, encoded)| (key.clone(), encoded.value.clone())).collect();
+        Put { resources, hold: Holds::clone(&self.hold) }
     }
 
     /// What changes from `base` to this. An endpoint's change travels alone.
@@ -182,6 +193,7 @@ impl NodeView {
                 .filter(|(key, _)| self.get(key).is_none())
                 .map(|(key, _)| key.clone())
                 .collect(),
+            hold: Holds::clone(&self.hold),
         };
         for (key, new) in self.iter() {
             match base.get(key) {

@@ -76,6 +76,20 @@ impl ServiceTable {
         let all: Option<Vec<_>> = self.ports.iter().map(|port| port.unresolved_primary(None)).collect();
         all?.first().copied()
     }
+
+    /// Every destination and mirror of its rules, unresolved ones too; one that several rules name comes as often.
+    pub fn backends(&self) -> impl Iterator<Item = &BackendRef> {
+        let rules = self.ports.iter().flat_map(|port| &port.variants).flat_map(|variant| &variant.rules);
+        rules.flat_map(|rule| {
+            let destinations = rule.destinations.iter().map(|to| &to.backend);
+            destinations.chain(rule.mirrors.iter().map(|mirror| &mirror.backend))
+        })
+    }
+
+    /// Some of its rules come from one of these objects.
+    pub fn rests_on(&self, uids: &BTreeSet<String>) -> bool {
+        !self.rules_of.is_disjoint(uids)
+    }
 }
 
 impl Port {
@@ -83,12 +97,17 @@ impl Port {
     /// namespace: the default variant, which alone decides whether the port is taken over for the first time, so that
     /// what somebody writes for clients of one namespace harms no other. Mirrors do not matter.
     pub fn unresolved_primary(&self, client_namespace: Option<&str>) -> Option<&BackendRef> {
+        let variant = self.variant(client_namespace)?;
+        let destinations = variant.rules.iter().flat_map(|rule| &rule.destinations);
+        destinations.map(|to| &to.backend).find(|backend| backend.is_unresolved())
+    }
+
+    /// The variant for clients of this namespace: their own, or the default.
+    pub fn variant(&self, client_namespace: Option<&str>) -> Option<&Variant> {
         let of = |client: Option<&str>| {
             self.variants.iter().find(move |variant| variant.client_namespace.as_deref() == client)
         };
-        let variant = client_namespace.and_then(|client| of(Some(client))).or_else(|| of(None))?;
-        let destinations = variant.rules.iter().flat_map(|rule| &rule.destinations);
-        destinations.map(|to| &to.backend).find(|backend| backend.is_unresolved())
+        client_namespace.and_then(|client| of(Some(client))).or_else(|| of(None))
     }
 }
 

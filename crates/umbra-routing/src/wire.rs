@@ -5,7 +5,7 @@
 //! strings in headers. Unknown fields are ignored, so that versions may differ during a rollout; hashes are made
 //! over the bytes as sent, so an ignored field does not spoil the digest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -19,11 +19,21 @@ pub const EPOCH_HEADER: &str = "umbra-epoch";
 /// Header with the snapshot's version.
 pub const VERSION_HEADER: &str = "umbra-version";
 
+/// Services in hold whose rules the sender does not have, with the uids of the objects that hold them: a new
+/// controller does not know what an object said before it became invalid. A node keeps the table it has under such a
+/// key, if it has rules of one of these objects ([`ServiceTable::rules_of`](crate::ServiceTable::rules_of)), and the
+/// backend sets that the table names; it leaves them out of the digest and shows the table in [`Reply::held`]. A table
+/// that rests on other objects goes: the rules of a deleted object are not kept under its successor's hold.
+pub type Holds = BTreeMap<Key, BTreeSet<String>>;
+
 /// Everything a node has to know.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Put {
     /// Resources by key.
     pub resources: BTreeMap<Key, Box<RawValue>>,
+    /// What to keep although it is not sent; all of it each time, and none of `resources`.
+    #[serde(default, skip_serializing_if = "Holds::is_empty")]
+    pub hold: Holds,
 }
 
 /// What changes from `base`, applied as one.
@@ -40,6 +50,9 @@ pub struct Patch {
     /// Resources that are gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remove: Vec<Key>,
+    /// What to keep although it is not sent, or not any more; all of it each time, not what changes from `base`.
+    #[serde(default, skip_serializing_if = "Holds::is_empty")]
+    pub hold: Holds,
 }
 
 /// Changes of one backend set. An endpoint that changes is both removed and added; removals come first.
@@ -63,12 +76,17 @@ pub struct Reply {
     pub epoch: String,
     /// The version now in force, decimal.
     pub version: String,
-    /// Of all resources held, refused ones included.
+    /// Of all resources that were sent, refused ones included; not of those that [`Put::hold`] keeps.
     pub digest: Digest,
     /// Services whose connections this node takes over.
     pub armed: Vec<Key>,
     /// Resources that are held but cannot be used.
     pub refused: Vec<RefusedKey>,
+    /// Tables that [`Put::hold`] keeps, as JSON: a controller that does not understand one of them can still read the
+    /// rest. At least one of them, the others as far as they have room in an answer: what the controller takes up it
+    /// sends, and so the next answer has room for others.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub held: BTreeMap<Key, serde_json::Value>,
 }
 
 /// A resource that a node cannot use; what it had before stays in force.

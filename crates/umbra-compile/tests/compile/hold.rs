@@ -1,7 +1,9 @@
 //! An invalid VirtualService keeps what it had.
 
 use serde_json::{Value, json};
-use umbra_compile::{Compiled, Hold, Outcome, Previous, held};
+use std::collections::BTreeSet;
+
+use umbra_compile::{Compiled, Hold, Outcome, held};
 use umbra_index::{Change, Event};
 use umbra_routing::{Rule, ServiceTable};
 
@@ -51,8 +53,12 @@ fn rules_stay_and_mirrors_no_longer_named_stop() {
             json!([{"route": [to("v2")], "mirrors": mirrors, "timeout": "8s"}]),
         );
         let hold = hold_of(world.compile("default/sa-logic"));
-        let previous = Previous { table, governed_by: &before.governed_by };
-        let held = held(Some(previous), &hold).expect("a table is held");
+        let held = held(Some(table), &hold).expect("a table is held");
+        assert_eq!(
+            held.rules_of,
+            BTreeSet::from(["u".to_owned()]),
+            "a second hold finds its object's rules here"
+        );
         let rule = &rules(&held, None).unwrap()[0];
         assert_eq!(rule.destinations[0].backend.subset.as_deref(), Some("v1"), "the previous route");
         rule.mirrors.iter().map(|mirror| mirror.backend.service.name.clone()).collect::<Vec<_>>()
@@ -93,8 +99,9 @@ fn another_objects_rules_are_not_held() {
     update(&mut world, "default", "u2", json!([{"route": [to("v1")], "timeout": "8s"}]));
     let compiled = world.compile("default/sa-logic");
     assert!(compiled.governed_by.iter().any(|object| object.uid == "u2"), "a second hold belongs to it, too");
-    let previous = Previous { table, governed_by: &before.governed_by };
-    assert_eq!(held(Some(previous), &hold_of(compiled)), None);
+    let hold = hold_of(compiled);
+    assert_eq!((hold.fits(table), hold.holders()), (false, BTreeSet::from(["u2".to_owned()])));
+    assert_eq!(held(Some(table), &hold), None);
 }
 
 #[test]
@@ -130,28 +137,51 @@ fn a_foreign_hold_leaves_everybody_else_alone() {
     world.virtual_service("default/own", own("v2"));
     let hold = hold_of(world.compile("default/sa-logic"));
     let subset = |table: &ServiceTable, client| {
-        rules(table, client).map(|r| r[0].destinations[0].backend.subset.clone())
+        table.ports[0].variant(client).map(|v| v.rules[0].destinations[0].backend.subset.clone())
     };
-    let again = held(Some(Previous { table, governed_by: &before.governed_by }), &hold).expect("a table");
+    let again = held(Some(table), &hold).expect("a table");
     assert_eq!(subset(&again, None), Some(Some("v2".into())), "the valid one moved on");
     assert_eq!(subset(&again, Some("other")), Some(Some("v2".into())), "the invalid one stays");
     let fresh = held(None, &hold).expect("the service's own rules need nothing before");
-    assert_eq!((subset(&fresh, None), subset(&fresh, Some("other"))), (Some(Some("v2".into())), None));
+    assert_eq!((subset(&fresh, None), rules(&fresh, Some("other"))), (Some(Some("v2".into())), None));
+}
+
+/// Its rules said the same as everybody's, and so were not written down for themselves.
+#[test]
+fn a_foreign_hold_keeps_rules_that_were_those_of_all() {
+    let mut world = World::new();
+    world.versions();
+    let own = |subset: &str| json!({"hosts": ["sa-logic"], "http": [{"name": "r", "route": [to(subset)]}]});
+    let full = json!({"host": "sa-logic.default.svc.cluster.local", "subset": "v1"});
+    let foreign = json!({"name": "r", "route": [{"destination": full}]});
+    update(&mut world, "other", "u", json!([foreign]));
+    for _ in 0..2 {
+        world.virtual_service("default/pad", json!({"hosts": []}));
+    }
+    world.virtual_service("default/own", own("v1"));
+    let before = world.table();
+    assert_eq!((rules(&before, Some("other")), before.rules_of.len()), (None, 2));
+    let mut invalid = foreign;
+    invalid["timeout"] = json!("8s");
+    update(&mut world, "other", "u", json!([invalid]));
+    let same = held(Some(&before), &hold_of(world.compile("default/sa-logic"))).expect("a table");
+    assert_eq!(same, before, "still the same as everybody's");
+    world.virtual_service("default/own", own("v2"));
+    let moved = held(Some(&before), &hold_of(world.compile("default/sa-logic"))).expect("a table");
+    assert_eq!(rules(&moved, Some("other")), rules(&before, None), "the others moved on, it stays");
+    assert_ne!(rules(&moved, None), rules(&before, None));
 }
 
 #[test]
 fn a_foreign_invalid_one_takes_nothing_over() {
     let mut world = World::new();
     update(&mut world, "other", "u", json!([{"route": [to("v1")], "timeout": "8s"}]));
-    let compiled = world.compile("default/sa-logic");
-    let governed_by = compiled.governed_by.clone();
-    let hold = hold_of(compiled);
+    let hold = hold_of(world.compile("default/sa-logic"));
     assert_eq!(held(None, &hold), None, "nobody governs the service");
-    let table = hold.fresh.clone();
-    let others = Previous { table: &table, governed_by: &[] };
-    assert_eq!(held(Some(others), &hold), None, "what was before was not its own");
-    let own = Previous { table: &table, governed_by: &governed_by };
-    assert_eq!(held(Some(own), &hold), Some(table.clone()), "what it had before stays");
+    let mut table = hold.fresh.clone();
+    assert_eq!(held(Some(&table), &hold), None, "what was before was not its own");
+    table.rules_of.insert("u".into());
+    assert_eq!(held(Some(&table), &hold), Some(table.clone()), "what it had before stays");
 }
 
 #[test]

@@ -35,8 +35,12 @@ pub struct ObjectState {
 pub enum Part {
     /// Its table is published; whether it is taken over yet, nodes say.
     Published,
-    /// This object is invalid: the service keeps its last rules, if it has any.
+    /// This object is invalid: the service keeps the rules it had of it.
     Held,
+    /// This object is invalid, and this controller does not know which rules the service had of it: nodes are asked.
+    Sought,
+    /// This object is invalid, and there are no rules of it to keep.
+    Invalid,
     /// Not published: another object holds it back, or the Service cannot be taken over.
     Waiting,
 }

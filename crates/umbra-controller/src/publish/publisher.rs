@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use umbra_compile::{Compiled, Finding, ObjectRef, Outcome};
+use umbra_compile::{Finding, ObjectRef, Outcome};
 use umbra_index::api::ObjectKey;
 use umbra_index::{Dirty, Index, Kind, ObjectName};
-use umbra_routing::{BackendRef, Encoded, Key, Port, Resources, ServiceName, Snapshot};
+use umbra_routing::{BackendRef, Encoded, Key, Port, Resources, ServiceName, ServiceTable, Snapshot};
 
 use super::objects::{Collected, ObjectState, Objects, Undecodable};
 use super::served::{Served, served};
+use super::sought::Sought;
 use super::{Input, Published};
 use crate::metrics::{KindLabels, Metrics};
 
@@ -24,8 +25,9 @@ pub(super) struct Publisher {
     services: BTreeMap<ServiceName, Served>,
     /// Published backend sets.
     backends: BTreeMap<Key, Used>,
-    /// Services that wait because their primary would become unresolved.
+    /// Services that wait because their primary would become unresolved, or because rules of theirs are sought.
     waiting: BTreeMap<ServiceName, Wait>,
+    sought: Sought,
     /// How long such a service waits.
     patience: Duration,
     pub(super) undecodable: BTreeMap<ObjectName, Undecodable>,
@@ -59,6 +61,7 @@ impl Publisher {
             services: BTreeMap::new(),
             backends: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            sought: Sought::default(),
             patience,
             undecodable: BTreeMap::new(),
             objects: Arc::default(),
@@ -76,6 +79,7 @@ impl Publisher {
             }
             Input::Undecodable(undecodable) => self.set_undecodable(undecodable),
             Input::Undecodables(kind, all) => self.relist_undecodable(kind, all),
+            Input::Recovered(table) => self.recovered(table),
         };
         // Nobody has sets of other services; who comes to use one gets it as it is then.
         dirty.backends.retain(|service| self.backends.values().any(|used| is_of(&used.reference, service)));
@@ -86,6 +90,12 @@ impl Publisher {
         };
         self.dirty.merge(dirty);
         change
+    }
+
+    fn recovered(&mut self, table: ServiceTable) -> Dirty {
+        let service = object_key(&table.service);
+        let services = self.sought.offer(table).then_some(service).into_iter().collect();
+        Dirty { services, ..Dirty::default() }
     }
 
     pub(super) fn is_complete(&self) -> bool {
@@ -112,6 +122,7 @@ impl Publisher {
         }
         objects.extend(self.refresh_backends(&touched, &mut shared));
         self.snapshot.shared = shared;
+        self.snapshot.hold = self.sought.holds();
         for node in &dirty.nodes {
             self.refresh_node(node);
         }
@@ -134,36 +145,65 @@ impl Publisher {
         let service = ServiceName::new(key.namespace.clone(), key.name.clone());
         let compiled = umbra_compile::service(self.index.view(), key, &self.options);
         let named = named_objects(&compiled.governed_by, &compiled.findings).collect();
-        if self.breaks(&service, &compiled) {
-            let until = now + self.patience;
-            let wait =
-                self.waiting.entry(service.clone()).or_insert(Wait { until, objects: BTreeSet::new() });
-            wait.objects = named;
-            if now < wait.until {
-                return;
-            }
-            objects.append(&mut wait.objects);
-        } else {
-            objects.extend(named);
+        let previous = self.previous(&service, &compiled.outcome);
+        let until = self.waits_until(&service, &compiled.outcome, previous.as_ref(), now);
+        if let Some(until) = until.filter(|until| now < *until) {
+            self.waiting.insert(service, Wait { until, objects: named });
+            return;
         }
+        objects.extend(named);
         self.waiting.remove(&service);
         let before = self.services.remove(&service);
         if let Some(before) = &before {
             objects.extend(named_objects(&before.governed_by, &before.findings));
         }
-        let after = served(compiled, before.as_ref());
+        let after = served(compiled, previous.as_ref());
+        if !after.as_ref().is_some_and(|after| after.sought) {
+            self.sought.end(&service);
+        }
         self.replace(&service, before.as_ref(), after.as_ref(), shared);
         if let Some(after) = after {
             self.services.insert(service, after);
         }
     }
 
+    /// What a hold goes on with: what this controller has published, or what a node has had all the time.
+    fn previous(&self, service: &ServiceName, outcome: &Outcome) -> Option<ServiceTable> {
+        let Outcome::Hold(hold) = outcome else { return None };
+        let known = [self.published(service), self.sought.found(service)];
+        known.into_iter().flatten().find(|table| hold.fits(table)).cloned()
+    }
+
+    fn published(&self, service: &ServiceName) -> Option<&ServiceTable> {
+        self.services.get(service)?.table.as_ref()
+    }
+
+    /// Until when a result is kept back, if it is. A hold without rules has them sought; where others' rules could do
+    /// without them, they wait a little for what nodes say, since publishing would overwrite it there.
+    fn waits_until(
+        &mut self,
+        service: &ServiceName,
+        outcome: &Outcome,
+        previous: Option<&ServiceTable>,
+        now: Instant,
+    ) -> Option<Instant> {
+        match outcome {
+            Outcome::Hold(hold) if previous.is_none() => {
+                let since = self.sought.seek(service, hold.holders(), now);
+                let waits = hold.fresh_governed && self.published(service).is_none();
+                waits.then_some(since + self.patience)
+            }
+            Outcome::Table(table) if self.breaks(service, table) => {
+                Some(self.waiting.get(service).map_or(now + self.patience, |wait| wait.until))
+            }
+            _ => None,
+        }
+    }
+
     /// A change that takes the primary away from users may be half of one that does not: VirtualService and
     /// DestinationRule are applied and deleted in either order. It waits for the other half.
-    fn breaks(&self, service: &ServiceName, compiled: &Compiled) -> bool {
-        let Outcome::Table(table) = &compiled.outcome else { return false };
-        let published = self.services.get(service).and_then(|served| served.table.as_ref());
-        let published = published.into_iter().flat_map(|published| &published.ports);
+    fn breaks(&self, service: &ServiceName, table: &ServiceTable) -> bool {
+        let published = self.published(service).into_iter().flat_map(|published| &published.ports);
         published.into_iter().any(|before| {
             let after = table.ports.iter().find(|after| after.number == before.number);
             after.is_some_and(|after| loses_primary(before, after))

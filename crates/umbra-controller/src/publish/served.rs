@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use umbra_compile::{Compiled, Finding, ObjectRef, Outcome, Previous};
+use umbra_compile::{Compiled, Finding, ObjectRef, Outcome};
 use umbra_routing::{BackendRef, ServiceTable};
 
 use super::objects::Part;
@@ -19,12 +19,19 @@ pub(super) struct Served {
     pub(super) governed_by: Vec<ObjectRef>,
     /// Uids of the objects that hold it.
     held_by: BTreeSet<String>,
+    /// There are no rules to hold on to here; nodes may have some.
+    pub(super) sought: bool,
 }
 
 impl Served {
     pub(super) fn part_of(&self, object: &ObjectRef) -> Part {
         if self.held_by.contains(&object.uid) {
-            Part::Held
+            let has = |table: &ServiceTable| table.rules_of.contains(&object.uid);
+            match &self.table {
+                Some(table) if has(table) => Part::Held,
+                _ if self.sought => Part::Sought,
+                _ => Part::Invalid,
+            }
         } else if self.table.is_some() {
             Part::Published
         } else {
@@ -33,21 +40,16 @@ impl Served {
     }
 }
 
-/// `None` when nobody governs the service and there is nothing to say.
-pub(super) fn served(compiled: Compiled, before: Option<&Served>) -> Option<Served> {
+/// `None` when nobody governs the service and there is nothing to say. `previous` is what a hold goes on with.
+pub(super) fn served(compiled: Compiled, previous: Option<&ServiceTable>) -> Option<Served> {
     let Compiled { outcome, findings, governed_by } = compiled;
     let (table, held_by) = match outcome {
         Outcome::Table(table) => (Some(table), BTreeSet::new()),
         Outcome::NotGoverned if findings.is_empty() && governed_by.is_empty() => return None,
         Outcome::NotGoverned => (None, BTreeSet::new()),
-        Outcome::Hold(hold) => {
-            let previous = before.and_then(|before| {
-                Some(Previous { table: before.table.as_ref()?, governed_by: &before.governed_by })
-            });
-            let holders = hold.scopes.values().map(|scope| scope.uid.clone());
-            (umbra_compile::held(previous, &hold), holders.collect())
-        }
+        Outcome::Hold(hold) => (umbra_compile::held(previous, &hold), hold.holders()),
     };
     let references = table.as_ref().map(umbra_compile::backend_refs).unwrap_or_default();
-    Some(Served { table, references, findings, governed_by, held_by })
+    let sought = table.is_none() && previous.is_none() && !held_by.is_empty();
+    Some(Served { table, references, findings, governed_by, held_by, sought })
 }

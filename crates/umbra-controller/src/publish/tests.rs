@@ -14,6 +14,8 @@ use crate::push::tests::serve;
 use crate::push::{Node, Nodes};
 use crate::{Controller, Options};
 
+mod hold;
+
 const PATIENCE: Duration = Duration::from_secs(1);
 
 fn meta(name: &str, generation: i64) -> Value {
@@ -281,15 +283,6 @@ fn a_hold_freezes_rules_follows_endpoints_and_ends_with_its_object() {
 }
 
 #[test]
-fn a_hold_without_anything_published_before_takes_nothing_over() {
-    let mut inputs = article();
-    inputs[5] =
-        vs(Of::Relist(vec![virtual_service("sa-logic", 1, |rule| rule["fault"] = json!({"abort": {}}))]));
-    let published = tables(inputs).publish(Instant::now());
-    assert_eq!(table(&published), None);
-}
-
-#[test]
 fn an_unreadable_object_keeps_its_last_value_until_it_is_deleted() {
     let mut tables = tables(article());
     let before = table(&tables.publish(Instant::now())).unwrap();
@@ -324,8 +317,10 @@ async fn nothing_before_all_is_listed_then_at_once_then_gathered() {
     let (publish, mut published) = watch::channel(None);
     let stop = CancellationToken::new();
     let windows = Windows::default();
+    let (_recover, recovered) = mpsc::channel(1);
     let run = tokio::spawn(run(
         inputs,
+        recovered,
         publish,
         umbra_compile::Options::default(),
         windows,
@@ -367,7 +362,8 @@ async fn a_world_without_objects_is_published_too() {
     let (publish, mut published) = watch::channel(None);
     let stop = CancellationToken::new();
     let (options, windows) = (umbra_compile::Options::default(), Windows::default());
-    let run = tokio::spawn(run(inputs, publish, options, windows, Arc::default(), stop.clone()));
+    let (_recover, recovered) = mpsc::channel(1);
+    let run = tokio::spawn(run(inputs, recovered, publish, options, windows, Arc::default(), stop.clone()));
     for empty in [
         Event::Service(Of::Relist(Vec::new())),
         Event::EndpointSlice(Of::Relist(Vec::new())),

@@ -20,6 +20,8 @@ pub struct Ack {
     pub armed: Arc<BTreeSet<Key>>,
     /// Resources it holds but cannot use, with its reason.
     pub refused: Arc<BTreeMap<Key, String>>,
+    /// Services whose rules it holds although this controller does not have them.
+    pub held: Arc<BTreeSet<Key>>,
     /// Why the last push failed; absent after a success. A fixed text.
     pub failing: Option<String>,
 }
@@ -27,7 +29,8 @@ pub struct Ack {
 impl Ack {
     /// A node nobody has talked to yet.
     pub(crate) fn new(since: Instant) -> Self {
-        Self { since, version: None, armed: Arc::default(), refused: Arc::default(), failing: None }
+        let (armed, refused, held) = Default::default();
+        Self { since, version: None, armed, refused, held, failing: None }
     }
 
     /// Takes over what the node says of itself.
@@ -40,6 +43,10 @@ impl Ack {
             reply.refused.iter().map(|r| (r.key.clone(), r.reason.clone())).collect();
         if *self.refused != refused {
             self.refused = Arc::new(refused);
+        }
+        let held: BTreeSet<Key> = reply.held.keys().cloned().collect();
+        if *self.held != held {
+            self.held = Arc::new(held);
         }
     }
 }

@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use umbra_routing::{Digest, NodeView, Refusal, Reply, State};
+use umbra_routing::{Digest, Key, NodeView, Refusal, Reply, ServiceTable, State};
 
 use super::backoff::Backoff;
 use super::connection::{Connection, ConnectionError, Outgoing};
@@ -159,7 +159,8 @@ impl NodeTask {
     fn next_look(&mut self, target: &Published) -> Duration {
         let settled = self.shared.acks.borrow().get(&self.node.name).is_some_and(|ack| {
             // What a node refuses it may still take: a busy kernel passes. The looks become rare by themselves.
-            target.services().all(|key| ack.armed.contains(key) && !ack.refused.contains_key(key))
+            let taken = |key: &Key| ack.armed.contains(key) && !ack.refused.contains_key(key);
+            ack.held.is_empty() && target.services().all(taken)
         });
         let look = if settled { HEARTBEAT } else { self.look };
         self.look = if settled { FIRST_LOOK } else { (look * 2).min(HEARTBEAT) };
@@ -176,7 +177,7 @@ impl NodeTask {
             self.reconcile(&view).await?;
         }
         let done = match self.acked.clone() {
-            Some(base) => base.digest() == view.digest() || self.patch(&base, &view).await?,
+            Some(base) => base.is_same(&view) || self.patch(&base, &view).await?,
             None => false,
         };
         if !done {
@@ -195,7 +196,9 @@ impl NodeTask {
             return Err(PushError::Superseded);
         }
         // A node that has nothing always gets a push, even when there is nothing to say: it waits for its first one.
-        let has_all = state.digest == view.digest() && state.digest != Digest::default();
+        // And one that holds something: only a push says whether it still should.
+        let has_all =
+            state.digest == view.digest() && state.digest != Digest::default() && state.held.is_empty();
         let same = state.boot_id == self.boot_id
             && self.acked.as_ref().is_some_and(|acked| acked.digest() == state.digest);
         if has_all {
@@ -295,10 +298,28 @@ impl NodeTask {
     fn heard(&mut self, reply: &Reply) {
         self.boot_id.clone_from(&reply.boot_id);
         self.ack(|ack| ack.observe(reply));
+        self.recover(reply);
+    }
+
+    /// Hands on what the node holds. Waits for nobody: what finds no room comes again with the node's next answer.
+    fn recover(&self, reply: &Reply) {
+        let node = &self.node.name;
+        for (key, table) in &reply.held {
+            let table = match serde_json::from_value::<ServiceTable>(table.clone()) {
+                Ok(table) => table,
+                Err(error) => {
+                    tracing::warn!(%node, %key, %error, "held there, and not understood: the rules stay as they are");
+                    continue;
+                }
+            };
+            if self.shared.recovered.try_send(table).is_err() {
+                self.shared.metrics.held_tables_dropped.inc();
+            }
+        }
     }
 
     fn acknowledged(&mut self, view: NodeView) {
-        if self.acked.as_ref().is_none_or(|acked| acked.digest() != view.digest()) {
+        if self.acked.as_ref().is_none_or(|acked| !acked.is_same(&view)) {
             self.look = FIRST_LOOK;
         }
         let labels = NodeLabels { node: self.node.name.clone() };
@@ -334,7 +355,7 @@ mod tests {
     use std::cell::Cell;
     use std::collections::BTreeMap;
 
-    use tokio::sync::Semaphore;
+    use tokio::sync::{Semaphore, mpsc};
 
     use super::*;
 
@@ -342,7 +363,9 @@ mod tests {
     async fn a_body_is_made_when_there_is_a_place_to_send_it_from() {
         let (acks, _) = watch::channel(BTreeMap::new());
         let permits = Semaphore::new(0);
-        let shared = Arc::new(Shared { epoch: 1, tls: None, metrics: Arc::default(), acks, permits });
+        let (recovered, _) = mpsc::channel(1);
+        let shared =
+            Arc::new(Shared { epoch: 1, tls: None, metrics: Arc::default(), acks, recovered, permits });
         let node = Node { name: "node1".into(), address: String::new(), uid: String::new() };
         let (_publish, published) = watch::channel(None);
         let mut task = NodeTask::new(node, Arc::clone(&shared), published, CancellationToken::new());

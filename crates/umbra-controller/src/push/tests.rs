@@ -10,8 +10,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch::Receiver;
 use tokio::task::JoinHandle;
 use umbra_routing::{
-    Config, ConfigError, EPOCH_HEADER, Encoded, Key, NodeSettings, Refusal, RefusedKey, Reply, Resources,
-    ServiceName, ServiceTable, Snapshot, VERSION_HEADER,
+    Config, ConfigError, EPOCH_HEADER, Encoded, Holds, Key, NodeSettings, Refusal, RefusedKey, Reply,
+    Resources, ServiceName, ServiceTable, Snapshot, VERSION_HEADER,
 };
 
 use super::*;
@@ -31,6 +31,8 @@ pub(crate) struct FakeNode {
     /// Does not arm anything.
     idle: bool,
     refused: Vec<RefusedKey>,
+    /// Shows held tables in a form of another version.
+    gibberish: bool,
 }
 
 pub(crate) type Handle = Arc<Mutex<FakeNode>>;
@@ -45,7 +47,12 @@ impl FakeNode {
             digest: self.config.digest(),
             armed: if self.idle { Vec::new() } else { services.cloned().collect() },
             refused: self.refused.clone(),
+            held: self.config.held().map(|(key, table)| (key.clone(), self.shown(table))).collect(),
         }
+    }
+
+    fn shown(&self, table: &ServiceTable) -> serde_json::Value {
+        if self.gibberish { serde_json::json!({"later": 1}) } else { serde_json::to_value(table).unwrap() }
     }
 
     fn push(
@@ -123,6 +130,7 @@ struct Fixture {
     publish: watch::Sender<Option<Arc<Published>>>,
     acks: Receiver<Acks>,
     nodes: watch::Sender<Nodes>,
+    recovered: mpsc::Receiver<ServiceTable>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     pusher: JoinHandle<Result<(), JoinError>>,
@@ -145,15 +153,23 @@ impl Fixture {
         let (nodes, live) = watch::channel(Some(BTreeMap::from([(NODE.to_owned(), live)])));
         let (metrics, stop) = (Arc::new(Metrics::default()), CancellationToken::new());
         let options = Options { epoch, tls: None };
-        let pusher =
-            tokio::spawn(run(published, live, acknowledge, Arc::clone(&metrics), options, stop.clone()));
-        Self { node, publish, acks, nodes, metrics, stop, pusher, version: 0 }
+        let (recover, recovered) = mpsc::channel(1);
+        let shared = Arc::clone(&metrics);
+        let pusher = tokio::spawn(run(published, live, acknowledge, recover, shared, options, stop.clone()));
+        Self { node, publish, acks, nodes, recovered, metrics, stop, pusher, version: 0 }
     }
 
     /// Publishes tables of these services.
     fn publish(&mut self, services: &[&str]) {
+        self.publish_holding(services, &[]);
+    }
+
+    /// And these are held.
+    fn publish_holding(&mut self, services: &[&str], held: &[&str]) {
         self.version += 1;
-        self.publish.send_replace(Some(Arc::new(published(self.version, services))));
+        let mut published = published(self.version, services);
+        published.snapshot.hold = Arc::new(holds(held));
+        self.publish.send_replace(Some(Arc::new(published)));
     }
 
     async fn acked(&mut self) {
@@ -182,15 +198,21 @@ fn table(name: &str) -> ServiceTable {
         addresses: Vec::new(),
         ports: Vec::new(),
         leave_alone: None,
-        rules_of: Default::default(),
+        rules_of: [format!("{name}-uid")].into(),
     }
+}
+
+fn holds(services: &[&str]) -> Holds {
+    let key = |name: &&str| Key::Service(ServiceName::new("default", *name));
+    services.iter().map(|name| (key(name), [format!("{name}-uid")].into())).collect()
 }
 
 fn published(version: u64, services: &[&str]) -> Published {
     let mut shared: Resources = services.iter().map(|name| Encoded::service(&table(name))).collect();
     let (key, settings) = Encoded::node(&NodeSettings::default());
     shared.insert((key, settings));
-    let snapshot = Snapshot { version, shared: Arc::new(shared), nodes: BTreeMap::new() };
+    let snapshot =
+        Snapshot { version, shared: Arc::new(shared), nodes: BTreeMap::new(), hold: Arc::default() };
     Published { snapshot, objects: Arc::default() }
 }
 
@@ -374,5 +396,76 @@ async fn a_node_that_goes_leaves_no_series() {
     while fixture.metrics.encode().contains(NODE) {
         tokio::task::yield_now().await;
     }
+    fixture.finish().await;
+}
+
+/// A node that has the tables of these services, from another controller.
+fn had(services: &[&str]) -> impl FnOnce(&mut FakeNode) {
+    let put = published(1, services).snapshot.node(NODE).put();
+    move |node| drop(node.config.put(&put).unwrap())
+}
+
+#[tokio::test]
+async fn what_a_node_holds_is_handed_on_and_the_end_of_a_hold_is_told() {
+    let mut fixture = Fixture::start(had(&["a", "b"])).await;
+    fixture.publish_holding(&["b"], &["a"]);
+    fixture.acked().await;
+    assert_eq!(fixture.recovered.recv().await.unwrap(), table("a"));
+    assert_eq!(
+        fixture.acks.borrow()[NODE].held.iter().map(Key::to_string).collect::<Vec<_>>(),
+        ["service/default/a"]
+    );
+    // The digest is the same; what is held is not.
+    fixture.publish(&["b"]);
+    fixture.acked().await;
+    let log = fixture.log();
+    let pushes: Vec<_> = log.iter().filter(|line| *line != "GET 200").collect();
+    assert_eq!(pushes, ["PUT 200", "PATCH 200"]);
+    assert_eq!(fixture.node.lock().unwrap().config.held().count(), 0);
+    assert!(fixture.acks.borrow()[NODE].held.is_empty());
+    fixture.finish().await;
+}
+
+#[tokio::test]
+async fn a_node_that_holds_something_is_not_adopted_by_its_digest() {
+    let prepare = |node: &mut FakeNode| {
+        had(&["a", "b"])(node);
+        let mut all = published(2, &["b"]);
+        all.snapshot.hold = Arc::new(holds(&["a"]));
+        node.config.put(&all.snapshot.node(NODE).put()).unwrap();
+    };
+    // The object was deleted while there was no controller.
+    let mut fixture = Fixture::start(prepare).await;
+    fixture.publish(&["b"]);
+    fixture.acked().await;
+    assert_eq!(fixture.log(), ["GET 200", "PUT 200"]);
+    assert_eq!(fixture.node.lock().unwrap().config.held().count(), 0);
+    fixture.finish().await;
+}
+
+#[tokio::test]
+async fn held_tables_that_find_no_room_are_counted_and_come_again() {
+    let mut fixture = Fixture::start(had(&["a", "b"])).await;
+    // There is room for one.
+    fixture.publish_holding(&[], &["a", "b"]);
+    fixture.acked().await;
+    assert!(fixture.metrics.held_tables_dropped.get() >= 1);
+    assert_eq!(fixture.recovered.recv().await.unwrap(), table("a"));
+    fixture.publish_holding(&["a"], &["b"]);
+    while fixture.recovered.recv().await.unwrap() != table("b") {}
+    fixture.finish().await;
+}
+
+#[tokio::test]
+async fn a_held_table_that_is_not_understood_stops_no_push() {
+    let mut fixture = Fixture::start(|node| {
+        had(&["a", "b"])(node);
+        node.gibberish = true;
+    })
+    .await;
+    fixture.publish_holding(&["b"], &["a"]);
+    fixture.acked().await;
+    assert_eq!(fixture.node.lock().unwrap().config.held().count(), 1);
+    assert!(fixture.recovered.try_recv().is_err());
     fixture.finish().await;
 }

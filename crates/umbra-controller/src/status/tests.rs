@@ -158,10 +158,45 @@ fn what_no_node_can_serve_says_why() {
     let judge = |change: fn(&mut ObjectState)| judge(change, &acks, &node, GRACE);
     assert_eq!(judge(|s| s.services.clear()).reason, "NoGovernedService");
     let held = judge(|s| s.services = BTreeMap::from([(service(), Part::Held)]));
-    assert_eq!(held.message, "this generation is not in force for default/sa-logic: see Accepted");
+    assert_eq!(
+        held.message,
+        "default/sa-logic keeps the rules it had: this generation is not in force, see Accepted"
+    );
+    let invalid = judge(|s| s.services = BTreeMap::from([(service(), Part::Invalid)]));
+    let expected = "default/sa-logic has no rules of an earlier generation to keep, and this one is not in force: see Accepted";
+    assert_eq!(short(&invalid), (Truth::False, "Invalid", expected));
     let waiting = judge(|s| s.services = BTreeMap::from([(service(), Part::Waiting)]));
     assert_eq!(waiting.reason, "Waiting");
     assert_eq!(judge(|s| s.undecodable = Some("bad".into())).reason, "Held");
+}
+
+#[test]
+fn rules_that_are_sought_are_unknown_until_every_node_that_answers_has_been_asked() {
+    let old = Instant::now();
+    let both = nodes(&["node1", "node2"]);
+    let seek = |s: &mut ObjectState| s.services = BTreeMap::from([(service(), Part::Sought)]);
+    let judge = |acks: &[(&str, Ack)], age| {
+        let said = judge(seek, acks, &both, age);
+        (said.truth, said.reason)
+    };
+    let (soon, late) = (Duration::from_millis(100), GRACE);
+    let asked = ("node1", ack(old, Some(VERSION), false));
+    let silent = ("node2", ack(old, None, false));
+    let open = (Truth::Unknown, "Recovering");
+    assert_eq!(judge(&[asked.clone(), silent.clone()], soon), open);
+    assert_eq!(
+        judge(&[asked.clone(), silent], late),
+        (Truth::False, "Invalid"),
+        "who is dead is not waited for"
+    );
+    let both_asked = [asked.clone(), ("node2", ack(old, Some(VERSION), false))];
+    assert_eq!(judge(&both_asked, soon), (Truth::False, "Invalid"));
+    let holds = Ack { held: Arc::new(BTreeSet::from([Key::Service(service())])), ..asked.1.clone() };
+    assert_eq!(
+        judge(&[("node1", holds), both_asked[1].clone()], late),
+        open,
+        "found, and about to be published"
+    );
 }
 
 #[test]

@@ -173,3 +173,65 @@ async fn shadows_stop_when_the_controller_is_silent_and_go_on_when_it_is_back() 
     node.owner.heard_of_controller();
     assert!(!node.fake.tables.shadows_stopped());
 }
+
+/// A table whose rules are those of the object with uid `u`.
+fn held_table(ip: &str) -> serde_json::Value {
+    let mut table = service_of("a", &[ip], &[80], true);
+    table["rulesOf"] = json!(["u"]);
+    table
+}
+
+#[tokio::test]
+async fn a_held_service_stays_armed_and_is_shown_until_it_is_let_go() {
+    let key: Key = "service/default/a".parse().unwrap();
+    let mut node = Node::new();
+    let first =
+        node.put(1, &[("service/default/a", held_table("10.0.0.1")), one("b", "10.0.0.2")]).await.unwrap();
+    assert_eq!((first.armed.len(), first.held.len()), (2, 0));
+    node.seen();
+    // A new controller does not have the rules of a.
+    let b = one("b", "10.0.0.2").1;
+    let body = json!({ "resources": { "service/default/b": b }, "hold": { "service/default/a": ["u"] } });
+    let body = Body::Put(serde_json::from_str(&body.to_string()).unwrap());
+    let reply = node.owner.push(Push { epoch: 2, version: 1, body }).await.unwrap().unwrap();
+    assert_eq!(reply.armed, first.armed, "its users notice nothing");
+    assert_eq!(node.seen(), [""; 0], "nothing is asked of the kernel");
+    assert_eq!(reply.digest, config_of(&[one("b", "10.0.0.2")]).digest());
+    let shown: umbra_routing::ServiceTable = serde_json::from_value(reply.held[&key].clone()).unwrap();
+    assert_eq!(
+        (shown.addresses, shown.rules_of),
+        (vec!["10.0.0.1".parse().unwrap()], ["u".to_owned()].into())
+    );
+    // Others' changes leave it as it is.
+    let base = reply.digest;
+    let remove = json!(["service/default/b"]);
+    let hold = json!({ "service/default/a": ["u"] });
+    let body =
+        Body::Patch(serde_json::from_value(json!({ "base": base, "remove": remove, "hold": hold })).unwrap());
+    let reply = node.owner.push(Push { epoch: 2, version: 2, body }).await.unwrap().unwrap();
+    assert_eq!(reply.armed, std::slice::from_ref(&key));
+    // The object has been deleted.
+    let body = Body::Patch(serde_json::from_value(json!({ "base": reply.digest })).unwrap());
+    let reply = node.owner.push(Push { epoch: 2, version: 3, body }).await.unwrap().unwrap();
+    assert_eq!((reply.armed.len(), reply.held.len()), (0, 0));
+    assert_eq!(node.seen().last().unwrap(), "");
+}
+
+#[tokio::test]
+async fn held_tables_fill_an_answer_up_to_its_bound() {
+    let table = |name: usize| {
+        let mut table = held_table("10.0.0.1");
+        table["service"]["name"] = json!(format!("s{name}"));
+        // A third of what there is room for.
+        table["ports"][0]["variants"][0]["rules"][0]["name"] = json!("x".repeat(HELD_BYTES / 3));
+        (format!("service/default/s{name}"), table)
+    };
+    let mut config = Config::default();
+    let sent: BTreeMap<_, _> = (0..4).map(table).collect();
+    config.put(&serde_json::from_str(&json!({ "resources": sent }).to_string()).unwrap()).unwrap();
+    let hold: BTreeMap<_, _> = sent.keys().map(|key| (key, ["u"])).collect();
+    config
+        .put(&serde_json::from_str(&json!({ "resources": {}, "hold": hold }).to_string()).unwrap())
+        .unwrap();
+    assert_eq!((config.held().count(), held(&config).len()), (4, 2));
+}

@@ -30,7 +30,7 @@ fn pushed(config: &mut Config, tables: &Tables, services: &[ServiceTable]) -> Ve
         .iter()
         .map(|table| (Key::Service(table.service.clone()), to_raw_value(table).expect("plain data")))
         .collect();
-    let applied = config.put(&Put { resources }).expect("well-formed");
+    let applied = config.put(&Put { resources, ..Put::default() }).expect("well-formed");
     tables.apply(config, &applied)
 }
 
@@ -144,7 +144,7 @@ fn a_table_in_force_keeps_its_endpoints_when_its_successor_cannot_be_used() {
         let mut resources: std::collections::BTreeMap<Key, _> =
             [(Key::Service(table.service.clone()), to_raw_value(table).expect("plain data"))].into();
         resources.extend(set.map(|set| (key.clone(), to_raw_value(set).expect("plain data"))));
-        let applied = config.put(&Put { resources }).expect("well-formed");
+        let applied = config.put(&Put { resources, ..Put::default() }).expect("well-formed");
         tables.apply(&config, &applied)
     };
     assert_eq!(put(&web, Some(&set)), []);

@@ -101,7 +101,7 @@ impl Proxy {
 
     pub fn push_nothing(&self) {
         let mut config = self.config.lock().expect("no test panics here");
-        let applied = config.put(&Put { resources: BTreeMap::new() }).expect("well-formed");
+        let applied = config.put(&Put::default()).expect("well-formed");
         assert_eq!(self.tables.apply(&config, &applied), []);
     }
 
@@ -173,7 +173,7 @@ fn put(pushed: &Pushed) -> Put {
     for (ip, client) in &pushed.clients {
         resources.insert(Key::Client(*ip), to_raw_value(client).expect("plain data"));
     }
-    Put { resources }
+    Put { resources, ..Put::default() }
 }
 
 fn endpoint(address: SocketAddr, version: &str) -> Endpoint {
