@@ -76,7 +76,7 @@ fn config(sets: &[(BackendRef, &[&str])]) -> Config {
 }
 
 fn put(resources: BTreeMap<Key, Box<serde_json::value::RawValue>>) -> Put {
-    Put { resources }
+    Put { resources, hold: BTreeMap::new() }
 }
 
 const NONE: Option<SocketAddr> = None;
