@@ -11,8 +11,14 @@ use crate::claims::{Claims, about_host};
 use crate::destination::Resolver;
 use crate::finding::{Condition, Finding, ObjectRef, Reason};
 use crate::hold::{HeldScope, Hold};
+use crate::matches::is_catch_all;
+use crate::policies;
 use crate::protocol::protocol;
 use crate::spec::{self, RuleSpec};
+
+/// Said to every author while some egress NetworkPolicy exists: which pods it selects moves with rollouts.
+const SKIPPED_CLIENTS: &str = "clients that an egress NetworkPolicy selects are not taken over: they stay on the primary \
+                               and nothing is copied, unless the controller runs with --network-policies=ignore";
 
 /// What the cluster's administrator decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +26,18 @@ pub struct Options {
     /// A VirtualService applies to clients of all namespaces, as in Istio, also when it is not in the service's own
     /// namespace (`--foreign-virtualservices=istio`).
     pub foreign_virtual_services: bool,
+    /// What becomes of traffic that a NetworkPolicy is about (`--network-policies`).
+    pub network_policies: NetworkPolicies,
+}
+
+/// What becomes of traffic that a NetworkPolicy is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkPolicies {
+    /// It is not taken over: the policy goes on seeing who connects where.
+    #[default]
+    Guard,
+    /// It is taken over: the policy sees the node's address in place of the client's.
+    Ignore,
 }
 
 /// What became of a service.
@@ -58,9 +76,15 @@ pub fn service(view: View<'_>, service: &ObjectKey, options: &Options) -> Compil
     let claims = Claims::new(view, service, &candidates, options);
     let mut work = Work::new(view, object, service);
     work.findings.extend(claims.findings(object));
+    if policies::known_pods_only(view, options) {
+        work.findings.extend(claims.of_winners(Reason::NetworkPolicy, SKIPPED_CLIENTS));
+    }
     for (client, winner) in &claims.winners {
         work.scope(client.as_deref(), *winner);
     }
+    work.table.leave_alone = policies::leave_alone(view, &work.table, options);
+    let told = work.table.leave_alone.clone().or_else(|| policies::ignored(view, &work.table, options));
+    work.findings.extend(told.iter().flat_map(|why| claims.of_winners(Reason::NetworkPolicy, why)));
     work.finish()
 }
 
@@ -158,6 +182,11 @@ impl<'a> Work<'a> {
 
     fn resolve(&mut self, client: Option<&str>, vs: &VirtualService, specs: &[RuleSpec<'_>]) {
         self.governed = true;
+        let takes_all =
+            |rule: &RuleSpec<'_>| rule.matches.is_empty() || rule.matches.iter().any(is_catch_all);
+        if client.is_none() && !specs.iter().any(takes_all) {
+            self.findings.insert(no_fallback(vs));
+        }
         for port in &mut self.table.ports {
             let mut resolver = Resolver::new(self.view, vs, client, port.number);
             let rules = specs.iter().map(|spec| resolver.rule(spec)).collect();
@@ -188,6 +217,19 @@ impl<'a> Work<'a> {
             findings: self.findings.into_iter().collect(),
             governed_by: self.governed_by.into_iter().collect(),
         }
+    }
+}
+
+/// The catch-all rule of the default variant is what the kernel follows while a proxy is dead.
+fn no_fallback(vs: &VirtualService) -> Finding {
+    Finding {
+        object: ObjectRef::new(Kind::VirtualService, &vs.metadata),
+        condition: None,
+        reason: Reason::NoFallback,
+        path: "spec.http".to_owned(),
+        message: "no rule takes every request, so while a node's proxy is dead its pods are served by kube-proxy from all \
+                  endpoints of the Service; add a last rule without match, and they stay on its destination"
+            .to_owned(),
     }
 }
 
