@@ -159,8 +159,8 @@ fn programmed(state: &ObjectState, world: &World<'_>) -> Wanted {
 
 /// Why no node can serve this generation, whatever nodes do.
 fn unprogrammable(state: &ObjectState) -> Option<(&'static str, String)> {
-    let with = |part| {
-        let services = state.services.iter().filter(move |(_, candidate)| **candidate == part);
+    let with = |part: Part| {
+        let services = state.services.iter().filter(|(_, candidate)| **candidate == part);
         listed(services.map(|(service, _)| service.to_string()).collect())
     };
     let has = |part| state.services.values().any(|candidate| *candidate == part);
@@ -171,12 +171,23 @@ fn unprogrammable(state: &ObjectState) -> Option<(&'static str, String)> {
         let services = with(Part::Held);
         return Some(("Held", format!("this generation is not in force for {services}: see Accepted")));
     }
+    let left_alone: Vec<_> = state.services.iter().filter_map(left_alone).collect();
+    if !left_alone.is_empty() {
+        return Some(("LeftAlone", listed(left_alone)));
+    }
     if has(Part::Waiting) {
         let services = with(Part::Waiting);
         let message = format!("{services} not taken over yet: see ResolvedRefs of the rules for it");
         return Some(("Waiting", message));
     }
     state.services.is_empty().then(|| ("NoGovernedService", "it governs no service of the mesh".into()))
+}
+
+fn left_alone((service, part): (&ServiceName, &Part)) -> Option<String> {
+    match part {
+        Part::LeftAlone(why) => Some(format!("{service} is not taken over: {why}")),
+        Part::Published | Part::Held | Part::Waiting => None,
+    }
 }
 
 fn on_nodes(state: &ObjectState, world: &World<'_>) -> (Truth, &'static str, String) {

@@ -31,10 +31,12 @@ pub struct ObjectState {
 }
 
 /// What became of a service that an object takes part in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Its table is published; whether it is taken over yet, nodes say.
     Published,
+    /// Its table is published, and no node takes it over: why.
+    LeftAlone(String),
     /// This object is invalid: the service keeps its last rules, if it has any.
     Held,
     /// Not published: another object holds it back, or the Service cannot be taken over.

@@ -25,16 +25,21 @@ impl Served {
     pub(super) fn part_of(&self, object: &ObjectRef) -> Part {
         if self.held_by.contains(&object.uid) {
             Part::Held
-        } else if self.table.is_some() {
-            Part::Published
+        } else if let Some(table) = &self.table {
+            table.leave_alone.clone().map_or(Part::Published, Part::LeftAlone)
         } else {
             Part::Waiting
         }
     }
 }
 
-/// `None` when nobody governs the service and there is nothing to say.
-pub(super) fn served(compiled: Compiled, before: Option<&Served>) -> Option<Served> {
+/// `None` when nobody governs the service and there is nothing to say. `leave_alone` says why nodes are not to take over
+/// a table: what a hold keeps may name other pods than the newest rules.
+pub(super) fn served(
+    compiled: Compiled,
+    before: Option<&Served>,
+    leave_alone: impl FnOnce(&ServiceTable) -> Option<String>,
+) -> Option<Served> {
     let Compiled { outcome, findings, governed_by } = compiled;
     let (table, held_by) = match outcome {
         Outcome::Table(table) => (Some(table), BTreeSet::new()),
@@ -45,7 +50,11 @@ pub(super) fn served(compiled: Compiled, before: Option<&Served>) -> Option<Serv
                 Some(Previous { table: before.table.as_ref()?, governed_by: &before.governed_by })
             });
             let holders = hold.scopes.values().map(|scope| scope.uid.clone());
-            (umbra_compile::held(previous, &hold), holders.collect())
+            let mut table = umbra_compile::held(previous, &hold);
+            if let Some(table) = &mut table {
+                table.leave_alone = leave_alone(table);
+            }
+            (table, holders.collect())
         }
     };
     let references = table.as_ref().map(umbra_compile::backend_refs).unwrap_or_default();

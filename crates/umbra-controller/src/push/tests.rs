@@ -191,7 +191,7 @@ fn published(version: u64, services: &[&str]) -> Published {
     let (key, settings) = Encoded::node(&NodeSettings::default());
     shared.insert((key, settings));
     let snapshot = Snapshot { version, shared: Arc::new(shared), nodes: BTreeMap::new() };
-    Published { snapshot, objects: Arc::default() }
+    Published { snapshot, left_alone: Arc::default(), objects: Arc::default() }
 }
 
 #[tokio::test]
