@@ -46,6 +46,21 @@ pub(crate) fn known_pods_only(view: View<'_>, options: &Options) -> bool {
     options.network_policies == NetworkPolicies::Guard && view.has_egress_policies()
 }
 
+/// What every author is told while some egress policy exists: which pods it selects moves with rollouts.
+pub(crate) fn about_clients(view: View<'_>, options: &Options) -> Option<&'static str> {
+    let told = match options.network_policies {
+        NetworkPolicies::Guard => {
+            "clients that an egress NetworkPolicy selects are not taken over: they stay on the primary and nothing is \
+             copied, unless the controller runs with --network-policies=ignore"
+        }
+        NetworkPolicies::Ignore => {
+            "egress NetworkPolicies of clients see umbra's node in place of where they connect to, and are not minded \
+             (--network-policies=ignore)"
+        }
+    };
+    view.has_egress_policies().then_some(told)
+}
+
 /// The first policy on the first of the table's destinations and mirrors that has one.
 fn policed(view: View<'_>, table: &ServiceTable) -> Option<String> {
     backend_refs(table).iter().find_map(|backend| {

@@ -16,10 +16,6 @@ use crate::policies;
 use crate::protocol::protocol;
 use crate::spec::{self, RuleSpec};
 
-/// Said to every author while some egress NetworkPolicy exists: which pods it selects moves with rollouts.
-const SKIPPED_CLIENTS: &str = "clients that an egress NetworkPolicy selects are not taken over: they stay on the primary \
-                               and nothing is copied, unless the controller runs with --network-policies=ignore";
-
 /// What the cluster's administrator decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -76,9 +72,8 @@ pub fn service(view: View<'_>, service: &ObjectKey, options: &Options) -> Compil
     let claims = Claims::new(view, service, &candidates, options);
     let mut work = Work::new(view, object, service);
     work.findings.extend(claims.findings(object));
-    if policies::known_pods_only(view, options) {
-        work.findings.extend(claims.of_winners(Reason::NetworkPolicy, SKIPPED_CLIENTS));
-    }
+    let clients = policies::about_clients(view, options);
+    work.findings.extend(clients.into_iter().flat_map(|why| claims.of_winners(Reason::NetworkPolicy, why)));
     for (client, winner) in &claims.winners {
         work.scope(client.as_deref(), *winner);
     }

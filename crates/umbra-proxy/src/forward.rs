@@ -89,15 +89,7 @@ async fn asked(serving: &Rc<Serving>, mut request: Request<Incoming>) -> Respons
     record.service(&decision.set.service);
     headers::decline_h2c(request.headers_mut());
     let upgrade = headers::upgrade(request.headers()).map(|to| (to, hyper::upgrade::on(&mut request)));
-    let (head, body) = request.into_parts();
-    let mut original = Original {
-        method: head.method,
-        uri: head.uri,
-        headers: head.headers,
-        client: subject.client,
-        family: subject.family,
-    };
-    normalise(&mut original);
+    let (mut original, body) = original(request, subject);
     let mut drawn = Some(decision.drawn);
     if let Some((protocol, _)) = &upgrade {
         headers::set_upgrade(&mut original.headers, protocol.clone());
@@ -242,6 +234,14 @@ fn failure(bodies: &Bodies, flags: Flags, service: &ServiceName) -> Refusal {
 fn refuse(mut record: Record, refusal: Refusal, busy: Busy) -> Response<AnswerBody> {
     record.ended(refusal.status, refusal.flags, refusal.text.len() as u64);
     answer::text(refusal.status, refusal.text, busy)
+}
+
+fn original(request: Request<Incoming>, subject: Subject) -> (Original, Incoming) {
+    let (head, body) = request.into_parts();
+    let Subject { client, family, .. } = subject;
+    let mut original = Original { method: head.method, uri: head.uri, headers: head.headers, client, family };
+    normalise(&mut original);
+    (original, body)
 }
 
 /// What is true for a hop ends here, and the target becomes a path: whoever is asked is not a proxy (RFC 9112, 3.2.2).
