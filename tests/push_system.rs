@@ -19,6 +19,8 @@ pub(crate) struct System {
     pub(crate) proxies: Vec<PushProxy>,
     pub(crate) server: ApiServer,
     metrics: SocketAddr,
+    /// More flags for the controller.
+    pub(crate) controller_flags: Vec<String>,
 }
 
 /// A proxy that clients come to by themselves; restarted, it has the same addresses.
@@ -56,7 +58,7 @@ impl System {
         server.apply_crds()?;
         let proxies = nodes.iter().map(|node| PushProxy::new(node, &server)).collect::<Result<_>>()?;
         let metrics = SocketAddr::from(([127, 0, 0, 1], http::free_port()?));
-        Ok(Self { controller: None, proxies, server, metrics })
+        Ok(Self { controller: None, proxies, server, metrics, controller_flags: Vec::new() })
     }
 
     /// Starts the controller, by hand as the README says, with the address of every proxy.
@@ -68,6 +70,7 @@ impl System {
         }
         command.args(["--leader-elect=false", "--metrics-listen", &self.metrics.to_string()]);
         command.arg("--tls-dir").arg(self.tls_dir());
+        command.args(&self.controller_flags);
         let log = self.server.dir().join("controller.log");
         self.controller = Some(Process::start("umbra-controller", &command, &log)?);
         Ok(())

@@ -37,6 +37,11 @@ pub struct ServiceSpec {
     pub session_affinity: String,
     /// `Cluster` (also when empty) or `Local`.
     pub internal_traffic_policy: String,
+    /// Addresses outside the cluster's ranges that its nodes answer for.
+    #[serde(rename = "externalIPs", deserialize_with = "null_is_default")]
+    pub external_ips: Vec<String>,
+    /// `PreferSameZone` and others; absent: any endpoint.
+    pub traffic_distribution: Option<String>,
     /// Endpoints count before they are ready.
     pub publish_not_ready_addresses: bool,
 }

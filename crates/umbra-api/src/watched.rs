@@ -21,8 +21,9 @@ use serde::{Deserialize, Deserializer};
 
 use crate::meta::{Labels, Meta, ObjectKey, null_is_default};
 use crate::{
-    DestinationRule, DestinationRuleSpec, Endpoint, EndpointPort, EndpointSlice, Node, NodeSpec, NodeStatus,
-    OwnerReference, Pod, PodSpec, PodStatus, Service, ServiceSpec, VirtualService, VirtualServiceSpec,
+    DestinationRule, DestinationRuleSpec, Endpoint, EndpointPort, EndpointSlice, NetworkPolicy,
+    NetworkPolicySpec, Node, NodeSpec, NodeStatus, OwnerReference, Pod, PodSpec, PodStatus, Service,
+    ServiceSpec, VirtualService, VirtualServiceSpec,
 };
 
 /// A plain type that can be watched: what its kind is called, and how it looks on the wire.
@@ -228,6 +229,14 @@ watchable!(
         spec: DestinationRuleSpec
     }
 );
+watchable!(
+    NetworkPolicy,
+    "networking.k8s.io",
+    "v1",
+    "networkpolicies",
+    NamespaceResourceScope,
+    NetworkPolicyWire { spec: NetworkPolicySpec }
+);
 watchable!(Service, "", "v1", "services", NamespaceResourceScope, ServiceWire { spec: ServiceSpec });
 watchable!(Pod, "", "v1", "pods", NamespaceResourceScope, PodWire { spec: PodSpec, status: PodStatus });
 watchable!(Node, "", "v1", "nodes", ClusterResourceScope, NodeWire { spec: NodeSpec, status: NodeStatus });
@@ -290,6 +299,10 @@ mod tests {
             "/apis/networking.istio.io/v1/namespaces/a/virtualservices"
         );
         assert_eq!(Watched::<EndpointSlice>::url_path(&(), None), "/apis/discovery.k8s.io/v1/endpointslices");
+        assert_eq!(
+            Watched::<NetworkPolicy>::url_path(&(), None),
+            "/apis/networking.k8s.io/v1/networkpolicies"
+        );
         assert_eq!(Watched::<Node>::url_path(&(), None), "/api/v1/nodes");
     }
 }

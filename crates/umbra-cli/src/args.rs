@@ -30,7 +30,7 @@ pub enum Command {
 #[derive(Clone, Debug, clap::Args)]
 pub struct UpArgs {
     /// Files, or folders of *.yaml, *.yml and *.json, as kubectl prints or applies them: Service, Pod, EndpointSlice,
-    /// VirtualService, DestinationRule, Node. Watched for changes.
+    /// VirtualService, DestinationRule, Node, NetworkPolicy. Watched for changes.
     #[arg(short = 'f', long = "filename", env = "UMBRA_FILENAME", required = true, value_delimiter = ',')]
     pub filename: Vec<PathBuf>,
     /// Where clients come; the Host header chooses the service.
@@ -48,9 +48,21 @@ pub struct UpArgs {
     /// How long a copy may take.
     #[arg(long, env = "UMBRA_SHADOW_TIMEOUT", value_parser = duration, default_value = "10s")]
     pub shadow_timeout: Duration,
+    /// What becomes of services that a NetworkPolicy among the files is about.
+    #[arg(long, env = "UMBRA_NETWORK_POLICIES", value_enum, default_value_t = NetworkPolicies::Guard)]
+    pub network_policies: NetworkPolicies,
     /// How to print what happens.
     #[arg(short = 'o', long, env = "UMBRA_OUTPUT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
+}
+
+/// As the controller's flag of this name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NetworkPolicies {
+    /// As in a cluster: requests are served, and not copied.
+    Guard,
+    /// They are copied; the author is told.
+    Ignore,
 }
 
 /// How to print.

@@ -19,7 +19,7 @@ use umbra_controller::push::Node;
 use umbra_controller::{Controller, Failure, INPUT_QUEUE};
 use umbra_proxy::{Options, Proxy, ProxyError, StartError};
 
-use crate::args::UpArgs;
+use crate::args::{NetworkPolicies, UpArgs};
 use screen::Screen;
 use task::Task;
 
@@ -86,7 +86,7 @@ impl Up {
             Node { name: args.node.clone(), address: proxy.push_addr().to_string(), uid: String::new() };
         let (nodes, live) = watch::channel(Some(BTreeMap::from([(args.node.clone(), node)])));
         let (inputs, queue) = mpsc::channel(INPUT_QUEUE);
-        let controller = Controller::start(controller_options(), Arc::default(), queue, live.clone());
+        let controller = Controller::start(controller_options(args), Arc::default(), queue, live.clone());
         let feed = feed::start(args.filename.clone(), inputs, screen);
         let report = report::start(controller.published.clone(), controller.acks.clone(), live, screen);
         Ok(Self { proxy, controller, feed, report, _nodes: nodes })
@@ -122,6 +122,11 @@ fn options(args: &UpArgs) -> Options {
 }
 
 /// The proxy is as old as its controller: any epoch is the newest it has seen.
-fn controller_options() -> umbra_controller::Options {
-    umbra_controller::Options::default()
+fn controller_options(args: &UpArgs) -> umbra_controller::Options {
+    let network_policies = match args.network_policies {
+        NetworkPolicies::Guard => umbra_compile::NetworkPolicies::Guard,
+        NetworkPolicies::Ignore => umbra_compile::NetworkPolicies::Ignore,
+    };
+    let compile = umbra_compile::Options { network_policies, ..umbra_compile::Options::default() };
+    umbra_controller::Options { compile, ..umbra_controller::Options::default() }
 }

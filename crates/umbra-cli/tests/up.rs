@@ -45,6 +45,24 @@ fn every_table_comes_over_the_push_api() {
 }
 
 #[test]
+fn a_policy_among_the_files_leaves_its_services_alone() {
+    let v1 = Backend::start("v1");
+    let folder = Folder::new("policy", &[("v1", v1.port)]);
+    folder.write("vs.yaml", &VIRTUAL_SERVICE.replace("SUBSET", "v1"));
+    let up = Up::start(&folder);
+    let vs = "virtualservice default/sa-logic";
+    up.wait_for("Programmed", |line| line.is_condition(vs, "Programmed", "True"));
+    folder.write(
+        "policy.yaml",
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny}\nspec: {podSelector: {}}\n",
+    );
+    up.wait_for("left alone", |line| line.is_condition(vs, "Programmed", "False"));
+    assert_eq!(up.get("sa-logic", "/"), (200, "v1".to_owned()), "who comes is served all the same");
+    folder.remove("policy.yaml");
+    up.wait_for("Programmed again", |line| line.is_condition(vs, "Programmed", "True"));
+}
+
+#[test]
 fn a_bad_file_is_named_and_harms_nothing() {
     let v1 = Backend::start("v1");
     let folder = Folder::new("bad", &[("v1", v1.port)]);

@@ -19,8 +19,13 @@ pub fn backends(view: View<'_>, reference: &BackendRef) -> BackendSet {
         && !reference.is_unresolved()
     {
         let finder = Finder { view, service, selector: &selector };
-        for slice in view.slices(&key) {
-            finder.collect(slice, reference.port, &mut endpoints);
+        // As kube-proxy does it: rather an endpoint that is ending than none.
+        for usable in [Finder::is_usable, Finder::is_ending] {
+            if endpoints.is_empty() {
+                for slice in view.slices(&key) {
+                    finder.collect(slice, reference.port, usable, &mut endpoints);
+                }
+            }
         }
     }
     BackendSet {
@@ -44,9 +49,15 @@ struct Finder<'a> {
 
 impl Finder<'_> {
     /// Adds a slice's endpoints; of an address in several slices the first usable entry counts.
-    fn collect(&self, slice: &EndpointSlice, port: u16, endpoints: &mut BTreeMap<SocketAddr, Endpoint>) {
+    fn collect(
+        &self,
+        slice: &EndpointSlice,
+        port: u16,
+        usable: fn(&Self, &EndpointConditions) -> bool,
+        endpoints: &mut BTreeMap<SocketAddr, Endpoint>,
+    ) {
         let Some(target) = self.target_port(slice, port) else { return };
-        for endpoint in slice.endpoints.iter().filter(|endpoint| self.is_usable(&endpoint.conditions)) {
+        for endpoint in slice.endpoints.iter().filter(|endpoint| usable(self, &endpoint.conditions)) {
             // Kubernetes: only the first address counts.
             let address = endpoint.addresses.first().and_then(|address| address.parse::<IpAddr>().ok());
             if let Some(address) = address
@@ -76,6 +87,11 @@ impl Finder<'_> {
         } else {
             ready && !terminating
         }
+    }
+
+    /// Still answers, though it is on its way out.
+    fn is_ending(&self, conditions: &EndpointConditions) -> bool {
+        conditions.serving.unwrap_or(true) && conditions.terminating.unwrap_or(false)
     }
 
     /// `None`: not in this set. An endpoint without a pod, or whose pod is not known, has no labels.

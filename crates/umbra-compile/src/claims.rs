@@ -52,17 +52,13 @@ impl<'a> Claims<'a> {
     pub(crate) fn findings(&self, service: &Service) -> BTreeSet<Finding> {
         let mut findings = BTreeSet::new();
         for vs in self.candidates {
-            let is_this = |winner: &Option<&VirtualService>| {
-                winner.is_some_and(|w| w.metadata.key() == vs.metadata.key())
-            };
-            if !self.winners.values().any(is_this) {
+            if !self.wins(vs) {
                 findings.insert(self.conflict(vs));
                 continue;
             }
-            findings.extend(
-                outside_umbra(service)
-                    .map(|why| about_host(vs, self.service, None, Reason::ReachableOutsideUmbra, why)),
-            );
+            let told = outside_umbra(service).map(|why| (Reason::ReachableOutsideUmbra, why.to_owned()));
+            let told = told.chain(not_kept(service).map(|why| (Reason::NotKept, why)));
+            findings.extend(told.map(|(reason, why)| about_host(vs, self.service, None, reason, &why)));
             if !self.foreign && vs.metadata.namespace != self.service.namespace {
                 let why = format!(
                     "the Service is in another namespace: the rules apply to clients in namespace {} only",
@@ -72,6 +68,16 @@ impl<'a> Claims<'a> {
             }
         }
         findings
+    }
+
+    /// The same information for each author whose rules some clients get.
+    pub(crate) fn of_winners(&self, reason: Reason, why: &str) -> impl Iterator<Item = Finding> {
+        let winners = self.candidates.iter().filter(|vs| self.wins(vs));
+        winners.map(move |vs| about_host(vs, self.service, None, reason, why))
+    }
+
+    fn wins(&self, vs: &VirtualService) -> bool {
+        self.winners.values().flatten().any(|winner| winner.metadata.key() == vs.metadata.key())
     }
 
     fn conflict(&self, vs: &VirtualService) -> Finding {
@@ -116,7 +122,17 @@ fn outside_umbra(service: &Service) -> impl Iterator<Item = &'static str> {
     let sticky = (spec.session_affinity == "ClientIP").then_some(
         "the Service has sessionAffinity ClientIP, which umbra does not keep for the callers it serves",
     );
-    kind.into_iter().chain(sticky)
+    let external = (!spec.external_ips.is_empty())
+        .then_some("the Service has externalIPs, whose callers umbra does not see");
+    kind.into_iter().chain(sticky).chain(external)
+}
+
+/// Which endpoints are near, umbra does not ask.
+fn not_kept(service: &Service) -> impl Iterator<Item = String> {
+    let near = service.spec.traffic_distribution.iter().filter(|near| !near.is_empty());
+    near.map(|near| {
+        format!("the Service has trafficDistribution {near}, which umbra does not keep: it uses endpoints of all zones")
+    })
 }
 
 /// The namespaces with DestinationRules for a destination's service.

@@ -65,7 +65,10 @@ impl<'a> Resolver<'a> {
         let service = named.clone().unwrap_or_else(|| ObjectKey::new(&self.vs.metadata.namespace, &to.host));
         let subset = to.subset.as_deref().filter(|subset| !subset.is_empty());
         let found = match named {
-            Some(service) => self.find_port(&service, to).and_then(|()| self.find_subset(&service, subset)),
+            Some(service) => {
+                self.note_node_local(&service, target);
+                self.find_port(&service, to).and_then(|()| self.find_subset(&service, subset))
+            }
             None => Err((Reason::HostNotFound, not_a_service(&to.host))),
         };
         let selector = match found {
@@ -80,6 +83,17 @@ impl<'a> Resolver<'a> {
             port: self.port_of(to).unwrap_or(0),
             subset: subset.map(str::to_owned),
             selector,
+        }
+    }
+
+    fn note_node_local(&mut self, key: &ObjectKey, target: &Target<'_>) {
+        if self.view.service(key).is_some_and(|service| service.spec.internal_traffic_policy == "Local") {
+            let message = format!(
+                "Service {} has internalTrafficPolicy Local, which umbra does not keep for a destination: it uses \
+                 endpoints of all nodes",
+                host::name_of(key)
+            );
+            self.report.note(Reason::NotKept, &target.path, message);
         }
     }
 

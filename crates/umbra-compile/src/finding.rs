@@ -93,6 +93,12 @@ pub enum Reason {
     UnreachableRule,
     /// Some clients reach the Service past umbra.
     ReachableOutsideUmbra,
+    /// The Service asks for a choice of endpoints that umbra does not make.
+    NotKept,
+    /// No rule takes every request: the kernel knows no primary for when the proxy is dead.
+    NoFallback,
+    /// A NetworkPolicy would see the node's address in place of the client's.
+    NetworkPolicy,
 }
 
 impl Reason {
@@ -114,6 +120,9 @@ impl Reason {
             Self::NoHttpPort => "NoHttpPort",
             Self::UnreachableRule => "UnreachableRule",
             Self::ReachableOutsideUmbra => "ReachableOutsideUmbra",
+            Self::NotKept => "NotKept",
+            Self::NoFallback => "NoFallback",
+            Self::NetworkPolicy => "NetworkPolicy",
         }
     }
 }

@@ -39,17 +39,6 @@ pub(crate) fn block(report: &mut Report, path: &str, block: &HttpMatchRequest) -
     }
 }
 
-/// Takes every request (spec/istio.md 1A, `match`): rules behind it are never reached.
-pub(crate) fn is_catch_all(block: &RequestMatch) -> bool {
-    let any_path = match &block.uri {
-        None | Some(StringMatch::Present) => true,
-        Some(StringMatch::Prefix(prefix)) => prefix.is_empty() || prefix == "/",
-        Some(StringMatch::Regex(regex)) => regex == ".*",
-        Some(StringMatch::Exact(_)) => false,
-    };
-    any_path && !block.never && block.method.is_none() && block.headers.is_empty()
-}
-
 struct Reader<'r> {
     report: &'r mut Report,
     never: bool,

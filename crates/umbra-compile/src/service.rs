@@ -5,12 +5,15 @@ use std::net::IpAddr;
 
 use umbra_index::api::{ObjectKey, Service, VirtualService};
 use umbra_index::{Kind, View};
-use umbra_routing::{BackendRef, Port, Rule, ServiceName, ServiceTable, Variant, WeightedBackend};
+use umbra_routing::{
+    BackendRef, Port, RequestMatch, Rule, ServiceName, ServiceTable, Variant, WeightedBackend,
+};
 
 use crate::claims::{Claims, about_host};
 use crate::destination::Resolver;
 use crate::finding::{Condition, Finding, ObjectRef, Reason};
 use crate::hold::{HeldScope, Hold};
+use crate::policies;
 use crate::protocol::protocol;
 use crate::spec::{self, RuleSpec};
 
@@ -20,6 +23,18 @@ pub struct Options {
     /// A VirtualService applies to clients of all namespaces, as in Istio, also when it is not in the service's own
     /// namespace (`--foreign-virtualservices=istio`).
     pub foreign_virtual_services: bool,
+    /// What becomes of traffic that a NetworkPolicy is about (`--network-policies`).
+    pub network_policies: NetworkPolicies,
+}
+
+/// What becomes of traffic that a NetworkPolicy is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkPolicies {
+    /// It is not taken over: the policy goes on seeing who connects where.
+    #[default]
+    Guard,
+    /// It is taken over: the policy sees the node's address in place of the client's.
+    Ignore,
 }
 
 /// What became of a service.
@@ -58,9 +73,14 @@ pub fn service(view: View<'_>, service: &ObjectKey, options: &Options) -> Compil
     let claims = Claims::new(view, service, &candidates, options);
     let mut work = Work::new(view, object, service);
     work.findings.extend(claims.findings(object));
+    let clients = policies::about_clients(view, options);
+    work.findings.extend(clients.into_iter().flat_map(|why| claims.of_winners(Reason::NetworkPolicy, why)));
     for (client, winner) in &claims.winners {
         work.scope(client.as_deref(), *winner);
     }
+    work.table.leave_alone = policies::leave_alone(view, &work.table, options);
+    let told = work.table.leave_alone.clone().or_else(|| policies::ignored(view, &work.table, options));
+    work.findings.extend(told.iter().flat_map(|why| claims.of_winners(Reason::NetworkPolicy, why)));
     work.finish()
 }
 
@@ -159,6 +179,12 @@ impl<'a> Work<'a> {
     fn resolve(&mut self, client: Option<&str>, vs: &VirtualService, specs: &[RuleSpec<'_>]) {
         self.governed = true;
         self.table.rules_of.insert(vs.metadata.uid.clone());
+        let takes_all = |rule: &RuleSpec<'_>| {
+            rule.matches.is_empty() || rule.matches.iter().any(RequestMatch::takes_everything)
+        };
+        if client.is_none() && !specs.iter().any(takes_all) {
+            self.findings.insert(no_fallback(vs));
+        }
         for port in &mut self.table.ports {
             let mut resolver = Resolver::new(self.view, vs, client, port.number);
             let rules = specs.iter().map(|spec| resolver.rule(spec)).collect();
@@ -189,6 +215,19 @@ impl<'a> Work<'a> {
             findings: self.findings.into_iter().collect(),
             governed_by: self.governed_by.into_iter().collect(),
         }
+    }
+}
+
+/// The catch-all rule of the default variant is what the kernel follows while a proxy is dead.
+fn no_fallback(vs: &VirtualService) -> Finding {
+    Finding {
+        object: ObjectRef::new(Kind::VirtualService, &vs.metadata),
+        condition: None,
+        reason: Reason::NoFallback,
+        path: "spec.http".to_owned(),
+        message: "no rule takes every request, so while a node's proxy is dead its pods are served by kube-proxy from all \
+                  endpoints of the Service; add a last rule without match, and they stay on its destination"
+            .to_owned(),
     }
 }
 

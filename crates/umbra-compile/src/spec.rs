@@ -55,7 +55,7 @@ pub(crate) fn understand(vs: &VirtualService) -> Understood<'_> {
             report.note(Reason::UnreachableRule, path, message);
             continue;
         }
-        if rule.matches.is_empty() || rule.matches.iter().any(matches::is_catch_all) {
+        if rule.matches.is_empty() || rule.matches.iter().any(RequestMatch::takes_everything) {
             taken_by = Some(index);
         }
         rules.push(rule);

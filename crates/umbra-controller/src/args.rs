@@ -31,6 +31,9 @@ pub struct Args {
     /// To which clients a VirtualService applies whose namespace is not the service's
     #[arg(long, env = "UMBRA_FOREIGN_VIRTUALSERVICES", value_enum, default_value_t = Foreign::OwnNamespace)]
     pub foreign_virtualservices: Foreign,
+    /// What becomes of traffic that a NetworkPolicy is about: pods reached, and pods calling
+    #[arg(long, env = "UMBRA_NETWORK_POLICIES", value_enum, default_value_t = NetworkPolicies::Guard)]
+    pub network_policies: NetworkPolicies,
     /// What to log, as in RUST_LOG
     #[arg(long, env = "UMBRA_LOG", default_value = "info")]
     pub log: String,
@@ -43,6 +46,15 @@ pub enum Foreign {
     OwnNamespace,
     /// All, as in Istio.
     Istio,
+}
+
+/// Traffic that a NetworkPolicy is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NetworkPolicies {
+    /// It is not taken over.
+    Guard,
+    /// It is taken over: the policy sees the node's address.
+    Ignore,
 }
 
 /// `NODE=HOST:PORT`.
@@ -70,6 +82,17 @@ impl FromStr for ProxyAddress {
 }
 
 impl Args {
+    /// What compiling may do.
+    pub fn compile(&self) -> umbra_compile::Options {
+        umbra_compile::Options {
+            foreign_virtual_services: self.foreign_virtualservices == Foreign::Istio,
+            network_policies: match self.network_policies {
+                NetworkPolicies::Guard => umbra_compile::NetworkPolicies::Guard,
+                NetworkPolicies::Ignore => umbra_compile::NetworkPolicies::Ignore,
+            },
+        }
+    }
+
     /// The given proxies by node; empty when they are to be found.
     pub fn nodes(&self) -> BTreeMap<String, Node> {
         let node = |proxy: &ProxyAddress| {

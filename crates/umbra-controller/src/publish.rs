@@ -13,6 +13,7 @@ mod sought;
 mod tests;
 mod unreadable;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -51,6 +52,8 @@ pub enum Input {
 pub struct Published {
     /// For the nodes.
     pub snapshot: Snapshot,
+    /// Governed services whose tables no node takes over: none of them is waited for.
+    pub left_alone: Arc<BTreeSet<Key>>,
     /// For the status of each VirtualService and DestinationRule.
     pub objects: Arc<Objects>,
 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch as value};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{Args, Foreign};
+use crate::args::Args;
 use crate::metrics::Metrics;
 use crate::push::{self, IdentityError, client_config};
 use crate::trust::{self, TrustError, Trusted};
@@ -130,9 +130,7 @@ impl Begin {
         if args.proxy.is_empty() {
             tasks.spawn(watch::proxies(self.client.clone(), nodes, edge.clone()));
         }
-        let foreign_virtual_services = args.foreign_virtualservices == Foreign::Istio;
-        let compile = umbra_compile::Options { foreign_virtual_services };
-        let options = Options { compile, push: self.push, ..Options::default() };
+        let options = Options { compile: args.compile(), push: self.push, ..Options::default() };
         let mut controller = Controller::start(options, Arc::clone(metrics), taken, live.clone());
         let sources = status::write::Sources {
             published: controller.published.clone(),

@@ -165,7 +165,7 @@ fn programmed(state: &ObjectState, world: &World<'_>) -> Wanted {
 
 /// Why no node can serve this generation, whatever nodes do.
 fn unprogrammable(state: &ObjectState) -> Option<(&'static str, String)> {
-    let with = |part| parts(state, part);
+    let with = |part: Part| parts(state, &part);
     let has = |part| state.services.values().any(|candidate| *candidate == part);
     if state.undecodable.is_some() {
         return Some(("Held", "this generation is not in force: see Accepted".into()));
@@ -179,6 +179,10 @@ fn unprogrammable(state: &ObjectState) -> Option<(&'static str, String)> {
     if has(Part::Invalid) {
         return Some(("Invalid", without_rules(&with(Part::Invalid))));
     }
+    let left_alone: Vec<_> = state.services.iter().filter_map(left_alone).collect();
+    if !left_alone.is_empty() {
+        return Some(("LeftAlone", listed(left_alone)));
+    }
     if has(Part::Waiting) {
         let services = with(Part::Waiting);
         let message = format!("{services} not taken over yet: see ResolvedRefs of the rules for it");
@@ -188,9 +192,16 @@ fn unprogrammable(state: &ObjectState) -> Option<(&'static str, String)> {
 }
 
 /// The services of an object whose part is this one.
-fn parts(state: &ObjectState, part: Part) -> String {
-    let services = state.services.iter().filter(|(_, candidate)| **candidate == part);
+fn parts(state: &ObjectState, part: &Part) -> String {
+    let services = state.services.iter().filter(|(_, candidate)| *candidate == part);
     listed(services.map(|(service, _)| service.to_string()).collect())
+}
+
+fn left_alone((service, part): (&ServiceName, &Part)) -> Option<String> {
+    match part {
+        Part::LeftAlone(why) => Some(format!("{service} is not taken over: {why}")),
+        _ => None,
+    }
 }
 
 fn without_rules(services: &str) -> String {
@@ -206,7 +217,7 @@ fn sought(state: &ObjectState, world: &World<'_>) -> Option<(Truth, &'static str
     if keys.is_empty() {
         return None;
     }
-    let services = parts(state, Part::Sought);
+    let services = parts(state, &Part::Sought);
     let is_open = |node: &String| match world.acks.get(node) {
         // Who does not answer is not waited for: when it comes back it is asked like the others.
         None => world.now < world.started.max(state.since) + GRACE,

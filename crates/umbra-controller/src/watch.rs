@@ -16,8 +16,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use umbra_api::{
-    DestinationRule, EndpointSlice, Guarded, Node, Pod, Service, Undecodable, VirtualService, Watchable,
-    Watched, opened,
+    DestinationRule, EndpointSlice, Guarded, NetworkPolicy, Node, Pod, Service, Undecodable, VirtualService,
+    Watchable, Watched, opened,
 };
 use umbra_compile::ObjectRef;
 use umbra_index::{Change, Event, Kind};
@@ -40,7 +40,8 @@ pub struct Sink {
 }
 
 /// Every kind that is watched.
-pub const KINDS: [&str; 6] = ["VirtualService", "DestinationRule", "Service", "EndpointSlice", "Pod", "Node"];
+pub const KINDS: [&str; 7] =
+    ["VirtualService", "DestinationRule", "Service", "EndpointSlice", "Pod", "Node", "NetworkPolicy"];
 
 /// Starts one task per kind.
 pub fn start(client: &Client, sink: &Sink, tasks: &mut JoinSet<()>) {
@@ -52,6 +53,7 @@ pub fn start(client: &Client, sink: &Sink, tasks: &mut JoinSet<()>) {
     follow::<EndpointSlice>(client, of_services, sink, Event::EndpointSlice, tasks);
     follow::<Pod>(client, any(), sink, Event::Pod, tasks);
     follow::<Node>(client, any(), sink, Event::Node, tasks);
+    follow::<NetworkPolicy>(client, any(), sink, Event::NetworkPolicy, tasks);
 }
 
 fn follow<T: Watchable + Send>(

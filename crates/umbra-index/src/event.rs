@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use umbra_api::{DestinationRule, EndpointSlice, Node, ObjectKey, Pod, Service, VirtualService};
+use umbra_api::{
+    DestinationRule, EndpointSlice, NetworkPolicy, Node, ObjectKey, Pod, Service, VirtualService,
+};
 
 /// A change of one kind of object.
 ///
@@ -22,6 +24,8 @@ pub enum Event {
     Pod(Change<Pod>),
     /// Nodes.
     Node(Change<Node>),
+    /// Who may connect to pods, and where pods may connect to.
+    NetworkPolicy(Change<NetworkPolicy>),
 }
 
 /// What happened to objects of one kind.
@@ -82,6 +86,9 @@ pub struct Dirty {
     pub services: BTreeSet<ObjectKey>,
     /// Services whose endpoints may differ: every published backend set of these, and no table.
     pub backends: BTreeSet<ObjectKey>,
+    /// Services whose pods other NetworkPolicies may select than before: compile each service again whose table names
+    /// one of these.
+    pub policed: BTreeSet<ObjectKey>,
     /// Nodes whose clients or settings may differ (also those that have gone).
     pub nodes: BTreeSet<String>,
     /// Objects whose own findings may differ (also those that have gone).
@@ -103,11 +110,12 @@ impl Dirty {
     pub fn merge(&mut self, other: Self) {
         self.services.extend(other.services);
         self.backends.extend(other.backends);
+        self.policed.extend(other.policed);
         self.nodes.extend(other.nodes);
         self.objects.extend(other.objects);
     }
 
     fn touches_config(&self) -> bool {
-        !self.services.is_empty() || !self.objects.is_empty()
+        !self.services.is_empty() || !self.objects.is_empty() || !self.policed.is_empty()
     }
 }

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use umbra_api::{
-    DestinationRule, EndpointSlice, Meta, Node, NodeStatus, ObjectKey, Pod, Service, VirtualService,
+    DestinationRule, EndpointSlice, Meta, NetworkPolicy, Node, NodeStatus, ObjectKey, Pod, Service,
+    VirtualService,
 };
 
 use crate::event::{Change, Dirty, Event};
 use crate::pods::{PodEntry, Pods};
+use crate::policies::{Changed, Policies, seen_by};
 use crate::rules::Rules;
 use crate::slices::{Slices, service_of};
 use crate::view::View;
@@ -20,6 +22,7 @@ pub struct Index {
     pub(crate) slices: Slices,
     pub(crate) pods: Pods,
     pub(crate) nodes: BTreeMap<String, Node>,
+    pub(crate) policies: Policies,
     listed: BTreeSet<Listed>,
 }
 
@@ -32,10 +35,11 @@ enum Listed {
     EndpointSlice,
     Pod,
     Node,
+    NetworkPolicy,
 }
 
 impl Listed {
-    const KINDS: usize = 6;
+    const KINDS: usize = 7;
 }
 
 /// How objects of one kind are kept.
@@ -74,6 +78,7 @@ impl Index {
             Event::EndpointSlice(change) => self.take(change, &SLICES),
             Event::Pod(change) => self.take(change, &PODS),
             Event::Node(change) => self.take(change, &NODES),
+            Event::NetworkPolicy(change) => self.take(change, &POLICIES),
         }
     }
 
@@ -119,17 +124,22 @@ impl Index {
         if self.slices.get(key) == new.as_ref() {
             return Dirty::default();
         }
+        let services = |slice: Option<&EndpointSlice>| slice.and_then(service_of);
+        let old = self.slices.get(key);
+        let backends: BTreeSet<_> = services(old).into_iter().chain(services(new.as_ref())).collect();
+        let seen = |slice| services(slice).zip(Some(seen_by(&self.policies, &self.pods, slice)));
+        let policed = |slice| seen(slice).filter(|(_, seen)| !seen.is_empty());
+        let stays = policed(old) == policed(new.as_ref());
+        let policed = if stays { BTreeSet::new() } else { backends.clone() };
         // The new references come before the old ones go: a pod that both name stays known.
         if let Some(new) = &new {
             self.pods.refer(new);
         }
-        let after = new.as_ref().and_then(service_of);
         let old = self.slices.set(key, new);
         if let Some(old) = &old {
             self.pods.release(old);
         }
-        let backends = old.as_ref().and_then(service_of).into_iter().chain(after).collect();
-        Dirty { backends, ..Dirty::default() }
+        Dirty { backends, policed, ..Dirty::default() }
     }
 
     fn set_pod(&mut self, key: &ObjectKey, new: Option<Pod>) -> Dirty {
@@ -142,6 +152,10 @@ impl Index {
         let mut dirty = Dirty { nodes: nodes.filter(|node| !node.is_empty()).collect(), ..Dirty::default() };
         if old.map(identity) != new.as_ref().map(identity) {
             dirty.backends = self.pods.services_of(key);
+            let is_policed = |entry: &PodEntry| self.policies.ingress_of(entry).next().is_some();
+            if old.into_iter().chain(&new).any(is_policed) {
+                dirty.policed = dirty.backends.clone();
+            }
         }
         self.pods.set(key, new);
         dirty
@@ -156,6 +170,37 @@ impl Index {
             None => self.nodes.remove(&key.name),
         };
         Dirty { nodes: BTreeSet::from([key.name.clone()]), ..Dirty::default() }
+    }
+
+    /// Touches the services whose pods, there or to come, it has a say about, and the nodes of its other pods.
+    fn set_policy(&mut self, key: &ObjectKey, new: Option<NetworkPolicy>) -> Dirty {
+        if self.policies.get(key) == new.as_ref() {
+            return Dirty::default();
+        }
+        let any_egress = self.policies.any_egress();
+        let old = self.policies.set(key, new);
+        let changed = Changed([old.as_ref(), self.policies.get(key)]);
+        let mut dirty = Dirty::default();
+        for (pod, entry) in self.pods.in_namespace(&key.namespace) {
+            let (ingress, egress) = changed.differs_for(&entry.labels);
+            if ingress {
+                dirty.policed.extend(self.pods.services_of(pod));
+            }
+            if egress && !entry.pod.spec.node_name.is_empty() {
+                dirty.nodes.insert(entry.pod.spec.node_name.clone());
+            }
+        }
+        let services = self.services.range(ObjectKey::new(key.namespace.clone(), "")..);
+        let services = services.take_while(|(service, _)| service.namespace == key.namespace);
+        let about = |service: &Service| {
+            !service.spec.selector.is_empty() && changed.may_select(&service.spec.selector)
+        };
+        dirty.policed.extend(services.filter(|(_, s)| about(s)).map(|(service, _)| service.clone()));
+        if any_egress != self.policies.any_egress() {
+            dirty.nodes.extend(self.nodes.keys().cloned());
+            dirty.services.extend(self.rules.named().cloned());
+        }
+        dirty
     }
 }
 
@@ -208,6 +253,13 @@ const NODES: Keeping<Node> = Keeping {
         without_generation(without_labels(&mut node.metadata))
     },
     set: Index::set_node,
+};
+
+const POLICIES: Keeping<NetworkPolicy> = Keeping {
+    listed: Listed::NetworkPolicy,
+    keys: |index| index.policies.keys(),
+    project: |policy| without_generation(without_labels(&mut policy.metadata)),
+    set: Index::set_policy,
 };
 
 fn without_labels(meta: &mut Meta) -> &mut Meta {

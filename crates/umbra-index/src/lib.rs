@@ -10,6 +10,7 @@ mod event;
 pub mod host;
 mod index;
 mod pods;
+mod policies;
 mod rules;
 mod slices;
 mod view;

@@ -49,6 +49,19 @@ impl Pods {
         self.living.keys().cloned().collect()
     }
 
+    /// The pods of a namespace, and those that have gone and are still referred to.
+    pub(crate) fn in_namespace(
+        &self,
+        namespace: &str,
+    ) -> impl Iterator<Item = (&ObjectKey, &PodEntry)> + use<'_> {
+        let start = ObjectKey::new(namespace, "");
+        let (here, there) = (namespace.to_owned(), namespace.to_owned());
+        let gone = self.gone.range((start.clone(), String::new())..);
+        let gone = gone.map(|((key, _), entry)| (key, entry));
+        let living = self.living.range(start..).take_while(move |(key, _)| key.namespace == here);
+        living.chain(gone.take_while(move |(key, _)| key.namespace == there))
+    }
+
     /// The services whose slices refer to a pod of this name.
     pub(crate) fn services_of(&self, pod: &ObjectKey) -> BTreeSet<ObjectKey> {
         let referrers = self.referrers.get(pod).into_iter().flatten();

@@ -56,6 +56,11 @@ impl Rules {
         ages.into_iter().filter_map(|age| self.destination_rules.get(&age.key())).collect()
     }
 
+    /// The services that some VirtualService's `hosts` name.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.naming.keys()
+    }
+
     /// Puts, replaces or (with `None`) removes a VirtualService.
     pub(crate) fn set_virtual_service(&mut self, key: &ObjectKey, new: Option<VirtualService>) -> Dirty {
         let mut dirty = Dirty::default();

@@ -1,6 +1,8 @@
 //! Reading the index.
 
-use umbra_api::{DestinationRule, EndpointSlice, Node, ObjectKey, Service, TargetRef, VirtualService};
+use umbra_api::{
+    DestinationRule, EndpointSlice, NetworkPolicy, Node, ObjectKey, Service, TargetRef, VirtualService,
+};
 
 use crate::index::Index;
 use crate::pods::PodEntry;
@@ -71,6 +73,16 @@ impl<'a> View<'a> {
     /// The pods that run on a node, by namespace and name.
     pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &'a PodEntry> + use<'a> {
         self.index.pods.on(node)
+    }
+
+    /// The NetworkPolicies of a namespace, by name.
+    pub fn policies_in(&self, namespace: &str) -> impl Iterator<Item = &'a NetworkPolicy> + use<'a> {
+        self.index.policies.in_namespace(namespace).map(|(_, policy)| policy)
+    }
+
+    /// Some NetworkPolicy, wherever, says where pods may connect to.
+    pub fn has_egress_policies(&self) -> bool {
+        self.index.policies.any_egress()
     }
 
     /// A Node.

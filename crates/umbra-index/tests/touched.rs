@@ -159,6 +159,90 @@ fn pods_of_one_template_share_their_labels() {
     assert!(std::sync::Arc::ptr_eq(labels[0], labels[1]) && labels[0] != labels[2]);
 }
 
+fn policy(name: &str, spec: Value) -> Event {
+    Event::NetworkPolicy(Change::Apply(parse(json!({"metadata": meta(name), "spec": spec}))))
+}
+
+fn about(version: &str) -> Value {
+    json!({"podSelector": {"matchLabels": {"version": version}}})
+}
+
+fn policed(names: &[&str]) -> Dirty {
+    Dirty { policed: names.iter().map(|name| key(name)).collect(), ..Dirty::default() }
+}
+
+#[test]
+fn a_policy_touches_the_services_of_the_pods_that_it_selects_or_no_longer_does() {
+    let mut index = Index::new();
+    for number in 0..1000 {
+        let name = format!("s{number}");
+        let version = if number < 2 { "v1" } else { "v2" };
+        for event in [service(&name), slice(&name, true), pod(&name, version, "Running")] {
+            index.apply(event);
+        }
+    }
+    assert!(index.apply(policy("p", about("v3"))).is_empty(), "nobody's");
+    assert_eq!(index.apply(policy("p", about("v1"))), policed(&["s0", "s1"]));
+    assert!(index.apply(policy("p", about("v1"))).is_empty(), "again");
+    assert_eq!(index.apply(policy("p", json!({"podSelector": {}}))).policed.len(), 998, "v1 stays selected");
+    let elsewhere = json!({"metadata": {"namespace": "other", "name": "p"}, "spec": {"podSelector": {}}});
+    assert!(index.apply(Event::NetworkPolicy(Change::Apply(parse(elsewhere)))).is_empty());
+    assert_eq!(index.apply(policy("p", about("v1"))).policed.len(), 998);
+    assert_eq!(index.apply(Event::NetworkPolicy(Change::Delete(key("p")))), policed(&["s0", "s1"]));
+}
+
+#[test]
+fn a_policy_touches_services_whose_pods_to_come_it_may_select() {
+    let mut index = Index::new();
+    for app in ["a", "b"] {
+        let spec = json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80}], "selector": {"app": app}});
+        index.apply(Event::Service(Change::Apply(parse(json!({"metadata": meta(app), "spec": spec})))));
+    }
+    let of_a = json!({"podSelector": {"matchLabels": {"app": "a", "version": "v1"}}});
+    assert_eq!(index.apply(policy("p", of_a)), policed(&["a"]));
+    let not_a =
+        json!({"podSelector": {"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["a"]}]}});
+    assert_eq!(index.apply(policy("p", not_a)), policed(&["a", "b"]), "the old one and the new one");
+}
+
+#[test]
+fn policed_pods_touch_their_services_when_their_kind_comes_or_goes() {
+    let mut index = shop();
+    index.apply(policy("p", about("v1")));
+    index.apply(slice("shop", true));
+    let (backends, nodes) = ([key("shop")].into(), ["node-a".to_owned()].into());
+    let both = Dirty { backends, nodes, ..policed(&["shop"]) };
+    assert_eq!(index.apply(pod("shop", "v1", "Running")), both);
+    let ready = Dirty { backends: [key("shop")].into(), ..Dirty::default() };
+    assert_eq!(index.apply(slice("shop", false)), ready, "the same pods");
+    assert!(index.apply(slice("shop", true)).endpoints_only());
+    assert_eq!(index.apply(pod("shop", "v2", "Running")), both, "not any more");
+    assert_eq!(index.apply(pod("shop", "v3", "Running")).policed, policed(&[]).policed);
+    index.apply(pod("shop", "v1", "Running"));
+    let gone = index.apply(Event::EndpointSlice(Change::Delete(key("shop-x"))));
+    assert_eq!(gone, Dirty { backends: [key("shop")].into(), ..policed(&["shop"]) });
+}
+
+#[test]
+fn an_egress_policy_touches_its_pods_nodes_and_the_first_one_all() {
+    let mut index = shop();
+    let node = |name: &str| Event::Node(Change::Apply(parse(json!({"metadata": {"name": name}}))));
+    let out = |version: &str| json!({"podSelector": {"matchLabels": {"version": version}}, "policyTypes": ["Egress"]});
+    for event in [node("node-a"), node("node-b"), pod("client", "v1", "Running")] {
+        index.apply(event);
+    }
+    let all = ["node-a".to_owned(), "node-b".to_owned()];
+    assert_eq!(
+        index.apply(policy("p", out("v9"))),
+        Dirty { nodes: all.clone().into(), ..services(&["shop"]) }
+    );
+    let one = Dirty { nodes: ["node-a".to_owned()].into(), ..Dirty::default() };
+    assert_eq!(index.apply(policy("q", out("v1"))), one, "the node of the one pod that it selects");
+    assert_eq!(index.apply(Event::NetworkPolicy(Change::Delete(key("q")))), one);
+    let last = index.apply(Event::NetworkPolicy(Change::Delete(key("p"))));
+    assert_eq!(last, Dirty { nodes: all.into(), ..services(&["shop"]) });
+}
+
 #[test]
 fn complete_means_every_kind_was_listed() {
     let mut index = Index::new();
@@ -169,6 +253,7 @@ fn complete_means_every_kind_was_listed() {
         Event::EndpointSlice(Change::Relist(Vec::new())),
         Event::Pod(Change::Relist(Vec::new())),
         Event::Node(Change::Relist(Vec::new())),
+        Event::NetworkPolicy(Change::Relist(Vec::new())),
     ];
     for list in lists {
         assert!(!index.is_complete());

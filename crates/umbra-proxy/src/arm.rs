@@ -56,6 +56,12 @@ pub(crate) fn decide(
     for (key, resource) in config.iter() {
         let Resource::Service(table) = resource else { continue };
         let before = armed.get(&table.service);
+        // Also one that was armed, and one that cannot be used: a policy is about whatever rules are in force.
+        if let Some(why) = &table.leave_alone {
+            let reason = format!("not armed: {why}");
+            decision.not_armed.push(RefusedKey { key: key.clone(), reason });
+            continue;
+        }
         if unusable.contains_key(key) {
             // Its reason is told already; its old table goes on.
             if let Some(before) = before {
@@ -196,6 +202,25 @@ mod tests {
             let decision = decide_one(service_of("a", addresses, ports, true), &Armed::new(), V4_ONLY);
             assert_eq!(decision.wanted, Armed::new());
             assert!(decision.not_armed[0].reason.starts_with("not armed: "));
+        }
+    }
+
+    #[test]
+    fn a_table_to_be_left_alone_is_not_armed_any_more_whatever_it_was() {
+        let mut table = service_of("a", &["10.0.0.1"], &[80], true);
+        table["leaveAlone"] = "networkpolicy default/deny selects pods".into();
+        let config = config_of(&[("service/default/a", table)]);
+        let armed = Armed::from([(a(), BTreeSet::from(["10.0.0.1:80".parse().unwrap()]))]);
+        let unusable = BTreeMap::from([("service/default/a".parse().unwrap(), "bad regex".to_owned())]);
+        for (before, unusable, reach) in [
+            (Armed::new(), BTreeMap::new(), V4_ONLY),
+            (armed.clone(), BTreeMap::new(), V4_ONLY),
+            (armed, unusable, V4_ONLY),
+            (Armed::new(), BTreeMap::new(), Reach::Direct),
+        ] {
+            let decision = decide(&config, &before, &unusable, reach);
+            assert_eq!(decision.wanted, Armed::new());
+            assert_eq!(decision.not_armed[0].reason, "not armed: networkpolicy default/deny selects pods");
         }
     }
 

@@ -1,7 +1,11 @@
 //! Which endpoint of a backend set gets a request: of two drawn at random, the one with fewer in flight.
 //!
+//! A set of a dual-stack service has each pod in both IP families. Endpoints of the family that the client used come
+//! first, as with kube-proxy; those of the other only when there are none, or all of them were tried.
+//!
 //! In-flight counts are shared by all workers; they are hints, so relaxed ordering is enough.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -17,7 +21,37 @@ pub(crate) struct Upstream {
 /// The endpoints of one destination, shared by all workers and followed by pushes.
 pub(crate) struct Backends {
     pub(crate) service: Arc<ServiceName>,
-    endpoints: ArcSwap<Vec<Arc<Upstream>>>,
+    endpoints: ArcSwap<Endpoints>,
+}
+
+/// An IP family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) fn of(ip: IpAddr) -> Self {
+        if ip.to_canonical().is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// Those of IPv4 first.
+#[derive(Default)]
+struct Endpoints {
+    all: Vec<Arc<Upstream>>,
+    v4: usize,
+}
+
+impl Endpoints {
+    fn of(&self, family: Family) -> &[Arc<Upstream>] {
+        let (v4, v6) = self.all.split_at(self.v4);
+        match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        }
+    }
 }
 
 /// A request is at this endpoint until this is dropped.
@@ -54,25 +88,39 @@ impl Backends {
     /// Follows a push: endpoints that stay keep their counts.
     pub(crate) fn replace(&self, endpoints: &[Endpoint]) {
         let old = self.endpoints.load();
-        let kept = |new: &Endpoint| old.iter().find(|upstream| upstream.endpoint == *new).cloned();
-        let new =
-            endpoints.iter().map(|new| kept(new).unwrap_or_else(|| Upstream::new(new.clone()))).collect();
-        self.endpoints.store(Arc::new(new));
+        let kept = |new: &Endpoint| old.all.iter().find(|upstream| upstream.endpoint == *new).cloned();
+        let upstream = |new: &Endpoint| kept(new).unwrap_or_else(|| Upstream::new(new.clone()));
+        let is_v4 = |upstream: &Arc<Upstream>| Family::of(upstream.endpoint.address.ip()) == Family::V4;
+        let (mut all, v6): (Vec<_>, Vec<_>) = endpoints.iter().map(upstream).partition(is_v4);
+        let v4 = all.len();
+        all.extend(v6);
+        self.endpoints.store(Arc::new(Endpoints { all, v4 }));
     }
 
-    /// The better of two random endpoints that are not in `tried`; `None` when all were tried or there are none.
-    pub(crate) fn choose(&self, tried: &[Arc<Upstream>], draw: &mut impl Draw) -> Option<Lease> {
+    /// The better of two random endpoints that are not in `tried`, of `family` (`None`: of any) as long as there are
+    /// some; `None` when all were tried or there are none.
+    pub(crate) fn choose(
+        &self,
+        tried: &[Arc<Upstream>],
+        family: Option<Family>,
+        draw: &mut impl Draw,
+    ) -> Option<Lease> {
         let endpoints = self.endpoints.load();
-        if tried.is_empty() {
-            return two_choices(&endpoints, draw).map(Upstream::lease);
-        }
-        let left: Vec<_> = endpoints
-            .iter()
-            .filter(|upstream| !tried.iter().any(|t| Arc::ptr_eq(t, upstream)))
-            .cloned()
-            .collect();
-        two_choices(&left, draw).map(Upstream::lease)
+        let near = family.and_then(|family| choose_of(endpoints.of(family), tried, draw));
+        near.or_else(|| choose_of(&endpoints.all, tried, draw))
     }
+}
+
+fn choose_of(endpoints: &[Arc<Upstream>], tried: &[Arc<Upstream>], draw: &mut impl Draw) -> Option<Lease> {
+    if tried.is_empty() {
+        return two_choices(endpoints, draw).map(Upstream::lease);
+    }
+    let left: Vec<_> = endpoints
+        .iter()
+        .filter(|upstream| !tried.iter().any(|t| Arc::ptr_eq(t, upstream)))
+        .cloned()
+        .collect();
+    two_choices(&left, draw).map(Upstream::lease)
 }
 
 fn two_choices<'a>(endpoints: &'a [Arc<Upstream>], draw: &mut impl Draw) -> Option<&'a Arc<Upstream>> {
@@ -111,20 +159,46 @@ mod tests {
         let set = Backends::new(ServiceName::new("default", "w"));
         set.replace(&[endpoint(1), endpoint(2)]);
         let mut draw = |_| 0;
-        let busy = set.choose(&[], &mut draw).expect("two endpoints");
-        let other = set.choose(&[], &mut draw).expect("two endpoints");
+        let busy = set.choose(&[], None, &mut draw).expect("two endpoints");
+        let other = set.choose(&[], None, &mut draw).expect("two endpoints");
         assert_ne!(busy.upstream().endpoint.address, other.upstream().endpoint.address);
         let tried = [Arc::clone(busy.upstream()), Arc::clone(other.upstream())];
-        assert!(set.choose(&tried, &mut draw).is_none());
+        assert!(set.choose(&tried, None, &mut draw).is_none());
+    }
+
+    #[test]
+    fn the_clients_family_comes_first_and_the_other_one_after_it() {
+        let set = Backends::new(ServiceName::new("default", "w"));
+        let v6 = Endpoint { address: "[::1]:1".parse().expect("an address"), ..endpoint(9) };
+        set.replace(&[v6.clone(), endpoint(1), endpoint(2)]);
+        let family = |lease: &Lease| Family::of(lease.upstream().endpoint.address.ip());
+        for first in 0..3 {
+            for wanted in [Family::V4, Family::V6] {
+                let lease = set.choose(&[], Some(wanted), &mut |bound| first % bound).expect("an endpoint");
+                assert_eq!(family(&lease), wanted);
+            }
+        }
+        let mut tried = Vec::new();
+        let mut seen = Vec::new();
+        while let Some(lease) = set.choose(&tried, Some(Family::V4), &mut |_| 0) {
+            seen.push(family(&lease));
+            tried.push(Arc::clone(lease.upstream()));
+        }
+        assert_eq!(seen, [Family::V4, Family::V4, Family::V6]);
+        set.replace(&[v6]);
+        assert!(
+            set.choose(&[], Some(Family::V4), &mut |_| 0).is_some(),
+            "rather the other family than nobody"
+        );
     }
 
     #[test]
     fn a_push_keeps_the_counts_of_endpoints_that_stay() {
         let set = Backends::new(ServiceName::new("default", "w"));
         set.replace(&[endpoint(1)]);
-        let lease = set.choose(&[], &mut |_| 0).expect("one endpoint");
+        let lease = set.choose(&[], None, &mut |_| 0).expect("one endpoint");
         set.replace(&[endpoint(1), endpoint(2)]);
-        let next = set.choose(&[], &mut |_| 0).expect("two endpoints");
+        let next = set.choose(&[], None, &mut |_| 0).expect("two endpoints");
         assert_eq!(next.upstream().endpoint.address.port(), 2, "the first is busy");
         drop(lease);
     }

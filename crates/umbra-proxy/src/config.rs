@@ -252,7 +252,9 @@ impl<I: Intercept> Owner<I> {
 
     async fn bring_into_force(&mut self, applied: &Applied) -> Result<(), OwnerError> {
         let endpoints_only = applied.changed.iter().all(|key| matches!(key, Key::Backends(_)));
-        if endpoints_only && self.not_armed.is_empty() {
+        // What is to be left alone stays so; what the kernel refused is tried again.
+        let settled = self.not_armed.iter().all(|refused| self.is_left_alone(&refused.key));
+        if endpoints_only && settled {
             // The most frequent push by far; it changes nothing about what is taken over.
             self.tables.apply(&self.config, applied);
             self.fall_back(applied).await;
@@ -267,9 +269,19 @@ impl<I: Intercept> Owner<I> {
         self.unusable.extend(refused.into_iter().map(|refused| (refused.key, refused.reason)));
         let decision = arm::decide(&self.config, &self.armed, &self.unusable, reach);
         self.not_armed = decision.not_armed;
+        // Without interception clients come all the same: they are served, without copies.
+        for key in self.not_armed.iter().map(|refused| &refused.key).filter(|key| self.is_left_alone(key)) {
+            if let Key::Service(service) = key {
+                self.tables.disarm(service);
+            }
+        }
         self.fall_back(applied).await;
         self.take_over(decision.wanted).await;
         Ok(())
+    }
+
+    fn is_left_alone(&self, key: &Key) -> bool {
+        matches!(self.config.get(key), Some(Resource::Service(table)) if table.leave_alone.is_some())
     }
 
     /// The fallback follows the tables. A kernel that refuses it keeps nothing else from users: the fallback says so in

@@ -4,7 +4,7 @@
 //! through interception or is not governed. The original destination alone selects the service.
 
 use std::cell::{RefCell, RefMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use umbra_routing::{Client, Protocol};
 
+use crate::balance::Family;
 use crate::body::RequestBody;
 use crate::descriptors::Sockets;
 use crate::listen::{Mode, OriginalDestination};
@@ -58,14 +59,20 @@ pub(crate) struct Arrived {
     pub(crate) governed: Arc<Governed>,
     /// The Service's port that it was headed to.
     pub(crate) port: u16,
+    /// Of the address that it was headed to.
+    pub(crate) family: Family,
     pub(crate) client: Option<Arc<Client>>,
+    peer: IpAddr,
+    tables: Arc<Tables>,
 }
 
 impl Arrived {
-    /// Its connection is wanted here. When not (the table went, or lost this port), it goes on with its last routes for
-    /// a while: without mirroring, and told to close.
+    /// Its connection is wanted here. When not (the table went, or lost this port; the pod is to be skipped now), it
+    /// goes on with its last routes for a while: without mirroring, and told to close.
     pub(crate) fn is_in_force(&self) -> bool {
-        self.governed.is_in_force() && self.governed.routes.load().port(self.port).is_some()
+        self.governed.is_in_force()
+            && self.governed.routes.load().port(self.port).is_some()
+            && !self.tables.skips(self.peer)
     }
 
     pub(crate) fn namespace(&self) -> Option<&str> {
@@ -217,7 +224,8 @@ async fn arrive(
         routes.port(to.port()).ok_or("not_governed")?.depends_on_client()
     };
     let client = client(worker, peer, matters).await;
-    Ok(Arrived { governed, port: to.port(), client })
+    let (family, tables) = (Family::of(to.ip()), Arc::clone(&worker.tables));
+    Ok(Arrived { governed, port: to.port(), family, client, peer: peer.ip(), tables })
 }
 
 /// The pod behind `peer`. Waited for only where it makes a difference.

@@ -19,7 +19,7 @@ pub(crate) use answer::AnswerBody;
 use answer::Record;
 use attempt::{Attempts, Reached};
 
-use crate::balance::{Backends, Lease};
+use crate::balance::{Backends, Family, Lease};
 use crate::body::Bodies;
 use crate::headers;
 use crate::metrics::{DropReason, Flags};
@@ -47,6 +47,7 @@ struct Subject {
     /// Absent in ByHost mode: the default port.
     port: Option<u16>,
     client: Option<Arc<Client>>,
+    family: Option<Family>,
 }
 
 /// Answers one request. Dropped when the client leaves, which ends the primary's connection too.
@@ -88,10 +89,7 @@ async fn asked(serving: &Rc<Serving>, mut request: Request<Incoming>) -> Respons
     record.service(&decision.set.service);
     headers::decline_h2c(request.headers_mut());
     let upgrade = headers::upgrade(request.headers()).map(|to| (to, hyper::upgrade::on(&mut request)));
-    let (head, body) = request.into_parts();
-    let mut original =
-        Original { method: head.method, uri: head.uri, headers: head.headers, client: subject.client };
-    normalise(&mut original);
+    let (mut original, body) = original(request, subject);
     let mut drawn = Some(decision.drawn);
     if let Some((protocol, _)) = &upgrade {
         headers::set_upgrade(&mut original.headers, protocol.clone());
@@ -133,6 +131,7 @@ fn subject(serving: &Serving, request: &Request<Incoming>) -> Option<Subject> {
             governed: Arc::clone(&arrived.governed),
             port: Some(arrived.port),
             client: arrived.client.clone(),
+            family: Some(arrived.family),
         }),
         Asked::ByHost { client } => {
             let host = match request.uri().authority() {
@@ -140,7 +139,7 @@ fn subject(serving: &Serving, request: &Request<Incoming>) -> Option<Subject> {
                 None => request.headers().get(header::HOST)?.to_str().ok()?,
             };
             let governed = serving.worker.tables.by_host(host)?;
-            Some(Subject { governed, port: None, client: client.clone() })
+            Some(Subject { governed, port: None, client: client.clone(), family: None })
         }
     }
 }
@@ -190,7 +189,7 @@ fn select(
         .select(method, uri.path(), request.headers(), draw)
         .ok_or_else(|| no_rule(service, "has no rule that matches this request"))?;
     // Drawn before anything can fail: what was eligible and did not go out is counted.
-    let drawn = Drawn::new(&subject.governed, last_routes, selection.route, draw);
+    let drawn = Drawn::new(&subject.governed, (last_routes, !serving.is_in_force()), selection.route, draw);
     let (to, Target { set, .. }) =
         selection.route.destinations.get(selection.destination).ok_or_else(|| Refusal {
             status: StatusCode::SERVICE_UNAVAILABLE,
@@ -235,6 +234,14 @@ fn failure(bodies: &Bodies, flags: Flags, service: &ServiceName) -> Refusal {
 fn refuse(mut record: Record, refusal: Refusal, busy: Busy) -> Response<AnswerBody> {
     record.ended(refusal.status, refusal.flags, refusal.text.len() as u64);
     answer::text(refusal.status, refusal.text, busy)
+}
+
+fn original(request: Request<Incoming>, subject: Subject) -> (Original, Incoming) {
+    let (head, body) = request.into_parts();
+    let Subject { client, family, .. } = subject;
+    let mut original = Original { method: head.method, uri: head.uri, headers: head.headers, client, family };
+    normalise(&mut original);
+    (original, body)
 }
 
 /// What is true for a hop ends here, and the target becomes a path: whoever is asked is not a proxy (RFC 9112, 3.2.2).

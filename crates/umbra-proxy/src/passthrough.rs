@@ -62,7 +62,7 @@ async fn connect(worker: &Rc<Worker>, arrived: &Arrived) -> Option<(TcpStream, L
     };
     let mut tried: Vec<Arc<Upstream>> = Vec::new();
     loop {
-        let lease = set.choose(&tried, &mut |bound| worker.rng().u64(0..bound))?;
+        let lease = set.choose(&tried, Some(arrived.family), &mut |bound| worker.rng().u64(0..bound))?;
         let address = lease.upstream().endpoint.address;
         match tokio::time::timeout(worker.limits.connect_timeout, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {

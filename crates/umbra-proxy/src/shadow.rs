@@ -14,7 +14,7 @@ use std::time::Instant;
 use http::{HeaderMap, Method, Uri};
 use umbra_routing::{Client, Draw, Route, ServiceName};
 
-use crate::balance::{Backends, Lease};
+use crate::balance::{Backends, Family, Lease};
 use crate::body::Bodies;
 use crate::connection::Worker;
 use crate::metrics::{DropReason, Outcome};
@@ -57,14 +57,16 @@ pub(crate) struct Original {
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
     pub(crate) client: Option<Arc<Client>>,
+    /// Of the address that the client asked for, where it is known.
+    pub(crate) family: Option<Family>,
 }
 
 impl Drawn {
     /// Draws once for each mirror. A service that is no longer governed wants no copies, nor one that has lost the port
-    /// and goes on with its last routes.
+    /// and goes on with its last routes. `disarmed`: what is drawn will not go out, the connection is not wanted here.
     pub(crate) fn new(
         governed: &Governed,
-        last_routes: bool,
+        (last_routes, disarmed): (bool, bool),
         route: &Route<Target>,
         draw: &mut impl Draw,
     ) -> Self {
@@ -72,7 +74,7 @@ impl Drawn {
         let chosen = route.mirrors.iter().filter(|to| wanted && to.samples(draw));
         let copies =
             chosen.filter_map(|to| Some((Ledger::new(to.backend.mirror()?), to.backend.set.clone())));
-        Self { copies: copies.collect(), disarmed: !governed.is_in_force() }
+        Self { copies: copies.collect(), disarmed }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -90,7 +92,7 @@ impl Drawn {
     pub(crate) fn start(self, worker: &Rc<Worker>, original: &Original, body: &Bodies) {
         let disarmed = self.disarmed;
         for (mut ledger, set) in self.copies {
-            match admit(worker, &ledger.mirror, set.as_ref(), disarmed) {
+            match admit(worker, &ledger.mirror, (set.as_ref(), original.family), disarmed) {
                 Ok(Admitted { slot, lease, service }) => {
                     let (tap, copy_body, end) =
                         tap::tap(worker.copy_budget(), worker.copies_budget().clone(), body.hint());
@@ -127,14 +129,15 @@ struct Admitted {
 fn admit(
     worker: &Worker,
     mirror: &Arc<Mirror>,
-    set: Option<&Arc<Backends>>,
+    (set, family): (Option<&Arc<Backends>>, Option<Family>),
     disarmed: bool,
 ) -> Result<Admitted, DropReason> {
     if disarmed || worker.tables.shadows_stopped() {
         return Err(DropReason::Stopped);
     }
     let set = set.ok_or(DropReason::Unresolved)?;
-    let lease = set.choose(&[], &mut |bound| worker.rng().u64(0..bound)).ok_or(DropReason::NoEndpoint)?;
+    let draw = &mut |bound| worker.rng().u64(0..bound);
+    let lease = set.choose(&[], family, draw).ok_or(DropReason::NoEndpoint)?;
     if worker.sockets.count() > worker.limits.shadow.open_sockets {
         return Err(DropReason::Overflow);
     }

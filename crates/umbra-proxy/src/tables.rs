@@ -6,7 +6,7 @@
 
 mod runtime;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +29,8 @@ const RETIRED_SERVES: Duration = Duration::from_secs(10);
 pub struct Tables {
     index: ArcSwap<Index>,
     clients: watch::Sender<Arc<HashMap<IpAddr, Arc<Client>>>>,
+    /// Pods among them whose connections are not taken over: open ones look at each request.
+    skipped: ArcSwap<HashSet<IpAddr>>,
     shadows_stopped: AtomicBool,
     building: Mutex<Building>,
     metrics: Arc<Metrics>,
@@ -65,6 +67,7 @@ impl Tables {
         Arc::new(Self {
             index: ArcSwap::default(),
             clients: watch::Sender::default(),
+            skipped: ArcSwap::default(),
             shadows_stopped: AtomicBool::new(false),
             building: Mutex::default(),
             metrics,
@@ -154,6 +157,8 @@ impl Tables {
             };
         }
         if let Some(clients) = clients {
+            let skipped = clients.iter().filter(|(_, client)| client.skip).map(|(ip, _)| *ip);
+            self.skipped.store(Arc::new(skipped.collect()));
             self.clients.send_replace(Arc::new(clients));
         }
     }
@@ -220,6 +225,12 @@ impl Tables {
     /// The local pod at `ip`.
     pub(crate) fn client(&self, ip: IpAddr) -> Option<Arc<Client>> {
         self.clients.borrow().get(&ip.to_canonical()).cloned()
+    }
+
+    /// Connections of the pod at `ip` are not to be taken over.
+    pub(crate) fn skips(&self, ip: IpAddr) -> bool {
+        let skipped = self.skipped.load();
+        !skipped.is_empty() && skipped.contains(&ip.to_canonical())
     }
 
     /// The local pod at `ip`, once a push names it. Waits for ever: the caller bounds it. Cancel safe.

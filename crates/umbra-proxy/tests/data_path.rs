@@ -544,3 +544,27 @@ async fn draining_finishes_what_is_in_flight_and_cuts_the_rest() {
     assert_eq!(within("the drain ends", drained).await.expect("no panic"), 1, "one was cut");
     assert!(hang.await.expect("no panic"));
 }
+
+/// A dual-stack service has each pod in both families; a node that lacks one of them fails no request for it.
+#[tokio::test]
+async fn the_family_that_the_client_asked_for_answers() {
+    let (v1, v2) = (Backend::named("v1").await, Backend::named("v2").await);
+    // Documentation addresses (RFC 3849): nobody is there, and a node without IPv6 has no way to them.
+    let six = |port: u16| std::net::SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], port));
+    let pushed = Pushed {
+        rules: vec![rule(vec![to(subset("v1"), 0)], vec![subset("v2")])],
+        sets: vec![
+            (subset("v1"), vec![v1.address, six(1), six(2), six(3)]),
+            (subset("v2"), vec![v2.address, six(1), six(2), six(3)]),
+        ],
+        ..Pushed::default()
+    };
+    let to_v4 = Mode::Intercepted(Arc::new(|_| Ok("10.96.0.10:80".parse().expect("an address"))));
+    let proxy = Proxy::with(&pushed, Limits::default(), to_v4);
+    for _ in 0..20 {
+        let answer = proxy.client().await.get("/").await;
+        assert_eq!((answer.status(), answer.body().as_ref()), (StatusCode::OK, &b"v1"[..]));
+    }
+    proxy.settled(20).await;
+    assert_eq!((v1.seen().len(), v2.seen().len()), (20, 20));
+}

@@ -78,6 +78,28 @@ async fn a_port_that_left_its_service_is_served_once_more_without_a_copy() {
 }
 
 #[tokio::test]
+async fn a_pod_that_is_to_be_skipped_is_served_once_more_without_a_copy() {
+    let (mut pushed, _) = mirrored().await;
+    let proxy = Proxy::with(&pushed, Limits::default(), intercepted());
+    let mut client = proxy.client().await;
+    assert!(!client.get("/").await.headers().contains_key("connection"));
+    proxy.settled(1).await;
+    let ip = std::net::Ipv4Addr::LOCALHOST.into();
+    let pod = rig::client_pod("shop");
+    pushed.clients = vec![(ip, umbra_routing::Client { skip: true, ..pod.clone() })];
+    proxy.push(&pushed);
+    let answer = client.get("/").await;
+    assert_eq!((answer.status(), answer.body().as_ref()), (StatusCode::OK, &b"v1"[..]));
+    assert_eq!(answer.headers()["connection"], "close");
+    assert_eq!(proxy.dropped("stopped"), 1);
+    // The policy goes: the pod's next connection is like any other.
+    pushed.clients = vec![(ip, pod)];
+    proxy.push(&pushed);
+    assert!(!proxy.client().await.get("/").await.headers().contains_key("connection"));
+    proxy.settled(3).await;
+}
+
+#[tokio::test]
 async fn while_draining_a_connection_that_never_had_a_request_still_serves_one() {
     for mode in [Mode::ByHost, intercepted()] {
         let (pushed, _) = mirrored().await;

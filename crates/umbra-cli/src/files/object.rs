@@ -1,10 +1,12 @@
-//! The six kinds of objects that umbra reads, by their manifests' names.
+//! The seven kinds of objects that umbra reads, by their manifests' names.
 
 use std::fmt;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use umbra_api::{DestinationRule, EndpointSlice, Meta, Node, ObjectKey, Pod, Service, VirtualService};
+use umbra_api::{
+    DestinationRule, EndpointSlice, Meta, NetworkPolicy, Node, ObjectKey, Pod, Service, VirtualService,
+};
 use umbra_index::{Change, Event};
 
 /// A kind that umbra reads.
@@ -18,6 +20,8 @@ pub enum ObjectKind {
     Service,
     /// discovery.k8s.io/v1
     EndpointSlice,
+    /// networking.k8s.io/v1
+    NetworkPolicy,
     /// networking.istio.io, any version: they share one schema
     DestinationRule,
     /// networking.istio.io, any version
@@ -26,11 +30,12 @@ pub enum ObjectKind {
 
 impl ObjectKind {
     /// All kinds; what others refer to comes first.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Node,
         Self::Pod,
         Self::Service,
         Self::EndpointSlice,
+        Self::NetworkPolicy,
         Self::DestinationRule,
         Self::VirtualService,
     ];
@@ -43,6 +48,7 @@ impl ObjectKind {
             ("", "Pod") => Some(Self::Pod),
             ("", "Service") => Some(Self::Service),
             ("discovery.k8s.io", "EndpointSlice") => Some(Self::EndpointSlice),
+            ("networking.k8s.io", "NetworkPolicy") => Some(Self::NetworkPolicy),
             ("networking.istio.io", "DestinationRule") => Some(Self::DestinationRule),
             ("networking.istio.io", "VirtualService") => Some(Self::VirtualService),
             _ => None,
@@ -57,6 +63,9 @@ impl ObjectKind {
             Self::Service => Event::Service(Change::Relist(only(objects, Object::service))),
             Self::EndpointSlice => {
                 Event::EndpointSlice(Change::Relist(only(objects, Object::endpoint_slice)))
+            }
+            Self::NetworkPolicy => {
+                Event::NetworkPolicy(Change::Relist(only(objects, Object::network_policy)))
             }
             Self::DestinationRule => {
                 Event::DestinationRule(Change::Relist(only(objects, Object::destination_rule)))
@@ -74,6 +83,7 @@ impl ObjectKind {
             Self::Pod => Event::Pod(Change::Delete(key)),
             Self::Service => Event::Service(Change::Delete(key)),
             Self::EndpointSlice => Event::EndpointSlice(Change::Delete(key)),
+            Self::NetworkPolicy => Event::NetworkPolicy(Change::Delete(key)),
             Self::DestinationRule => Event::DestinationRule(Change::Delete(key)),
             Self::VirtualService => Event::VirtualService(Change::Delete(key)),
         }
@@ -87,6 +97,7 @@ impl fmt::Display for ObjectKind {
             Self::Pod => "pod",
             Self::Service => "service",
             Self::EndpointSlice => "endpointslice",
+            Self::NetworkPolicy => "networkpolicy",
             Self::DestinationRule => "destinationrule",
             Self::VirtualService => "virtualservice",
         })
@@ -122,6 +133,8 @@ pub enum Object {
     Service(Service),
     /// Where it is.
     EndpointSlice(EndpointSlice),
+    /// What is to be left alone.
+    NetworkPolicy(NetworkPolicy),
     /// Its subsets.
     DestinationRule(DestinationRule),
     /// Its rules.
@@ -139,6 +152,7 @@ impl Object {
             ObjectKind::Pod => Self::Pod(typed(value)?),
             ObjectKind::Service => Self::Service(typed(value)?),
             ObjectKind::EndpointSlice => Self::EndpointSlice(typed(value)?),
+            ObjectKind::NetworkPolicy => Self::NetworkPolicy(typed(value)?),
             ObjectKind::DestinationRule => Self::DestinationRule(typed(value)?),
             ObjectKind::VirtualService => Self::VirtualService(typed(value)?),
         })
@@ -149,7 +163,11 @@ impl Object {
         match self {
             Self::DestinationRule(object) => object.validate(),
             Self::VirtualService(object) => object.validate(),
-            Self::Node(_) | Self::Pod(_) | Self::Service(_) | Self::EndpointSlice(_) => Vec::new(),
+            Self::Node(_)
+            | Self::Pod(_)
+            | Self::Service(_)
+            | Self::EndpointSlice(_)
+            | Self::NetworkPolicy(_) => Vec::new(),
         }
     }
 
@@ -160,6 +178,7 @@ impl Object {
             Self::Pod(object) => &mut object.metadata,
             Self::Service(object) => &mut object.metadata,
             Self::EndpointSlice(object) => &mut object.metadata,
+            Self::NetworkPolicy(object) => &mut object.metadata,
             Self::DestinationRule(object) => &mut object.metadata,
             Self::VirtualService(object) => &mut object.metadata,
         }
@@ -172,6 +191,7 @@ impl Object {
             Self::Pod(object) => Event::Pod(Change::Apply(object)),
             Self::Service(object) => Event::Service(Change::Apply(object)),
             Self::EndpointSlice(object) => Event::EndpointSlice(Change::Apply(object)),
+            Self::NetworkPolicy(object) => Event::NetworkPolicy(Change::Apply(object)),
             Self::DestinationRule(object) => Event::DestinationRule(Change::Apply(object)),
             Self::VirtualService(object) => Event::VirtualService(Change::Apply(object)),
         }
@@ -191,6 +211,10 @@ impl Object {
 
     fn endpoint_slice(self) -> Option<EndpointSlice> {
         if let Self::EndpointSlice(object) = self { Some(object) } else { None }
+    }
+
+    fn network_policy(self) -> Option<NetworkPolicy> {
+        if let Self::NetworkPolicy(object) = self { Some(object) } else { None }
     }
 
     fn destination_rule(self) -> Option<DestinationRule> {

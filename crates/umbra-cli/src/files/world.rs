@@ -205,7 +205,7 @@ mod tests {
         let changes = World::default().look(&texts(&[("p.yaml", POD)]));
         assert_eq!(changes.events.len(), ObjectKind::ALL.len());
         assert!(matches!(&changes.events[1], Event::Pod(Change::Relist(pods)) if pods.len() == 1));
-        assert!(matches!(&changes.events[5], Event::VirtualService(Change::Relist(none)) if none.is_empty()));
+        assert!(matches!(&changes.events[6], Event::VirtualService(Change::Relist(none)) if none.is_empty()));
     }
 
     #[test]

@@ -78,7 +78,11 @@ fn undecodable((id, error): (ObjectId, String)) -> Option<Undecodable> {
     let kind = match id.kind {
         ObjectKind::VirtualService => Kind::VirtualService,
         ObjectKind::DestinationRule => Kind::DestinationRule,
-        ObjectKind::Node | ObjectKind::Pod | ObjectKind::Service | ObjectKind::EndpointSlice => return None,
+        ObjectKind::Node
+        | ObjectKind::Pod
+        | ObjectKind::Service
+        | ObjectKind::EndpointSlice
+        | ObjectKind::NetworkPolicy => return None,
     };
     let meta = Meta { namespace: id.key.namespace, name: id.key.name, ..Meta::default() };
     Some(Undecodable { object: ObjectRef::new(kind, &meta), error })

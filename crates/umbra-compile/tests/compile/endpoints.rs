@@ -167,7 +167,7 @@ fn clients_are_the_nodes_own_running_pods() {
         "host",
         json!({"/spec": {"nodeName": "node-a", "hostNetwork": true}, "/status/podIPs": [{"ip": "192.0.2.1"}]}),
     );
-    let clients = umbra_compile::clients(world.index.view(), "node-a");
+    let clients = umbra_compile::clients(world.index.view(), "node-a", &world.options);
     let names: Vec<_> =
         clients.iter().map(|(ip, client)| format!("{ip} {}/{}", client.namespace, client.app)).collect();
     assert_eq!(names, ["10.4.0.2 shop/web", "10.4.0.3 shop/starting", "fd00::2 shop/web"]);
@@ -180,7 +180,7 @@ fn node_settings_are_its_pod_ranges() {
     let node = json!({"metadata": {"name": "node-a"}, "spec": {"podCIDRs": ["10.1.0.0/24", "fd00::/64"]}});
     let dirty = world.index.apply(Event::Node(Change::Apply(parse(node))));
     assert_eq!(dirty.nodes, ["node-a".to_owned()].into());
-    let settings = |node| umbra_compile::node_settings(world.index.view(), node).pod_cidrs;
+    let settings = |node| umbra_compile::node_settings(world.index.view(), node, &world.options).pod_cidrs;
     assert_eq!(settings("node-a"), ["10.1.0.0/24", "fd00::/64"]);
     assert_eq!(settings("node-b"), [""; 0]);
 }

@@ -6,5 +6,7 @@ mod hold;
 mod lookup;
 mod objects;
 mod order;
+mod policies;
 mod rules;
+mod services;
 mod world;

@@ -1,12 +1,12 @@
 //! Whatever order events come in, the same objects give the same bytes; and what an event leaves out of its `Dirty`
 //! has not changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use umbra_compile::{Compiled, Finding, Options};
+use umbra_compile::{Compiled, Finding, Options, Outcome};
 use umbra_index::api::ObjectKey;
 use umbra_index::{Change, Dirty, Event, Index, Kind, ObjectName, View};
 use umbra_routing::{BackendRef, BackendSet, Client, NodeSettings, ServiceName};
@@ -19,15 +19,16 @@ const DESTINATION_RULES: [&str; 3] = ["default/a", "other/a", "istio-system/a"];
 const SLICES: [&str; 3] = ["default/x", "default/y", "other/z"];
 const PODS: [&str; 3] = ["default/p0", "default/p1", "other/p2"];
 const NODES: [&str; 3] = ["/node-a", "/node-b", "/node-c"];
-const NAMES: [[&str; 3]; 6] = [SERVICES, VIRTUAL_SERVICES, DESTINATION_RULES, SLICES, PODS, NODES];
+const POLICIES: [&str; 3] = ["default/a", "default/b", "other/a"];
+const NAMES: [[&str; 3]; 7] = [SERVICES, VIRTUAL_SERVICES, DESTINATION_RULES, SLICES, PODS, NODES, POLICIES];
 const SLICE_KIND: usize = 3;
 const POD_KIND: usize = 4;
 const VARIANTS: usize = 6;
 
 /// The objects that are there, by kind and name, as JSON.
-type Model = [BTreeMap<ObjectKey, Value>; 6];
+type Model = [BTreeMap<ObjectKey, Value>; 7];
 
-/// One thing that happens to one of the three names of one of the six kinds.
+/// One thing that happens to one of the three names of one of the seven kinds.
 #[derive(Clone, Copy, Debug)]
 struct Step {
     kind: usize,
@@ -67,7 +68,8 @@ fn object(kind: usize, name: &str, variant: usize) -> Value {
         2 => json!({"metadata": meta(name, variant), "spec": destination_rule_spec(variant)}),
         3 => slice_object(name, variant),
         4 => pod_object(name, variant),
-        _ => json!({"metadata": meta(name, 0), "spec": {"podCIDRs": [format!("10.{variant}.0.0/24")]}}),
+        5 => json!({"metadata": meta(name, 0), "spec": {"podCIDRs": [format!("10.{variant}.0.0/24")]}}),
+        _ => json!({"metadata": meta(name, variant), "spec": policy_spec(variant)}),
     }
 }
 
@@ -117,6 +119,19 @@ fn destination_rule_spec(variant: usize) -> Value {
     }
 }
 
+fn policy_spec(variant: usize) -> Value {
+    match variant {
+        0 => json!({"podSelector": {}}),
+        1 => json!({"podSelector": {"matchLabels": {"version": "v1"}}}),
+        2 => json!({"podSelector": {"matchLabels": {"app": "s0"}}, "egress": [{}]}),
+        3 => json!({"podSelector": {"matchLabels": {"version": "v2"}}, "policyTypes": ["Egress"]}),
+        4 => {
+            json!({"podSelector": {"matchExpressions": [{"key": "version", "operator": "NotIn", "values": ["v1"]}]}})
+        }
+        _ => json!({"podSelector": {"matchExpressions": [{"key": "app", "operator": "Exists"}]}}),
+    }
+}
+
 fn slice_object(name: &str, variant: usize) -> Value {
     let key = key(name);
     let service = match (key.namespace.as_str(), variant % 2) {
@@ -152,7 +167,8 @@ fn event(kind: usize, change: Change<Value>) -> Event {
         2 => Event::DestinationRule(typed(change)),
         3 => Event::EndpointSlice(typed(change)),
         4 => Event::Pod(typed(change)),
-        _ => Event::Node(typed(change)),
+        5 => Event::Node(typed(change)),
+        _ => Event::NetworkPolicy(typed(change)),
     }
 }
 
@@ -212,7 +228,9 @@ struct Computed {
 
 impl Computed {
     fn update(&mut self, view: View<'_>, dirty: &Dirty) {
-        for service in &dirty.services {
+        let policed = self.services.iter().filter(|(_, compiled)| uses(compiled, &dirty.policed));
+        let policed: Vec<_> = policed.map(|(service, _)| service.clone()).collect();
+        for service in dirty.services.iter().chain(&policed) {
             self.services.insert(service.clone(), umbra_compile::service(view, service, &Options::default()));
         }
         for service in &dirty.backends {
@@ -221,8 +239,8 @@ impl Computed {
             }
         }
         for node in &dirty.nodes {
-            self.clients.insert(node.clone(), umbra_compile::clients(view, node));
-            self.settings.insert(node.clone(), umbra_compile::node_settings(view, node));
+            self.clients.insert(node.clone(), umbra_compile::clients(view, node, &Options::default()));
+            self.settings.insert(node.clone(), umbra_compile::node_settings(view, node, &Options::default()));
         }
         for object in &dirty.objects {
             self.findings.insert(object.clone(), umbra_compile::object_findings(view, object));
@@ -232,7 +250,7 @@ impl Computed {
     /// The bytes that would be pushed.
     fn bytes(&self) -> String {
         let tables = self.services.values().map(|compiled| match &compiled.outcome {
-            umbra_compile::Outcome::Table(table) => serde_json::to_string(table).expect("plain data"),
+            Outcome::Table(table) => serde_json::to_string(table).expect("plain data"),
             other => format!("{other:?}"),
         });
         let backends = self.backends.values().map(|set| serde_json::to_string(set).expect("plain data"));
@@ -240,6 +258,18 @@ impl Computed {
             self.clients.values().map(|clients| serde_json::to_string(clients).expect("plain data"));
         tables.chain(backends).chain(clients).collect()
     }
+}
+
+/// Its table names a destination or mirror at one of these.
+fn uses(compiled: &Compiled, services: &BTreeSet<ObjectKey>) -> bool {
+    let table = match &compiled.outcome {
+        Outcome::Table(table) => table,
+        Outcome::Hold(hold) => &hold.fresh,
+        Outcome::NotGoverned => return false,
+    };
+    let references = umbra_compile::backend_refs(table);
+    let key = |name: &ServiceName| ObjectKey::new(&name.namespace, &name.name);
+    references.iter().any(|reference| services.contains(&key(&reference.service)))
 }
 
 /// References that tables of this test may have.
@@ -256,6 +286,7 @@ fn everything() -> Dirty {
     Dirty {
         services: SERVICES.map(key).into(),
         backends: SERVICES.map(key).into(),
+        policed: BTreeSet::new(),
         nodes: NODES.map(|name| key(name).name).into(),
         objects: named(Kind::VirtualService, VIRTUAL_SERVICES).into_iter().chain(rules).collect(),
     }
@@ -265,7 +296,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
 
     #[test]
-    fn the_final_objects_alone_decide(steps in steps(), rotate in 0..6_usize) {
+    fn the_final_objects_alone_decide(steps in steps(), rotate in 0..NAMES.len()) {
         let mut model = Model::default();
         let mut index = Index::new();
         let mut computed = Computed::default();

@@ -94,7 +94,9 @@ fn weights_share_and_a_single_destination_gets_all() {
 
 fn matches_of(block: Value) -> (Vec<RequestMatch>, Vec<String>) {
     let world = World::with_rules(json!([{"match": [block], "route": [to("v1")]}]));
-    (world.rules()[0].matches.clone(), world.findings())
+    // A single rule with a condition leaves requests over, which is said and not the matter here.
+    let of_blocks = |finding: &String| !finding.starts_with("NoFallback");
+    (world.rules()[0].matches.clone(), world.findings().into_iter().filter(of_blocks).collect())
 }
 
 #[test]

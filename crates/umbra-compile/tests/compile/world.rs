@@ -97,6 +97,12 @@ impl World {
         self.index.apply(Event::EndpointSlice(Change::Apply(parse(slice))))
     }
 
+    pub(crate) fn policy(&mut self, name: &str, spec: Value) -> Dirty {
+        let key = key(name);
+        let object = json!({"metadata": {"namespace": key.namespace, "name": key.name}, "spec": spec});
+        self.index.apply(Event::NetworkPolicy(Change::Apply(parse(object))))
+    }
+
     /// Younger than all before it.
     pub(crate) fn virtual_service(&mut self, name: &str, spec: Value) -> Dirty {
         let object = json!({"metadata": self.meta(name), "spec": spec});

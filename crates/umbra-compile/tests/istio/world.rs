@@ -104,7 +104,7 @@ impl World {
 
     /// `None`: not governed. A held service answers nothing here: Istio has no such state.
     fn rules(&self, service: &ObjectKey, port: u16, client: &str) -> Option<Vec<Rule>> {
-        let options = Options { foreign_virtual_services: true };
+        let options = Options { foreign_virtual_services: true, ..Options::default() };
         let table = match umbra_compile::service(self.index.view(), service, &options).outcome {
             Outcome::Table(table) => table,
             Outcome::NotGoverned => return None,

@@ -31,10 +31,12 @@ pub struct ObjectState {
 }
 
 /// What became of a service that an object takes part in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Its table is published; whether it is taken over yet, nodes say.
     Published,
+    /// Its table is published, and no node takes it over: why.
+    LeftAlone(String),
     /// This object is invalid: the service keeps the rules it had of it.
     Held,
     /// This object is invalid, and this controller does not know which rules the service had of it: nodes are asked.

@@ -82,7 +82,10 @@ impl Publisher {
             Input::Recovered(table) => self.recovered(table),
         };
         // Nobody has sets of other services; who comes to use one gets it as it is then.
-        dirty.backends.retain(|service| self.backends.values().any(|used| is_of(&used.reference, service)));
+        let is_used =
+            |service: &ObjectKey| self.backends.values().any(|used| is_of(&used.reference, service));
+        dirty.backends.retain(is_used);
+        dirty.policed.retain(is_used);
         let change = match (dirty.is_empty(), dirty.endpoints_only()) {
             (true, _) => Change::Nothing,
             (false, true) => Change::Endpoints,
@@ -112,6 +115,7 @@ impl Publisher {
         let mut dirty = std::mem::take(&mut self.dirty);
         let ended = self.waiting.iter().filter(|(_, wait)| wait.until <= now);
         dirty.services.extend(ended.map(|(service, _)| object_key(service)));
+        dirty.services.extend(self.naming_pods_of(&dirty.policed));
         self.snapshot.version += 1;
         let touched: BTreeSet<&ObjectKey> = dirty.services.iter().chain(&dirty.backends).collect();
         self.metrics.services_compiled.inc_by(touched.len() as u64);
@@ -132,7 +136,24 @@ impl Publisher {
         self.dirty.objects.extend(kept_back);
         self.refresh_objects(&objects, now);
         self.metrics.snapshots.inc();
-        Published { snapshot: self.snapshot.clone(), objects: Arc::clone(&self.objects) }
+        let left_alone = Arc::new(self.left_alone());
+        Published { snapshot: self.snapshot.clone(), left_alone, objects: Arc::clone(&self.objects) }
+    }
+
+    fn left_alone(&self) -> BTreeSet<Key> {
+        let is_so = |served: &Served| served.table.as_ref().is_some_and(|table| table.leave_alone.is_some());
+        let left = self.services.iter().filter(|(_, served)| is_so(served));
+        left.map(|(service, _)| Key::Service(service.clone())).collect()
+    }
+
+    /// The services whose published tables have destinations or mirrors at these.
+    fn naming_pods_of(&self, services: &BTreeSet<ObjectKey>) -> BTreeSet<ObjectKey> {
+        let names = |served: &Served| {
+            !services.is_empty()
+                && served.references.iter().any(|to| services.contains(&object_key(&to.service)))
+        };
+        let naming = self.services.iter().filter(|(_, served)| names(served));
+        naming.map(|(service, _)| object_key(service)).collect()
     }
 
     fn compile(
@@ -157,7 +178,8 @@ impl Publisher {
         if let Some(before) = &before {
             objects.extend(named_objects(&before.governed_by, &before.findings));
         }
-        let after = served(compiled, previous.as_ref());
+        let leave_alone = |table: &_| umbra_compile::leave_alone(self.index.view(), table, &self.options);
+        let after = served(compiled, previous.as_ref(), leave_alone);
         if !after.as_ref().is_some_and(|after| after.sought) {
             self.sought.end(&service);
         }
@@ -272,13 +294,13 @@ impl Publisher {
 
     fn refresh_node(&mut self, node: &str) {
         let view = self.index.view();
-        let clients = umbra_compile::clients(view, node);
+        let clients = umbra_compile::clients(view, node, &self.options);
         let mut own: Resources = clients.iter().map(|(ip, client)| Encoded::client(*ip, client)).collect();
         if own.is_empty() && view.node(node).is_none() {
             self.snapshot.nodes.remove(node);
             return;
         }
-        own.insert(Encoded::node(&umbra_compile::node_settings(view, node)));
+        own.insert(Encoded::node(&umbra_compile::node_settings(view, node, &self.options)));
         self.snapshot.nodes.insert(node.to_owned(), Arc::new(own));
     }
 

@@ -32,22 +32,33 @@ impl Served {
                 _ if self.sought => Part::Sought,
                 _ => Part::Invalid,
             }
-        } else if self.table.is_some() {
-            Part::Published
+        } else if let Some(table) = &self.table {
+            table.leave_alone.clone().map_or(Part::Published, Part::LeftAlone)
         } else {
             Part::Waiting
         }
     }
 }
 
-/// `None` when nobody governs the service and there is nothing to say. `previous` is what a hold goes on with.
-pub(super) fn served(compiled: Compiled, previous: Option<&ServiceTable>) -> Option<Served> {
+/// `None` when nobody governs the service and there is nothing to say. `previous` is what a hold goes on with;
+/// `leave_alone` says why nodes are not to take over a table: what a hold keeps may name other pods than the newest rules.
+pub(super) fn served(
+    compiled: Compiled,
+    previous: Option<&ServiceTable>,
+    leave_alone: impl FnOnce(&ServiceTable) -> Option<String>,
+) -> Option<Served> {
     let Compiled { outcome, findings, governed_by } = compiled;
     let (table, held_by) = match outcome {
         Outcome::Table(table) => (Some(table), BTreeSet::new()),
         Outcome::NotGoverned if findings.is_empty() && governed_by.is_empty() => return None,
         Outcome::NotGoverned => (None, BTreeSet::new()),
-        Outcome::Hold(hold) => (umbra_compile::held(previous, &hold), hold.holders()),
+        Outcome::Hold(hold) => {
+            let mut table = umbra_compile::held(previous, &hold);
+            if let Some(table) = &mut table {
+                table.leave_alone = leave_alone(table);
+            }
+            (table, hold.holders())
+        }
     };
     let references = table.as_ref().map(umbra_compile::backend_refs).unwrap_or_default();
     let sought = table.is_none() && previous.is_none() && !held_by.is_empty();

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use umbra_compile::ObjectRef;
+use umbra_compile::{ObjectRef, Reason};
 use umbra_index::api::{DestinationRule, EndpointSlice, ObjectKey, Pod, Service, VirtualService};
 use umbra_index::{Change as Of, ObjectName};
 use umbra_routing::{BackendSet, Config, Resource, ServiceName, ServiceTable};
@@ -85,6 +85,7 @@ fn article() -> Vec<Input> {
         Event::Node(Of::Relist(Vec::new())),
         Event::DestinationRule(Of::Relist(vec![destination_rule("sa-logic")])),
         Event::VirtualService(Of::Relist(vec![virtual_service("sa-logic", 1, |_| {})])),
+        Event::NetworkPolicy(Of::Relist(Vec::new())),
     ];
     listed.into_iter().map(Input::Event).collect()
 }
@@ -282,6 +283,50 @@ fn a_hold_freezes_rules_follows_endpoints_and_ends_with_its_object() {
     assert_eq!(table(&tables.publish(Instant::now())), None);
 }
 
+fn policy(label: &str, value: &str) -> Input {
+    let policy = json!({"metadata": {"namespace": "default", "name": "deny"},
+        "spec": {"podSelector": {"matchLabels": {label: value}}}});
+    Input::Event(Event::NetworkPolicy(Of::Apply(read(policy))))
+}
+
+fn no_policy() -> Input {
+    Input::Event(Event::NetworkPolicy(Of::Delete(ObjectKey::new("default", "deny"))))
+}
+
+#[test]
+fn a_policy_leaves_the_services_alone_whose_pods_it_selects_and_no_other_is_compiled() {
+    let metrics = Arc::new(Metrics::default());
+    let mut tables = Publisher::new(umbra_compile::Options::default(), PATIENCE, Arc::clone(&metrics));
+    for input in article() {
+        tables.apply(input);
+    }
+    tables.publish(Instant::now());
+    let compiled = metrics.services_compiled.get();
+    assert_eq!(tables.apply(policy("app", "other")), Change::Nothing);
+    assert_eq!(tables.apply(policy("version", "v1")), Change::Config);
+    let left = tables.publish(Instant::now());
+    assert_eq!(metrics.services_compiled.get() - compiled, 1);
+    let why = table(&left).unwrap().leave_alone.expect("it is policed");
+    let name = ServiceName::new("default", "sa-logic");
+    assert_eq!(*left.left_alone, BTreeSet::from([Key::Service(name.clone())]));
+    assert_eq!(left.objects[&vs_name()].services[&name], Part::LeftAlone(why));
+    let told = &left.objects[&vs_name()].findings;
+    assert!(
+        told.iter().any(|finding| finding.reason == Reason::NetworkPolicy && finding.condition.is_none())
+    );
+
+    // The newest rules are not in force; those in force name policed pods.
+    let fault = virtual_service("sa-logic", 2, |rule| rule["fault"] = json!({"abort": {}}));
+    tables.apply(vs(Of::Apply(fault)));
+    let held = tables.publish(Instant::now());
+    assert_eq!(table(&held), table(&left));
+    assert_eq!(held.objects[&vs_name()].services[&name], Part::Held);
+    assert_eq!(tables.apply(no_policy()), Change::Config);
+    let free = tables.publish(Instant::now());
+    assert_eq!(table(&free).unwrap().leave_alone, None);
+    assert!(free.left_alone.is_empty());
+}
+
 #[test]
 fn an_unreadable_object_keeps_its_last_value_until_it_is_deleted() {
     let mut tables = tables(article());
@@ -369,6 +414,7 @@ async fn a_world_without_objects_is_published_too() {
         Event::EndpointSlice(Of::Relist(Vec::new())),
         Event::Pod(Of::Relist(Vec::new())),
         Event::Node(Of::Relist(Vec::new())),
+        Event::NetworkPolicy(Of::Relist(Vec::new())),
         Event::DestinationRule(Of::Relist(Vec::new())),
         Event::VirtualService(Of::Relist(Vec::new())),
     ] {
@@ -402,6 +448,7 @@ fn thousand() -> Vec<Input> {
         Event::EndpointSlice(Of::Relist(all().map(slice_of).collect())),
         Event::Pod(Of::Relist(all().flat_map(numbered_ips).map(|ip| pod(&ip)).collect())),
         Event::Node(Of::Relist(Vec::new())),
+        Event::NetworkPolicy(Of::Relist(Vec::new())),
         Event::DestinationRule(Of::Relist(all().map(|n| destination_rule(&numbered(n))).collect())),
         Event::VirtualService(Of::Relist(all().map(|n| virtual_service(&numbered(n), 1, |_| {})).collect())),
     ];

@@ -159,7 +159,10 @@ impl NodeTask {
     fn next_look(&mut self, target: &Published) -> Duration {
         let settled = self.shared.acks.borrow().get(&self.node.name).is_some_and(|ack| {
             // What a node refuses it may still take: a busy kernel passes. The looks become rare by themselves.
-            let taken = |key: &Key| ack.armed.contains(key) && !ack.refused.contains_key(key);
+            let taken = |key: &Key| match target.left_alone.contains(key) {
+                true => !ack.armed.contains(key),
+                false => ack.armed.contains(key) && !ack.refused.contains_key(key),
+            };
             ack.held.is_empty() && target.services().all(taken)
         });
         let look = if settled { HEARTBEAT } else { self.look };
@@ -356,6 +359,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use tokio::sync::{Semaphore, mpsc};
+    use umbra_routing::{Encoded, Key, Snapshot};
 
     use super::*;
 
@@ -380,6 +384,29 @@ mod tests {
         shared.permits.add_permits(1);
         assert_eq!(send.await.unwrap_err(), PushError::Connection(ConnectionError::Lost));
         assert!(made.get());
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_to_be_left_alone_is_not_waited_for() {
+        let key: Key = "service/default/a".parse().expect("a key");
+        let table = serde_json::from_value(serde_json::json!({
+            "service": {"namespace": "default", "name": "a"}, "addresses": [], "ports": []}));
+        let shared_resources = [Encoded::service(&table.expect("a table"))].into_iter().collect();
+        let snapshot = Snapshot { shared: Arc::new(shared_resources), ..Snapshot::default() };
+        let mut target = Published { snapshot, left_alone: Arc::default(), objects: Arc::default() };
+        let refused = BTreeMap::from([(key.clone(), "not armed: left alone".to_owned())]);
+        let ack = Ack { refused: Arc::new(refused), ..Ack::new(Instant::now()) };
+        let (acks, _) = watch::channel(BTreeMap::from([("node1".to_owned(), ack)]));
+        let permits = Semaphore::new(1);
+        let (recovered, _) = mpsc::channel(1);
+        let shared =
+            Arc::new(Shared { epoch: 1, tls: None, metrics: Arc::default(), acks, recovered, permits });
+        let node = Node { name: "node1".into(), address: String::new(), uid: String::new() };
+        let (_publish, published) = watch::channel(None);
+        let mut task = NodeTask::new(node, shared, published, CancellationToken::new());
+        assert!(task.next_look(&target) < HEARTBEAT / 2, "it may arm it the next time");
+        target.left_alone = Arc::new([key].into());
+        assert!(task.next_look(&target) > HEARTBEAT / 2);
     }
 
     async fn polled_once<F: Future + Unpin>(future: F) -> Option<F::Output> {

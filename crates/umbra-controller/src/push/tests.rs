@@ -213,7 +213,7 @@ fn published(version: u64, services: &[&str]) -> Published {
     shared.insert((key, settings));
     let snapshot =
         Snapshot { version, shared: Arc::new(shared), nodes: BTreeMap::new(), hold: Arc::default() };
-    Published { snapshot, objects: Arc::default() }
+    Published { snapshot, left_alone: Arc::default(), objects: Arc::default() }
 }
 
 #[tokio::test]

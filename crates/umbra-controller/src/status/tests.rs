@@ -167,6 +167,13 @@ fn what_no_node_can_serve_says_why() {
     assert_eq!(short(&invalid), (Truth::False, "Invalid", expected));
     let waiting = judge(|s| s.services = BTreeMap::from([(service(), Part::Waiting)]));
     assert_eq!(waiting.reason, "Waiting");
+    let left = |s: &mut ObjectState| {
+        s.services.insert(service(), Part::LeftAlone("networkpolicy default/deny selects".into()));
+    };
+    let left = judge(left);
+    let expected = "default/sa-logic is not taken over: networkpolicy default/deny selects";
+    assert_eq!(short(&left), (Truth::False, "LeftAlone", expected));
+    assert!(!left.is_passing(), "time alone does not change it");
     assert_eq!(judge(|s| s.undecodable = Some("bad".into())).reason, "Held");
 }
 

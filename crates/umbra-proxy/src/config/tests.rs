@@ -152,6 +152,50 @@ async fn what_the_kernel_refuses_is_not_armed_and_is_tried_again() {
     assert_eq!(reply.refused, []);
 }
 
+fn left_alone(name: &str, ip: &str) -> (&'static str, serde_json::Value) {
+    let (key, mut table) = one(name, ip);
+    table["leaveAlone"] = "networkpolicy default/deny selects pods".into();
+    (key, table)
+}
+
+#[tokio::test]
+async fn what_is_to_be_left_alone_is_disarmed_and_armed_again_when_it_may_be() {
+    let mut node = Node::new();
+    node.put(1, &[one("a", "10.0.0.1"), one("b", "10.0.0.2")]).await.unwrap();
+    node.seen();
+    let open = node.fake.tables.by_address("10.0.0.1:80".parse().unwrap()).expect("it is governed");
+    let reply = node.put(1, &[left_alone("a", "10.0.0.1"), one("b", "10.0.0.2")]).await.unwrap();
+    assert_eq!(node.seen()[0], "10.0.0.2:80 known", "first the kernel stops giving its connections");
+    assert_eq!(reply.armed, ["service/default/b".parse().unwrap()]);
+    assert_eq!(reply.refused[0].reason, "not armed: networkpolicy default/deny selects pods");
+    assert!(!open.is_in_force(), "open connections are told to close");
+
+    // Endpoints alone ask the kernel nothing: what is left alone is nothing to try again.
+    node.seen();
+    let v1 = json!({"service": {"namespace": "default", "name": "a"}, "port": 80, "selector": {"version": "v1"},
+        "endpoints": []});
+    let set = umbra_routing::BackendRef {
+        selector: Some([("version".to_owned(), "v1".to_owned())].into()),
+        ..umbra_routing::BackendRef::all(umbra_routing::ServiceName::new("default", "a"), 80)
+    };
+    let key = set.key().expect("it has a selector").to_string();
+    node.patch(json!({"base": reply.digest, "upsert": {key: v1}})).await.unwrap();
+    assert_eq!(node.seen(), [""; 0]);
+
+    let reply = node.put(1, &[one("a", "10.0.0.1"), one("b", "10.0.0.2")]).await.unwrap();
+    assert_eq!((reply.armed.len(), reply.refused.len()), (2, 0));
+    assert!(open.is_in_force());
+}
+
+#[tokio::test]
+async fn what_is_left_alone_from_the_start_gets_no_copies_by_other_ways() {
+    let mut node = Node::new();
+    node.put(1, &[left_alone("a", "10.0.0.1")]).await.unwrap();
+    assert_eq!(node.seen(), [""]);
+    let a = node.fake.tables.by_host("a").expect("a table of it is here");
+    assert!(!a.is_in_force(), "without interception clients come by themselves");
+}
+
 #[tokio::test]
 async fn failing_to_leave_ends_the_owner() {
     let mut node = Node::new();

@@ -87,7 +87,8 @@ impl<'a> Attempts<'a> {
         if self.tried.len() >= MAX_ENDPOINTS {
             return Err(nobody);
         }
-        self.set.choose(&self.tried, &mut |bound| self.worker.rng().u64(0..bound)).ok_or(nobody)
+        let draw = &mut |bound| self.worker.rng().u64(0..bound);
+        self.set.choose(&self.tried, self.original.family, draw).ok_or(nobody)
     }
 
     async fn connection(&self, lease: &Lease) -> Option<Pooled<RequestBody>> {

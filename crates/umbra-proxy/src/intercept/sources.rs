@@ -1,8 +1,9 @@
-//! Whose connections are taken over: this node's pod ranges, or its known pods one by one. Pure.
+//! Whose connections are taken over: this node's pod ranges, or its known pods one by one; never those that are to be
+//! skipped. Pure.
 
 use std::net::IpAddr;
 
-use umbra_routing::{Config, Key, Resource};
+use umbra_routing::{Config, Key, NodeSettings, Resource};
 
 /// Ranges of addresses, first and last, ascending and apart from each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,23 +20,32 @@ pub struct Sources {
 pub struct CidrError(String);
 
 impl Sources {
-    /// The node's pod ranges; its known pods when it has none.
+    /// The node's pod ranges; its known pods when it has none, or is told to take no others. Without pods to skip.
     pub fn of(config: &Config) -> (Self, Vec<CidrError>) {
-        let cidrs = match config.get(&Key::Node) {
-            Some(Resource::Node(settings)) => settings.pod_cidrs.as_slice(),
-            _ => &[],
+        let settings = match config.get(&Key::Node) {
+            Some(Resource::Node(settings)) => settings.clone(),
+            _ => NodeSettings::default(),
         };
-        if cidrs.is_empty() {
-            let pods = config.iter().filter_map(|(key, _)| match key {
-                Key::Client(ip) => Some((*ip, 0)),
+        let pods = |skip: bool| {
+            config.iter().filter_map(move |(key, resource)| match (key, resource) {
+                (Key::Client(ip), Resource::Client(client)) if client.skip == skip => {
+                    Some((ip.to_canonical(), 0))
+                }
                 _ => None,
-            });
-            return (Self::from_blocks(pods), Vec::new());
+            })
+        };
+        if settings.pod_cidrs.is_empty() || settings.known_pods_only {
+            return (Self::from_blocks(pods(false)), Vec::new());
         }
         let (blocks, errors): (Vec<_>, Vec<_>) =
-            cidrs.iter().map(|cidr| parse(cidr)).partition(Result::is_ok);
-        let blocks = blocks.into_iter().filter_map(Result::ok);
-        (Self::from_blocks(blocks), errors.into_iter().filter_map(Result::err).collect())
+            settings.pod_cidrs.iter().map(|cidr| parse(cidr)).partition(Result::is_ok);
+        let all = Self::from_blocks(blocks.into_iter().filter_map(Result::ok));
+        let skipped = Self::from_blocks(pods(true));
+        (all.without(&skipped), errors.into_iter().filter_map(Result::err).collect())
+    }
+
+    fn without(&self, skipped: &Self) -> Self {
+        Self { v4: apart_from(&self.v4, &skipped.v4), v6: apart_from(&self.v6, &skipped.v6) }
     }
 
     /// The node's pod ranges alone, less what cannot be read.
@@ -99,6 +109,28 @@ where
     apart
 }
 
+/// What of `ranges` is in none of `holes`; both are ascending.
+fn apart_from<T>(ranges: &[(T, T)], holes: &[(T, T)]) -> Vec<(T, T)>
+where
+    T: Copy + Ord + std::ops::Sub<Output = T> + std::ops::Add<Output = T> + From<u8>,
+{
+    let mut left = Vec::with_capacity(ranges.len() + holes.len());
+    for &(first, last) in ranges {
+        // The next address that may be left; none when a hole reaches to the end.
+        let mut next = Some(first);
+        for &(hole, end) in holes.iter().filter(|(hole, end)| *hole <= last && *end >= first) {
+            if let Some(from) = next
+                && from < hole
+            {
+                left.push((from, hole - T::from(1)));
+            }
+            next = (end < last).then(|| end + T::from(1));
+        }
+        left.extend(next.map(|from| (from, last)));
+    }
+    left
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +152,52 @@ mod tests {
         let sources = blocks(&["0.0.0.0/0", "::/0"]);
         assert_eq!(sources.v4, [(0, u32::MAX)]);
         assert_eq!(sources.v6, [(0, u128::MAX)]);
+    }
+
+    fn client(pod: &str, skip: bool) -> serde_json::Value {
+        serde_json::json!({"pod": pod, "namespace": "n", "workload": "w", "app": "a", "version": "v",
+            "canonicalName": "c", "canonicalRevision": "r", "skip": skip})
+    }
+
+    fn of(node: serde_json::Value) -> Sources {
+        let config = crate::config::tests::config_of(&[
+            ("node", node),
+            ("client/10.0.0.0", client("first", true)),
+            ("client/10.0.0.7", client("skipped", true)),
+            ("client/10.0.0.8", client("next", true)),
+            ("client/10.0.0.9", client("taken", false)),
+            ("client/10.0.0.255", client("last", true)),
+            ("client/10.7.0.1", client("elsewhere", true)),
+            ("client/fd00::1", client("six", true)),
+        ]);
+        let (sources, errors) = Sources::of(&config);
+        assert_eq!(errors, []);
+        sources
+    }
+
+    #[test]
+    fn pods_to_skip_are_no_source() {
+        let sources = of(serde_json::json!({"podCidrs": ["10.0.0.0/24", "fd00::/126"]}));
+        let at = |last: u8| u32::from_be_bytes([10, 0, 0, last]);
+        assert_eq!(sources.v4, [(at(1), at(6)), (at(9), at(254))]);
+        let six = 0xfd00_u128 << 112;
+        assert_eq!(sources.v6, [(six, six), (six + 2, six + 3)]);
+    }
+
+    #[test]
+    fn strangers_are_no_source_when_known_pods_alone_are() {
+        let taken = u32::from_be_bytes([10, 0, 0, 9]);
+        let only = Sources { v4: vec![(taken, taken)], v6: Vec::new() };
+        assert_eq!(of(serde_json::json!({"podCidrs": ["10.0.0.0/24"], "knownPodsOnly": true})), only);
+        assert_eq!(of(serde_json::json!({})), only, "without ranges");
+    }
+
+    #[test]
+    fn the_whole_space_can_be_skipped() {
+        let all = blocks(&["0.0.0.0/0"]);
+        assert_eq!(all.without(&all), Sources::default());
+        assert_eq!(all.without(&blocks(&["128.0.0.0/1"])).v4, [(0, u32::MAX / 2)]);
+        assert_eq!(all.without(&Sources::default()), all);
     }
 
     #[test]

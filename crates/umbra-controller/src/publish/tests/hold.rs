@@ -37,7 +37,7 @@ fn holders(published: &Published) -> Vec<&str> {
 }
 
 fn part(published: &Published) -> Part {
-    published.objects[&vs_name()].services[&sa_logic()]
+    published.objects[&vs_name()].services[&sa_logic()].clone()
 }
 
 fn mirrors(table: &ServiceTable) -> &[Mirror] {
