@@ -68,17 +68,19 @@ pub fn sets_of(table: &ServiceTable) -> BTreeSet<Key> {
 }
 
 fn slots_of_rule(rule: &Rule, config: &Config, v4: bool, node: &str) -> Option<Slots> {
-    if rule.destinations.iter().all(|to| to.backend.is_unresolved()) {
+    let shares = shares(&rule.destinations);
+    let served = || rule.destinations.iter().zip(&shares).filter(|(_, share)| **share > 0);
+    if served().all(|(to, _)| to.backend.is_unresolved()) {
         return None;
     }
     let mut slots = [None; SLOTS];
     let mut next = 0;
-    for (to, count) in rule.destinations.iter().zip(shares(&rule.destinations)) {
-        let chosen = chosen(endpoints(to, config), v4, count, node);
-        for slot in 0..count {
-            slots[next] = chosen.get(slot % chosen.len().max(1)).copied();
-            next += 1;
+    for (to, share) in served() {
+        let mine = spread(&chosen(endpoints(to, config), v4, *share, node), *share, node);
+        for (slot, address) in slots[next..].iter_mut().zip(mine) {
+            *slot = Some(address);
         }
+        next += share;
     }
     Some(slots)
 }
@@ -99,7 +101,10 @@ fn shares(destinations: &[WeightedBackend]) -> Vec<usize> {
         several => several.iter().map(|to| u64::from(to.weight)).collect(),
     };
     let total: u64 = weights.iter().sum();
-    let counts = |weight: &u64| if weight * 2 * slots >= total { *weight } else { 0 };
+    let half_a_slot = |weight: &u64| weight * 2 * slots >= total;
+    // So many destinations that each is too small: then none is.
+    let all_small = !weights.iter().any(half_a_slot);
+    let counts = |weight: &u64| if all_small || half_a_slot(weight) { *weight } else { 0 };
     let weights: Vec<u64> = weights.iter().map(counts).collect();
     let total: u64 = weights.iter().sum::<u64>().max(1);
     let mut shares: Vec<usize> = weights.iter().map(|weight| (weight * slots / total) as usize).collect();
@@ -118,9 +123,29 @@ fn chosen(endpoints: &[Endpoint], v4: bool, count: usize, node: &str) -> Vec<Soc
     let of_family =
         endpoints.iter().map(|endpoint| endpoint.address).filter(|address| address.is_ipv4() == v4);
     let mut ordered: Vec<SocketAddr> = of_family.collect();
-    ordered.sort_by_key(|address| (xxh3_64(format!("{node} {address}").as_bytes()), *address));
+    ordered.sort_by_cached_key(|address| (xxh3_64(format!("{node} {address}").as_bytes()), *address));
     ordered.truncate(count);
     ordered
+}
+
+/// So many slots for these endpoints, as evenly as possible. Which endpoint has which slot hangs on hashes of the two
+/// alone, so that one that comes or goes moves few others.
+fn spread(chosen: &[SocketAddr], slots: usize, node: &str) -> Vec<SocketAddr> {
+    let pairs = (0..slots).flat_map(|slot| (0..chosen.len()).map(move |index| (slot, index)));
+    let mut pairs: Vec<(usize, usize)> = pairs.collect();
+    pairs.sort_by_cached_key(|(slot, index)| xxh3_64(format!("{node} {} {slot}", chosen[*index]).as_bytes()));
+    let mut taken: Vec<Option<usize>> = vec![None; slots];
+    let mut has = vec![0; chosen.len()];
+    let least = slots / chosen.len().max(1);
+    for most in [least, least + 1] {
+        for (slot, index) in &pairs {
+            if taken[*slot].is_none() && has[*index] < most {
+                taken[*slot] = Some(*index);
+                has[*index] += 1;
+            }
+        }
+    }
+    taken.into_iter().flatten().map(|index| chosen[index]).collect()
 }
 
 #[cfg(test)]
@@ -145,5 +170,6 @@ mod tests {
         assert_eq!(weighted(&[99, 1]), [16, 0], "under 1/32");
         assert_eq!(weighted(&[31, 1]), [15, 1], "1/32: of equal remainders the smaller share is rounded up");
         assert_eq!(weighted(&[0, 100]), [0, 16]);
+        assert_eq!(weighted(&[1; 40]).iter().sum::<usize>(), 16, "all of them are under 1/32");
     }
 }

@@ -13,9 +13,9 @@ use netlink_packet_netfilter::nftables::{
 use super::expression::{self, Expression};
 
 const ACCEPT: u32 = 1;
-/// Elements in one message: an attribute holds 64 KiB, and an element takes at most 64 bytes (an IPv6 key with a
+/// Elements in one message: an attribute holds 64 KiB, and an element takes at most 76 bytes (an IPv6 key with a
 /// slot, an IPv6 address with a port, a timeout, and their headers).
-const ELEMENTS_PER_MESSAGE: usize = 1_000;
+const ELEMENTS_PER_MESSAGE: usize = 800;
 
 /// nft's own numbers for types, which make `nft list` print addresses as such.
 pub(crate) const TYPE_IPV4: u32 = 7;

@@ -123,6 +123,8 @@ fn without_a_catch_all_or_a_definition_there_is_no_way() {
     for rules in [
         vec![rule(vec![some], &[(1, subset("v1"))], &[])],
         vec![rule(vec![], &[(1, undefined.clone())], &[])],
+        // What has no weight leads nowhere, defined or not.
+        vec![rule(vec![], &[(1, undefined.clone()), (0, subset("v1"))], &[])],
         vec![],
     ] {
         assert_eq!(slots_of(&table(&["10.96.0.1"], rules), &config, "n1")[0].1, None);
@@ -178,4 +180,35 @@ proptest! {
             prop_assert!(borrowed[set].1.contains(&slot.expect("checked").to_string().as_str()));
         }
     }
+}
+
+/// The slots of a service whose primary has the endpoints 10.0.0.N, for each N.
+fn of_endpoints(numbers: &BTreeSet<u8>) -> Vec<SocketAddr> {
+    let all: Vec<String> = numbers.iter().map(|number| format!("10.0.0.{number}:80")).collect();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let table = table(&["10.96.0.1"], vec![rule(vec![], &[(1, subset("v1"))], &[])]);
+    let slots = slots_of(&table, &config(&[(subset("v1"), &all)]), "n1")[0].1.expect("a catch-all");
+    slots.iter().map(|slot| slot.expect("it has endpoints")).collect()
+}
+
+#[test]
+fn endpoints_share_slots_evenly_and_one_that_changes_moves_few_others() {
+    let (mut moved, mut must) = (0, 0);
+    for count in 2..=30_u8 {
+        let numbers: BTreeSet<u8> = (1..=count).collect();
+        let before = of_endpoints(&numbers);
+        let mut shares = BTreeMap::<SocketAddr, usize>::new();
+        before.iter().for_each(|to| *shares.entry(*to).or_default() += 1);
+        let even = SLOTS / usize::from(count).min(SLOTS);
+        assert_eq!(shares.len(), usize::from(count).min(SLOTS));
+        assert!(shares.values().all(|share| (even..=even + 1).contains(share)), "{shares:?}");
+        for gone in 1..=count {
+            let after: BTreeSet<u8> =
+                numbers.iter().map(|number| if *number == gone { 200 } else { *number }).collect();
+            let after = of_endpoints(&after);
+            moved += before.iter().zip(&after).filter(|(before, after)| before != after).count();
+            must += before.iter().filter(|to| to.to_string() == format!("10.0.0.{gone}:80")).count();
+        }
+    }
+    assert!(2 * moved <= 5 * must, "{moved} slots changed, {must} had to");
 }
