@@ -7,7 +7,8 @@
 //! 1. the kernel stops giving connections of what goes (nft delete);
 //! 2. services that go are disarmed: open connections keep their last routes, without mirroring;
 //! 3. tables come, change and are dropped, on every worker;
-//! 4. the fallback's entries follow: what goes has been left by the kernel, what comes has them before it is taken over;
+//! 4. the fallback's entries: of what goes they end before its table is dropped, of what comes they are there before it
+//!    is taken over;
 //! 5. the kernel gives connections of what came (nft add);
 //! 6. the push is answered, with what is armed.
 
@@ -20,6 +21,7 @@ use umbra_routing::{Applied, Config, ConfigError, Key, Patch, Put, RefusedKey, R
 
 use crate::arm::{self, Armed, Reach};
 use crate::fallback::Fallback;
+use crate::fallback::keep;
 use crate::fallback::plan::Plan;
 use crate::intercept::{InterceptError, Interception, Interceptor, Sources};
 use crate::metrics::Metrics;
@@ -257,13 +259,16 @@ impl<I: Intercept> Owner<I> {
         if endpoints_only && settled {
             // The most frequent push by far; it changes nothing about what is taken over.
             self.tables.apply(&self.config, applied);
-            self.fall_back(applied).await;
+            let change = self.ways(applied);
+            self.fall_back(change).await;
             return Ok(());
         }
         self.unusable.retain(|key, _| !applied.changed.contains(key));
         let reach = self.intercept.reach();
         let before = arm::decide(&self.config, &self.armed, &self.unusable, reach).wanted;
         self.leave(arm::kept(&self.armed, &before)).await?;
+        let mut ways = self.ways(applied);
+        self.fall_back(ways.take_gone().unwrap_or_default()).await;
 
         let refused = self.tables.apply(&self.config, applied);
         self.unusable.extend(refused.into_iter().map(|refused| (refused.key, refused.reason)));
@@ -275,7 +280,7 @@ impl<I: Intercept> Owner<I> {
                 self.tables.disarm(service);
             }
         }
-        self.fall_back(applied).await;
+        self.fall_back(ways).await;
         self.take_over(decision.wanted).await;
         Ok(())
     }
@@ -284,14 +289,21 @@ impl<I: Intercept> Owner<I> {
         matches!(self.config.get(key), Some(Resource::Service(table)) if table.leave_alone.is_some())
     }
 
+    /// What the push changes about the kernel's ways to primaries.
+    fn ways(&mut self, applied: &Applied) -> keep::Change {
+        let plan = self.fallback.as_mut().map(|(plan, _)| plan);
+        plan.map(|plan| plan.change(&self.config, &applied.changed)).unwrap_or_default()
+    }
+
     /// The fallback follows the tables. A kernel that refuses it keeps nothing else from users: the fallback says so in
     /// its log and tries again by itself.
-    async fn fall_back(&mut self, applied: &Applied) {
-        if let Some((plan, fallback)) = &mut self.fallback {
-            let change = plan.change(&self.config, &applied.changed);
-            if let Err(error) = fallback.change(change).await {
-                tracing::debug!(%error, "a push goes on without its fallback");
-            }
+    async fn fall_back(&self, change: keep::Change) {
+        let Some((_, fallback)) = &self.fallback else { return };
+        if change.is_empty() {
+            return;
+        }
+        if let Err(error) = fallback.change(change).await {
+            tracing::debug!(%error, "a push goes on without its fallback");
         }
     }
 

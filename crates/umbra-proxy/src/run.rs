@@ -264,8 +264,9 @@ fn start_owner(
     let to: Vec<SocketAddr> = node_addresses.iter().map(|ip| SocketAddr::new(*ip, traffic.port())).collect();
     let interceptor = start_interceptor(&to, Arc::clone(workers), tasks)?;
     let kernel = Kernel { interceptor: interceptor.clone(), reach: Reach::intercepted(&to) };
-    let plan = Plan::new(options.node.clone(), interface::of(&to));
-    let settings = Settings { timeout: *fallback_timeout, listeners: to };
+    let interface = interface::of(&to);
+    let plan = Plan::new(options.node.clone(), interface.clone());
+    let settings = Settings { timeout: *fallback_timeout, listeners: to, interface };
     let fallback = start_fallback(settings, &metrics, tasks).map(|fallback| (plan, fallback));
     let owner = Owner::new(tables, metrics, kernel, fallback, ready);
     tasks.spawn(async move { Ok(owner.run(commands).await.map(|()| "owner")?) });

@@ -58,10 +58,21 @@ pub(super) struct Write {
     pub(super) target: Target,
     /// Its elements are there and go first.
     pub(super) had: bool,
-    /// It is known there.
-    pub(super) known: bool,
     /// Absent: it goes altogether.
     pub(super) entry: Option<Option<Slots>>,
+}
+
+impl Change {
+    /// What goes, by itself: it is left before its table is dropped. Of a whole change nothing is taken off.
+    pub(crate) fn take_gone(&mut self) -> Option<Self> {
+        let gone = std::mem::take(&mut self.gone);
+        (!gone.is_empty()).then(|| Self { gone, ..Self::default() })
+    }
+
+    /// It changes nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Kept {
@@ -72,7 +83,7 @@ impl Kept {
         let gone: Vec<Target> = self.entries.keys().filter(absent).chain(&change.gone).copied().collect();
         for target in gone {
             if let Some(old) = self.entries.remove(&target) {
-                writes.push(Write { target, had: old.slots.is_some(), known: true, entry: None });
+                writes.push(Write { target, had: old.slots.is_some(), entry: None });
             }
         }
         for (target, slots) in &change.set {
@@ -83,18 +94,18 @@ impl Kept {
             let entry = Entry { slots: *slots, renew_at: first_renewal(target, now, interval) };
             self.entries.insert(*target, entry);
             let had = old.is_some_and(|old| old.slots.is_some());
-            writes.push(Write { target: *target, had, known: old.is_some(), entry: Some(*slots) });
+            writes.push(Write { target: *target, had, entry: Some(*slots) });
         }
         writes
     }
 
     /// The entries to renew by then, at most so many; their next time is `next`, which is later than `by`.
     pub(super) fn due(&mut self, by: Instant, next: Instant, most: usize) -> Vec<Write> {
-        let due = self.entries.iter_mut().filter(|(_, entry)| entry.slots.is_some() && entry.renew_at <= by);
+        let due = self.entries.iter_mut().filter(|(_, entry)| entry.renew_at <= by);
         due.take(most)
             .map(|(target, entry)| {
                 entry.renew_at = next;
-                Write { target: *target, had: true, known: true, entry: Some(entry.slots) }
+                Write { target: *target, had: entry.slots.is_some(), entry: Some(entry.slots) }
             })
             .collect()
     }
@@ -103,7 +114,7 @@ impl Kept {
     pub(super) fn all(&mut self, now: Instant, interval: Duration) -> Vec<Write> {
         let all = self.entries.iter_mut().map(|(target, entry)| {
             entry.renew_at = first_renewal(target, now, interval);
-            Write { target: *target, had: false, known: false, entry: Some(entry.slots) }
+            Write { target: *target, had: false, entry: Some(entry.slots) }
         });
         all.collect()
     }
@@ -132,13 +143,22 @@ fn first_renewal(target: &Target, now: Instant, interval: Duration) -> Instant {
 /// What was found in the kernel, slot by slot.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    slots: BTreeMap<Target, BTreeMap<usize, SocketAddr>>,
+    slots: BTreeMap<Target, FoundSlots>,
     known: BTreeSet<Target>,
 }
 
+#[derive(Debug, Default)]
+struct FoundSlots {
+    to: BTreeMap<usize, SocketAddr>,
+    /// How long the first of them to end has left.
+    left: Option<Duration>,
+}
+
 impl Found {
-    pub(super) fn slot(&mut self, target: Target, slot: usize, to: SocketAddr) {
-        self.slots.entry(target).or_default().insert(slot, to);
+    pub(super) fn slot(&mut self, target: Target, slot: usize, to: SocketAddr, left: Duration) {
+        let found = self.slots.entry(target).or_default();
+        found.to.insert(slot, to);
+        found.left = Some(found.left.map_or(left, |least| least.min(left)));
     }
 
     pub(super) fn known(&mut self, target: Target) {
@@ -153,10 +173,12 @@ impl Found {
             entries.insert(target, Entry { slots: None, renew_at: now });
         }
         for (target, found) in self.slots {
-            let slots: Slots = std::array::from_fn(|slot| found.get(&slot).copied());
-            if found.len() == SLOTS {
-                // Soon, and spread: nobody knows how long they have left.
-                let renew_at = first_renewal(&target, now, interval) - interval / 2;
+            let slots: Slots = std::array::from_fn(|slot| found.to.get(&slot).copied());
+            if found.to.len() == SLOTS {
+                // Spread over the first half of an interval; what has not got that long is due at once.
+                let spread = first_renewal(&target, now, interval) - interval / 2;
+                let in_time = found.left.is_some_and(|left| left >= interval);
+                let renew_at = if in_time { spread } else { now };
                 entries.insert(target, Entry { slots: Some(slots), renew_at });
             }
         }
@@ -189,15 +211,14 @@ mod tests {
     fn only_what_changed_is_written() {
         let (mut kept, now) = (Kept::default(), Instant::now());
         let first = kept.take(&set(&[(1, to(1)), (2, None)]), now, INTERVAL);
-        let new =
-            |number, slots| Write { target: target(number), had: false, known: false, entry: Some(slots) };
+        let new = |number, slots| Write { target: target(number), had: false, entry: Some(slots) };
         assert_eq!(first, [new(1, to(1)), new(2, None)]);
         assert_eq!(kept.take(&set(&[(1, to(1)), (2, None)]), now, INTERVAL), []);
         let changed = kept.take(&set(&[(1, to(9))]), now, INTERVAL);
-        assert_eq!(changed, [Write { target: target(1), had: true, known: true, entry: Some(to(9)) }]);
+        assert_eq!(changed, [Write { target: target(1), had: true, entry: Some(to(9)) }]);
         let gone = Change { gone: BTreeSet::from([target(1), target(2), target(3)]), ..Change::default() };
         let written = kept.take(&gone, now, INTERVAL);
-        let leaves = |number, had| Write { target: target(number), had, known: true, entry: None };
+        let leaves = |number, had| Write { target: target(number), had, entry: None };
         assert_eq!(written, [leaves(1, true), leaves(2, false)]);
     }
 
@@ -206,7 +227,7 @@ mod tests {
         let (mut kept, now) = (Kept::default(), Instant::now());
         kept.take(&set(&[(1, to(1)), (2, to(2))]), now, INTERVAL);
         let written = kept.take(&Change { whole: true, ..set(&[(2, to(2))]) }, now, INTERVAL);
-        assert_eq!(written, [Write { target: target(1), had: true, known: true, entry: None }]);
+        assert_eq!(written, [Write { target: target(1), had: true, entry: None }]);
     }
 
     #[test]
@@ -227,13 +248,20 @@ mod tests {
     #[test]
     fn what_is_found_is_kept_when_it_is_whole() {
         let mut found = Found::default();
-        (0..SLOTS).for_each(|slot| found.slot(target(1), slot, "10.244.1.1:8080".parse().unwrap()));
-        found.slot(target(2), 3, "10.244.1.1:8080".parse().unwrap());
+        let at = "10.244.1.1:8080".parse().unwrap();
+        (0..SLOTS).for_each(|slot| found.slot(target(1), slot, at, INTERVAL));
+        found.slot(target(2), 3, at, INTERVAL);
         found.known(target(3));
-        let entries = found.entries(Instant::now(), INTERVAL);
+        for slot in 0..SLOTS {
+            found.slot(target(4), slot, at, if slot == 7 { INTERVAL / 2 } else { 2 * INTERVAL });
+        }
+        let now = Instant::now();
+        let entries = found.entries(now, INTERVAL);
         assert_eq!(
             entries.iter().map(|(target, e)| (*target, e.slots)).collect::<Vec<_>>(),
-            [(target(1), to(1)), (target(3), None)]
+            [(target(1), to(1)), (target(3), None), (target(4), to(1))]
         );
+        assert!(entries[&target(1)].renew_at <= now + INTERVAL / 2);
+        assert_eq!(entries[&target(4)].renew_at, now, "one of its slots would end too soon");
     }
 }

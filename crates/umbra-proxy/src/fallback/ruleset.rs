@@ -19,14 +19,15 @@
 //! and the same for IPv6. Why so: spec/interception.md 10. A nat chain sees first packets only, and the first chain
 //! that binds a connection is the last one it meets: what umbra took is `connections - fallback - kube-proxy`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use netlink_packet_netfilter::nftables::{
     DataAttribute, InetHookNumber, SetAttribute, SetElementAttribute, SetFlags, TableFlags,
 };
 use umbra_routing::{SLOTS, Slots};
 
-use super::keep::Origin;
+use super::keep::{Origin, Write};
 use crate::intercept::Target;
 use crate::nft::expression::{
     self, Expression, REGISTER_1, REGISTER_1_PLUS_4, REGISTER_1_PLUS_8, REGISTER_2, REGISTER_2_PLUS_4,
@@ -46,12 +47,12 @@ pub(super) const FALLBACK: &str = "fallback";
 pub(super) const KUBE_PROXY: &str = "kube-proxy";
 /// When a proxy last held this node.
 pub(super) const BEAT: &str = "beat";
-/// Longer than anybody leaves a node without a proxy and asks for how long, in milliseconds.
-pub(super) const BEAT_FOR_MS: u64 = 3_600_000;
+/// Longer than anybody leaves a node without a proxy and asks for how long.
+pub(super) const BEAT_FOR: Duration = Duration::from_secs(3_600);
 /// The name of a counter that counts nothing: it says of which version the table is.
 pub(super) const LAYOUT: &str = "layout-1";
-/// Rules of both families.
-pub(super) const RULES: usize = 8;
+/// Chains and their rules, those of both families.
+pub(super) const RULES: [(&str, u32); 3] = [("count", 2), ("nat", 4), ("post", 2)];
 
 const COUNT_PRIORITY: i32 = libc::NF_IP_PRI_NAT_DST - 15;
 /// After `inet umbra` at `dstnat - 10`, before kube-proxy at `dstnat`.
@@ -226,26 +227,59 @@ fn hairpin(family: &Family) -> Vec<Expression> {
     rule
 }
 
-/// The sixteen elements of a ClusterIP and port: where each slot leads, for so long. A slot to nobody leads to `nowhere`.
-pub(super) fn slots(target: &Target, slots: &Slots, nowhere: SocketAddr, timeout_ms: u64) -> Vec<Element> {
+/// What brings ClusterIPs and ports from how they are in the kernel to how they should be. `listeners` are where slots to
+/// nobody lead.
+pub(super) fn written(writes: &[Write], listeners: &[SocketAddr], timeout: Duration) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (family, v4) in [(&V4, true), (&V6, false)] {
+        let nowhere = nowhere(listeners, v4);
+        let writes = || writes.iter().filter(move |write| write.target.is_ipv4() == v4);
+        let known = |writes: Vec<&Write>| -> Vec<Element> {
+            writes.into_iter().map(|write| vec![key(pair(&write.target))]).collect()
+        };
+        let gone: Vec<_> = writes().filter(|write| write.had).flat_map(|w| slot_keys(&w.target)).collect();
+        changes.extend(TABLE.delete(family.eps, &gone));
+        let new = writes().filter_map(|write| Some((write.target, write.entry??)));
+        let new: Vec<_> = new.flat_map(|(target, all)| slots(&target, &all, nowhere, timeout)).collect();
+        changes.extend(TABLE.add(family.eps, &new));
+        let left = writes().filter(|write| write.entry.is_none()).collect();
+        changes.extend(TABLE.delete(family.known, &known(left)));
+        // Also what is known already: adding it again repairs what somebody else took away.
+        let stay = writes().filter(|write| write.entry.is_some()).collect();
+        changes.extend(TABLE.add(family.known, &known(stay)));
+    }
+    changes
+}
+
+/// The proxy itself; on a node without an address of this family an address that nobody has.
+fn nowhere(listeners: &[SocketAddr], v4: bool) -> SocketAddr {
+    let nobody: IpAddr = match v4 {
+        true => Ipv4Addr::new(192, 0, 2, 1).into(),
+        false => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+    };
+    let listener = listeners.iter().find(|listener| listener.is_ipv4() == v4);
+    listener.copied().unwrap_or(SocketAddr::new(nobody, 1))
+}
+
+/// The sixteen elements of a ClusterIP and port: where each slot leads, for so long.
+fn slots(target: &Target, slots: &Slots, nowhere: SocketAddr, timeout: Duration) -> Vec<Element> {
     let element = |(slot, to): (usize, &Option<SocketAddr>)| {
         vec![
             key(slot_key(target, slot)),
             SetElementAttribute::Data(DataAttribute::Value(pair(&to.unwrap_or(nowhere)))),
-            SetElementAttribute::Timeout(timeout_ms),
+            SetElementAttribute::Timeout(millis(timeout)),
         ]
     };
     slots.iter().enumerate().map(element).collect()
 }
 
 /// Their keys, to delete them.
-pub(super) fn slot_keys(target: &Target) -> Vec<Element> {
+fn slot_keys(target: &Target) -> Vec<Element> {
     (0..SLOTS).map(|slot| vec![key(slot_key(target, slot))]).collect()
 }
 
-/// A ClusterIP and port as an element.
-pub(super) fn known_element(target: &Target) -> Element {
-    vec![key(pair(target))]
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
 /// Whose connections are led, written whole.
@@ -260,10 +294,10 @@ pub(super) fn replace_sources(origin: &Origin) -> Vec<Change> {
 }
 
 /// Endpoints of this node that may call themselves, written whole.
-pub(super) fn replace_own<'a>(own: impl IntoIterator<Item = &'a IpAddr>, timeout_ms: u64) -> Vec<Change> {
+pub(super) fn replace_own<'a>(own: impl IntoIterator<Item = &'a IpAddr>, timeout: Duration) -> Vec<Change> {
     let (v4, v6): (Vec<&IpAddr>, Vec<&IpAddr>) = own.into_iter().partition(|ip| ip.is_ipv4());
-    let element =
-        |ip: &&IpAddr| vec![key([octets(ip), octets(ip)].concat()), SetElementAttribute::Timeout(timeout_ms)];
+    let timeout = SetElementAttribute::Timeout(millis(timeout));
+    let element = |ip: &&IpAddr| vec![key([octets(ip), octets(ip)].concat()), timeout.clone()];
     let mut changes = vec![TABLE.flush(V4.own), TABLE.flush(V6.own)];
     changes.extend(TABLE.add(V4.own, &v4.iter().map(element).collect::<Vec<_>>()));
     changes.extend(TABLE.add(V6.own, &v6.iter().map(element).collect::<Vec<_>>()));
@@ -278,7 +312,7 @@ pub(super) fn flush_services() -> Vec<Change> {
 /// A proxy holds this node now. Add, delete, add: see `intercept::ruleset::beat`.
 pub(super) fn beat() -> Vec<Change> {
     let protocol = || vec![libc::IPPROTO_TCP as u8];
-    let living = [vec![key(protocol()), SetElementAttribute::Timeout(BEAT_FOR_MS)]];
+    let living = [vec![key(protocol()), SetElementAttribute::Timeout(millis(BEAT_FOR))]];
     let mut changes = TABLE.add(BEAT, &living);
     changes.extend(TABLE.delete(BEAT, &[vec![key(protocol())]]));
     changes.extend(TABLE.add(BEAT, &living));

@@ -40,16 +40,11 @@ impl KernelMetrics {
         }
     }
 
-    /// What the kernel counted between two readings of all connections, those that the fallback took, and those that
-    /// kube-proxy got.
-    pub(crate) fn counted(&self, before: [u64; 3], now: [u64; 3]) {
-        let by_umbra = |[all, fallback, kube_proxy]: [u64; 3]| all.saturating_sub(fallback + kube_proxy);
-        let paths = [
-            ("umbra", by_umbra(before), by_umbra(now)),
-            ("fallback", before[1], now[1]),
-            ("kube-proxy", before[2], now[2]),
-        ];
-        for (path, before, now) in paths {
+    /// Connections that umbra, the fallback and kube-proxy took, when last told and now.
+    pub(crate) fn took(&self, before: [u64; 3], now: [u64; 3]) {
+        for (path, (before, now)) in
+            ["umbra", "fallback", "kube-proxy"].into_iter().zip(before.into_iter().zip(now))
+        {
             let labels: Labels = vec![("path", path.to_owned())];
             self.connections.get_or_create(&labels).inc_by(now.saturating_sub(before));
         }

@@ -138,10 +138,14 @@ impl Netlink {
 
     /// Packets that the table's counter `name` has seen: connections, in nat chains, which see first packets only.
     pub(crate) fn counter(&mut self, table: Table, name: &str) -> Result<u64, NetlinkError> {
+        packets(&self.ask(table.describe_counter(name))?)
+    }
+
+    /// The kernel's description of one object.
+    pub(crate) fn ask(&mut self, question: NfTablesMessage) -> Result<NfTablesMessage, NetlinkError> {
         let sequence = self.next();
         let mut bytes = Vec::new();
-        let message = of_table(NfTablesMessage::GetObject(table.counter_name(name)));
-        append(&mut bytes, message, NLM_F_REQUEST, sequence);
+        append(&mut bytes, of_table(question), NLM_F_REQUEST, sequence);
         self.socket.send(&bytes, 0)?;
         loop {
             for answer in self.receive()? {
@@ -149,8 +153,11 @@ impl Netlink {
                     continue;
                 }
                 return match answer.payload {
-                    NetlinkPayload::InnerMessage(message) => packets(&message),
-                    NetlinkPayload::Error(error) => Err(refused("reading a counter", error.code)),
+                    NetlinkPayload::InnerMessage(NetfilterMessage {
+                        inner: NetfilterMessageInner::NfTables(message),
+                        ..
+                    }) => Ok(message),
+                    NetlinkPayload::Error(error) => Err(refused("reading a table", error.code)),
                     other => Err(NetlinkError::Answer(format!("{other:?}"))),
                 };
             }
@@ -246,11 +253,11 @@ fn name_of(message: &NfTablesMessage) -> &'static str {
 }
 
 /// `NFTA_OBJ_DATA` of a counter holds `NFTA_COUNTER_PACKETS`.
-fn packets(message: &NetfilterMessage) -> Result<u64, NetlinkError> {
+fn packets(message: &NfTablesMessage) -> Result<u64, NetlinkError> {
     const OBJECT_DATA: u16 = 4;
     const COUNTER_PACKETS: u16 = 2;
     let wrong = || NetlinkError::Answer(format!("{message:?}"));
-    let NetfilterMessageInner::NfTables(NfTablesMessage::NewObject(attributes)) = &message.inner else {
+    let NfTablesMessage::NewObject(attributes) = message else {
         return Err(wrong());
     };
     let find = |kind: u16, all: &[DefaultNla]| -> Option<Vec<u8>> {

@@ -118,9 +118,20 @@ impl Table {
         NfTablesMessage::GetSetElement(SetElementMessage { attributes })
     }
 
-    /// Asks for all rules.
-    pub(crate) fn list_rules(self) -> NfTablesMessage {
-        NfTablesMessage::GetRule(RuleMessage { attributes: vec![RuleAttribute::Table(self.0.into())] })
+    /// Asks for the table itself.
+    pub(crate) fn describe(self) -> NfTablesMessage {
+        NfTablesMessage::GetTable(TableMessage { attributes: vec![TableAttribute::Name(self.0.into())] })
+    }
+
+    /// Asks for a chain.
+    pub(crate) fn describe_chain(self, name: &str) -> NfTablesMessage {
+        let attributes = vec![ChainAttribute::Table(self.0.into()), ChainAttribute::Name(name.into())];
+        NfTablesMessage::GetChain(ChainMessage { attributes })
+    }
+
+    /// Asks for a counter.
+    pub(crate) fn describe_counter(self, name: &str) -> NfTablesMessage {
+        NfTablesMessage::GetObject(self.counter_name(name))
     }
 
     /// Asks for all counters.
