@@ -4,5 +4,6 @@
 //! at all (`netlink`). Never runs `nft`, never decides what a table should hold.
 
 pub(crate) mod expression;
+mod listing;
 pub(crate) mod netlink;
 pub(crate) mod table;

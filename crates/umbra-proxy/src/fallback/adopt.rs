@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use netlink_packet_core::Nla;
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, DataAttribute, ListAttribute, NfTablesMessage, SetElementAttribute, SetElementFlags,
-    SetElementList, TableAttribute, TableFlags,
+    ChainAttribute, DataAttribute, NfTablesMessage, SetElementAttribute, SetElementFlags, TableAttribute,
+    TableFlags,
 };
 
 use super::Settings;
@@ -14,6 +14,7 @@ use super::keep::{Found, Kept, Origin};
 use super::ruleset::{self, TABLE};
 use crate::intercept::{Sources, Target};
 use crate::nft::netlink::{Netlink, NetlinkError};
+use crate::nft::table::Element;
 
 /// `NFTA_OBJ_NAME`
 const OBJECT_NAME: u16 = 2;
@@ -103,7 +104,7 @@ fn left(element: &[SetElementAttribute]) -> Option<Duration> {
 }
 
 /// The reverse of [`crate::nft::table::interval`], for a whole set in any order.
-fn ranges<T: FromOctets>(elements: &[Vec<SetElementAttribute>]) -> Vec<(T, T)> {
+fn ranges<T: FromOctets>(elements: &[Element]) -> Vec<(T, T)> {
     let is_end = |element: &[SetElementAttribute]| {
         element.iter().any(|attribute| {
             matches!(attribute, SetElementAttribute::Flags(flags) if flags.contains(SetElementFlags::IntervalEnd))
@@ -156,7 +157,7 @@ impl FromOctets for u128 {
 }
 
 fn marker(netlink: &mut Netlink) -> Option<String> {
-    let counters = netlink.dump(TABLE.list_counters()).ok()?;
+    let counters = netlink.dump(&TABLE.list_counters()).ok()?;
     counters.into_iter().find_map(|message| {
         let NfTablesMessage::NewObject(attributes) = message else { return None };
         let name = attributes.iter().find(|attribute| attribute.kind() == OBJECT_NAME)?;
@@ -168,24 +169,11 @@ fn marker(netlink: &mut Netlink) -> Option<String> {
     })
 }
 
-fn elements(netlink: &mut Netlink, set: &str) -> Vec<Vec<SetElementAttribute>> {
-    let listed = netlink.dump(TABLE.list_elements(set)).unwrap_or_else(|error| {
+fn elements(netlink: &mut Netlink, set: &str) -> Vec<Element> {
+    netlink.elements(TABLE, set).unwrap_or_else(|error| {
         tracing::warn!(%error, set, "the fallback of the proxy before cannot be read");
         Vec::new()
-    });
-    let lists = listed.into_iter().filter_map(|message| match message {
-        NfTablesMessage::NewSetElement(message) => Some(message.attributes),
-        _ => None,
-    });
-    let elements = lists.flatten().filter_map(|attribute| match attribute {
-        SetElementList::Elements(elements) => Some(elements),
-        _ => None,
-    });
-    let attributes = elements.flatten().filter_map(|element| match element {
-        ListAttribute::Element(attributes) => Some(attributes),
-        _ => None,
-    });
-    attributes.collect()
+    })
 }
 
 fn value(element: &[SetElementAttribute], key: bool) -> Option<&[u8]> {

@@ -7,8 +7,8 @@ use std::io;
 use std::time::Duration;
 
 use netlink_packet_core::{
-    DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
-    NlaBuffer, NlasIterator, Parseable,
+    DecodeError, DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NetlinkBuffer, NetlinkMessage, NetlinkPayload, NlaBuffer, NlasIterator, Parseable,
 };
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 use netlink_packet_netfilter::none::ControlMessage;
@@ -18,13 +18,20 @@ use netlink_packet_netfilter::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::sys::socket::sockopt::SndBufForce;
 
-use super::table::{Change, Table};
+use super::listing;
+use super::table::{Change, Element, Table};
 
 /// The kernel answers from within the call; this only keeps a mistake of ours from hanging the proxy.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Room for a batch, in bytes. Without the right to ask for more than others the kernel gives less; see
 /// [`MAX_BATCH_BYTES`].
 const SEND_BUFFER: usize = 32 << 20;
+/// The kernel makes its answers to a listing as long as what it was last offered, up to 32 KiB, and looks for its place in
+/// the set anew for each of them: a large buffer makes a large set's listing many times faster.
+const RECEIVE_BUFFER: usize = 64 << 10;
+/// Attempts at a listing that others' changes interrupt. kube-proxy changes its tables some times a second at most, and a
+/// listing takes milliseconds.
+const LISTINGS: usize = 10;
 /// What fits the least send buffer that Linux gives by default (`net.core.wmem_max` = 212,992).
 pub(crate) const MAX_BATCH_BYTES: usize = 200_000;
 
@@ -165,52 +172,120 @@ impl Netlink {
     }
 
     /// Everything that the kernel lists for a question.
-    pub(crate) fn dump(&mut self, question: NfTablesMessage) -> Result<Vec<NfTablesMessage>, NetlinkError> {
+    pub(crate) fn dump(&mut self, question: &NfTablesMessage) -> Result<Vec<NfTablesMessage>, NetlinkError> {
+        self.list(question, |message| match deserialized(message)?.payload {
+            NetlinkPayload::InnerMessage(NetfilterMessage {
+                inner: NetfilterMessageInner::NfTables(message),
+                ..
+            }) => Ok(vec![message]),
+            other => Err(NetlinkError::Answer(format!("{other:?}"))),
+        })
+    }
+
+    /// All elements of a set.
+    pub(crate) fn elements(&mut self, table: Table, set: &str) -> Result<Vec<Element>, NetlinkError> {
+        self.list(&table.list_elements(set), |message| {
+            listing::elements_of(message.payload()).map_err(not_understood)
+        })
+    }
+
+    /// A listing that was interrupted by somebody's change may miss something, and is begun anew.
+    fn list<T>(
+        &mut self,
+        question: &NfTablesMessage,
+        read: impl Fn(&NetlinkBuffer<&[u8]>) -> Result<Vec<T>, NetlinkError>,
+    ) -> Result<Vec<T>, NetlinkError> {
+        for _ in 0..LISTINGS {
+            if let Some(listed) = self.list_once(question, &read)? {
+                return Ok(listed);
+            }
+        }
+        Err(NetlinkError::Answer(format!("{LISTINGS} listings were interrupted by changes")))
+    }
+
+    fn list_once<T>(
+        &mut self,
+        question: &NfTablesMessage,
+        read: impl Fn(&NetlinkBuffer<&[u8]>) -> Result<Vec<T>, NetlinkError>,
+    ) -> Result<Option<Vec<T>>, NetlinkError> {
         let sequence = self.next();
         let mut bytes = Vec::new();
-        append(&mut bytes, of_table(question), NLM_F_REQUEST | NLM_F_DUMP, sequence);
+        append(&mut bytes, of_table(question.clone()), NLM_F_REQUEST | NLM_F_DUMP, sequence);
         self.socket.send(&bytes, 0)?;
-        let mut listed = Vec::new();
+        let (mut listed, mut interrupted) = (Vec::new(), false);
         loop {
-            for answer in self.receive()? {
-                if answer.header.sequence_number != sequence {
+            let datagram = self.datagram()?;
+            for message in messages_in(&datagram) {
+                let message = message?;
+                if message.sequence_number() != sequence {
                     continue;
                 }
-                match answer.payload {
-                    NetlinkPayload::InnerMessage(message) => {
-                        if let NetfilterMessageInner::NfTables(message) = message.inner {
-                            listed.push(message);
-                        }
-                    }
-                    NetlinkPayload::Done(_) => return Ok(listed),
-                    NetlinkPayload::Error(error) => return Err(refused("listing a table", error.code)),
-                    other => return Err(NetlinkError::Answer(format!("{other:?}"))),
+                interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+                match message.message_type() {
+                    NLMSG_DONE => return Ok((!interrupted).then_some(listed)),
+                    NLMSG_ERROR => return Err(error_of(&message)),
+                    _ => listed.extend(read(&message)?),
                 }
             }
         }
     }
 
     fn receive(&self) -> Result<Vec<NetlinkMessage<NetfilterMessage>>, NetlinkError> {
-        let (datagram, _) = self.socket.recv_from_full().map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => NetlinkError::Silent,
-            _ => NetlinkError::Socket(error),
-        })?;
-        let mut messages = Vec::new();
-        let mut rest = datagram.as_slice();
-        while !rest.is_empty() {
-            let wrong = |error: netlink_packet_core::DecodeError| NetlinkError::Answer(error.to_string());
-            let buffer = NetlinkBuffer::new_checked(&rest).map_err(wrong)?;
-            let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest).map_err(wrong)?;
-            let len = (buffer.length() as usize).next_multiple_of(4).min(rest.len());
-            messages.push(message);
-            rest = &rest[len..];
+        let datagram = self.datagram()?;
+        messages_in(&datagram).map(|message| deserialized(&message?)).collect()
+    }
+
+    fn datagram(&self) -> Result<Vec<u8>, NetlinkError> {
+        let mut datagram = Vec::with_capacity(RECEIVE_BUFFER);
+        let length =
+            self.socket.recv(&mut datagram, libc::MSG_TRUNC).map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => NetlinkError::Silent,
+                _ => NetlinkError::Socket(error),
+            })?;
+        if length > datagram.len() {
+            return Err(NetlinkError::Answer(format!("it has {length} bytes")));
         }
-        Ok(messages)
+        Ok(datagram)
     }
 
     fn next(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
+    }
+}
+
+fn messages_in(datagram: &[u8]) -> impl Iterator<Item = Result<NetlinkBuffer<&[u8]>, NetlinkError>> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let message = match NetlinkBuffer::new_checked(rest) {
+            Ok(message) => message,
+            Err(error) => {
+                rest = &[];
+                return Some(Err(not_understood(error)));
+            }
+        };
+        // Messages start at multiples of four bytes.
+        rest = &rest[(message.length() as usize).next_multiple_of(4).min(rest.len())..];
+        Some(Ok(message))
+    })
+}
+
+fn not_understood(error: DecodeError) -> NetlinkError {
+    NetlinkError::Answer(error.to_string())
+}
+
+fn deserialized(message: &NetlinkBuffer<&[u8]>) -> Result<NetlinkMessage<NetfilterMessage>, NetlinkError> {
+    NetlinkMessage::deserialize(message.clone().into_inner()).map_err(not_understood)
+}
+
+fn error_of(message: &NetlinkBuffer<&[u8]>) -> NetlinkError {
+    match deserialized(message) {
+        Ok(NetlinkMessage { payload: NetlinkPayload::Error(error), .. }) => refused("listing", error.code),
+        Ok(other) => NetlinkError::Answer(format!("{other:?}")),
+        Err(error) => error,
     }
 }
 
