@@ -11,7 +11,7 @@ use umbra_testkit::{Process, Signal, http, wait_for};
 use crate::node_system::{CEILING, System, cluster_ips, who, with_system};
 
 #[test]
-fn a_killed_proxy_leaves_new_connections_to_kube_proxy() -> Result<()> {
+fn a_killed_proxy_leaves_new_connections_to_v1() -> Result<()> {
     with_system(|system| {
         system.wait_intercepted("before")?;
         let began = Instant::now();
@@ -20,7 +20,7 @@ fn a_killed_proxy_leaves_new_connections_to_kube_proxy() -> Result<()> {
             ensure!(!system.has_table()?, "it is there");
             Ok(())
         })?;
-        kube_proxy_serves(system, "killed")?;
+        v1_serves(system, "killed")?;
         println!("measured: 10 new connections served {} ms after kill -9", began.elapsed().as_millis());
         let began = Instant::now();
         system.start_proxy()?;
@@ -41,7 +41,7 @@ fn a_hanging_proxy_is_let_go_and_taken_back() -> Result<()> {
         wait_for("somebody answers", CEILING, || system.ask_within(soon, cluster_ips()[0], "hanging"))?;
         println!("measured: served {} ms after SIGSTOP (aim: 3000)", began.elapsed().as_millis());
         ensure!(system.has_table()?, "a hang is no death: the table should be there");
-        kube_proxy_serves(system, "hanging")?;
+        v1_serves(system, "hanging")?;
         proxy.thaw()?;
         system.wait_intercepted("after")
     })
@@ -50,8 +50,6 @@ fn a_hanging_proxy_is_let_go_and_taken_back() -> Result<()> {
 #[test]
 fn sigterm_under_load_fails_no_request_and_leaves_new_connections_first() -> Result<()> {
     with_system(|system| {
-        // Users of kube-proxy would meet v2, whose bug is not the proxy's end's fault.
-        system.kube_proxy(&[&system.v1])?;
         let mut load = system.load(1000, 100)?;
         wait_for("the load is under way", CEILING, || {
             ensure!(system.v1.asked()? > 100, "not yet");
@@ -89,12 +87,13 @@ fn nobody_noticed(system: &System, load: &mut Process) -> Result<()> {
     Ok(())
 }
 
-/// Ten new connections are answered, by both versions: kube-proxy knows of no subset.
-fn kube_proxy_serves(system: &System, id: &str) -> Result<()> {
+/// Ten new connections are answered, by v1 alone: the kernel's fallback is before kube-proxy, which knows of no subset.
+fn v1_serves(system: &System, id: &str) -> Result<()> {
+    let [_, before, _] = system.counted()?;
     let who = system.who_answers(id, 10)?;
-    for version in ["v1", "v2"] {
-        ensure!(who.iter().any(|by| by == version), "{version} is not among {who:?}");
-    }
+    ensure!(who.iter().all(|by| by == "v1"), "{id}: {who:?}");
+    let [_, now, _] = system.counted()?;
+    ensure!(now == before + 10, "{id}: the fallback took {before} connections, and then {now}");
     Ok(())
 }
 

@@ -23,12 +23,12 @@ const CLUSTER_IPS: [&str; 2] = ["10.96.200.1", "fd00:96::c801"];
 pub(crate) struct System {
     // In the order in which they are dropped: programs, pods, node, API server.
     pub(crate) proxy: Option<Process>,
-    controller: Process,
+    pub(crate) controller: Option<Process>,
     pub(crate) v1: Logic,
     pub(crate) v2: Logic,
     pub(crate) client: Pod,
     pub(crate) node: Node,
-    server: ApiServer,
+    pub(crate) server: ApiServer,
 }
 
 /// `sa-logic` in a pod.
@@ -40,6 +40,11 @@ pub(crate) struct Logic {
 /// Runs a test on a system whose proxy has armed the service, or says why it cannot; a failed test is told with the
 /// programs' last lines.
 pub(crate) fn with_system(test: impl FnOnce(&mut System) -> Result<()>) -> Result<()> {
+    with_unstarted_system(|system| system.start_proxy().and_then(|()| test(system)))
+}
+
+/// The same, before the proxy has been started.
+pub(crate) fn with_unstarted_system(test: impl FnOnce(&mut System) -> Result<()>) -> Result<()> {
     if let Err(missing) = kubernetes_program("kube-apiserver") {
         skip(&missing.to_string());
         return Ok(());
@@ -48,7 +53,7 @@ pub(crate) fn with_system(test: impl FnOnce(&mut System) -> Result<()>) -> Resul
         return Ok(());
     }
     let mut system = System::new()?;
-    let result = system.start_proxy().and_then(|()| test(&mut system));
+    let result = test(&mut system);
     if result.is_err() {
         eprintln!("{}", system.describe());
     }
@@ -64,15 +69,22 @@ impl System {
         // It sleeps as the article's does, only shorter.
         let v2 = Logic::start(&server, &node, "v2", &["--version", "v2-buggy", "--sleep-seconds", "0.2"])?;
         let client = node.pod()?;
-        let mut command = Command::new(program("umbra-controller")?);
-        command.arg("--kubeconfig").arg(server.kubeconfig()).arg("--tls-dir").arg(server.dir().join("tls"));
-        command.args(["--proxy", &format!("n1={}:15002", node.ipv4()), "--leader-elect=false"]);
-        command.args(["--metrics-listen", "127.0.0.1:0"]);
-        let controller = Process::start("controller", &command, &server.dir().join("controller.log"))?;
-        let system = Self { proxy: None, controller, v1, v2, client, node, server };
+        let mut system = Self { proxy: None, controller: None, v1, v2, client, node, server };
+        system.start_controller()?;
         system.kube_proxy(&[&system.v1, &system.v2])?;
         system.apply_article()?;
         Ok(system)
+    }
+
+    /// Starts a controller; it has not begun to watch when this returns.
+    pub(crate) fn start_controller(&mut self) -> Result<()> {
+        let dir = self.server.dir();
+        let mut command = Command::new(program("umbra-controller")?);
+        command.arg("--kubeconfig").arg(self.server.kubeconfig()).arg("--tls-dir").arg(dir.join("tls"));
+        command.args(["--proxy", &format!("n1={}:15002", self.node.ipv4()), "--leader-elect=false"]);
+        command.args(["--metrics-listen", "127.0.0.1:0"]);
+        self.controller = Some(Process::start("controller", &command, &dir.join("controller.log"))?);
+        Ok(())
     }
 
     /// The stand-in for kube-proxy sends both ClusterIPs to these, in turn.
@@ -111,13 +123,34 @@ impl System {
     /// Starts the proxy with the capabilities that the DaemonSet gives it; returns when it has armed the service with a
     /// primary that has endpoints.
     pub(crate) fn start_proxy(&mut self) -> Result<()> {
+        self.start_proxy_with(&[])
+    }
+
+    /// A proxy that nobody has to push to; returns when it answers.
+    pub(crate) fn start_proxy_alone(&mut self, flags: &[&str]) -> Result<()> {
+        let mut process = self.launch_proxy(flags)?;
+        let answers = wait_for("the proxy answers", CEILING, || {
+            if let Err(dead) = process.alive() {
+                return Ok(Err(dead));
+            }
+            self.admin("/state").map(|_| Ok(()))
+        })?;
+        self.proxy = Some(process);
+        answers
+    }
+
+    fn launch_proxy(&self, flags: &[&str]) -> Result<Process> {
         let mut command = self.node.netns().command("setpriv");
         command.args(["--bounding-set=-all,+net_admin", "--inh-caps=-all,+net_admin", "--no-new-privs"]);
         command.arg(program("umbra-proxy")?).args(["--node=n1", "--workers=2"]);
         command.arg(format!("--node-address={},{}", self.node.ipv4(), self.node.ipv6()));
-        command.arg("--tls-dir").arg(self.server.dir().join("tls"));
-        let log = self.server.dir().join("proxy.log");
-        let mut process = Process::start("proxy", &command, &log)?;
+        command.arg("--tls-dir").arg(self.server.dir().join("tls")).args(flags);
+        Process::start("proxy", &command, &self.server.dir().join("proxy.log"))
+    }
+
+    /// The same as [`Self::start_proxy`], with more flags.
+    pub(crate) fn start_proxy_with(&mut self, flags: &[&str]) -> Result<()> {
+        let mut process = self.launch_proxy(flags)?;
         let armed = wait_for("sa-logic is armed, its endpoints and the client are known", CEILING, || {
             if let Err(dead) = process.alive() {
                 return Ok(Err(dead));
@@ -162,19 +195,30 @@ impl System {
 
     /// Whether the table, where there is one, gives connections to the proxy.
     pub(crate) fn takes_over(&self) -> Result<bool> {
-        let ruleset = self.node.netns().run("nft list ruleset inet")?;
-        Ok(CLUSTER_IPS.iter().any(|ip| ruleset.contains(ip)))
+        if !self.has_table()? {
+            return Ok(false);
+        }
+        let table = self.node.netns().run("nft list table inet umbra")?;
+        Ok(CLUSTER_IPS.iter().any(|ip| table.contains(ip)))
     }
 
     /// A new connection of the client pod.
     pub(crate) fn connect(&self, to: SocketAddr) -> Result<std::io::Result<TcpStream>> {
-        let stream = self.client.netns().within(|| TcpStream::connect_timeout(&to, PATIENCE))?;
-        if let Ok(stream) = &stream {
-            stream.set_read_timeout(Some(PATIENCE))?;
-        }
-        Ok(stream)
+        connect_from(&self.client, to)
     }
 
+    /// The connections of this node's pods that the kernel counted: all, by its fallback, by kube-proxy. Asked of the
+    /// kernel: also while no proxy runs.
+    pub(crate) fn counted(&self) -> Result<[u64; 3]> {
+        let text = self.node.netns().run("nft -j list counters table inet umbra-fallback")?;
+        let all: Value = serde_json::from_str(&text)?;
+        let counters = all["nftables"].as_array().context("objects")?;
+        let packets = |name: &str| {
+            let found = counters.iter().find(|object| object["counter"]["name"] == name);
+            found.and_then(|object| object["counter"]["packets"].as_u64()).with_context(|| text.clone())
+        };
+        Ok([packets("connections")?, packets("fallback")?, packets("kube-proxy")?])
+    }
     /// What the client pod gets on a new connection.
     pub(crate) fn ask(&self, cluster_ip: IpAddr, id: &str) -> Result<http::Answer> {
         self.ask_within(PATIENCE, cluster_ip, id)
@@ -241,10 +285,19 @@ impl System {
         add("proxy /state", self.admin("/state").map(|state| state.to_string()));
         add("proxy /metrics", self.samples().map(|samples| samples.text().to_owned()));
         add("kubectl get vs", self.server.kubectl().run(&["get", "vs,dr", "-o", "wide"]));
-        add("controller", Ok(self.controller.last_lines()));
+        add("controller", Ok(self.controller.as_ref().map(Process::last_lines).unwrap_or_default()));
         add("proxy", Ok(self.proxy.as_ref().map(Process::last_lines).unwrap_or_default()));
         text
     }
+}
+
+/// A new connection of a pod.
+pub(crate) fn connect_from(pod: &Pod, to: SocketAddr) -> Result<std::io::Result<TcpStream>> {
+    let stream = pod.netns().within(|| TcpStream::connect_timeout(&to, PATIENCE))?;
+    if let Ok(stream) = &stream {
+        stream.set_read_timeout(Some(PATIENCE))?;
+    }
+    Ok(stream)
 }
 
 /// The Service's addresses, one of each family.
