@@ -16,7 +16,7 @@
 //! 7. the answer is streamed back, and `metrics` has counted it all.
 //!
 //! Beside it: `run` starts and ends everything; `push` takes what the controller sends, and `config` owns it and brings it
-//! into force; `admin` shows it; `deadman` says whether the workers live; `descriptors` keeps sockets for users.
+//! into force, by `reach`, which knows what this node lets us take over; `admin` shows it; `deadman` says whether the workers live; `descriptors` keeps sockets for users.
 
 mod acked;
 mod admin;
@@ -39,6 +39,7 @@ mod options;
 mod passthrough;
 mod pool;
 mod push;
+mod reach;
 mod run;
 mod serve;
 mod shadow;

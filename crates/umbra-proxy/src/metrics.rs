@@ -3,6 +3,7 @@
 //! Takes: what happened to connections, requests and shadows. Gives: Prometheus text. Istio's names and labels are kept
 //! to the letter (spec/shadowing.md 3.3); everything of our own begins with `umbra_`. Never decides anything.
 
+mod interception;
 mod istio;
 mod shadow;
 
@@ -15,6 +16,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+pub(crate) use interception::{InterceptionMetrics, KernelCounts, LapseReason};
 pub(crate) use istio::{Exchange, Flags, Series, SeriesCache};
 pub use shadow::DropReason;
 pub(crate) use shadow::{Outcome, ShadowCounters, ShadowResult};
@@ -44,6 +46,7 @@ pub struct Metrics {
     pub bad_requests: Family<Labels, Counter>,
     /// Upstream connections that were replaced because they turned out closed (`umbra_upstream_replaced_total`).
     pub replaced_connections: Counter,
+    interception: InterceptionMetrics,
     istio: istio::Families,
     shadow: shadow::Families,
 }
@@ -86,6 +89,7 @@ impl Metrics {
                 "umbra_upstream_replaced",
                 "Reused upstream connections that were found closed and replaced",
             ),
+            interception: InterceptionMetrics::register(&mut registry),
             istio: istio::Families::register(&mut registry),
             shadow: shadow::Families::register(&mut registry),
             registry: {
@@ -106,6 +110,11 @@ impl Metrics {
     /// The counters of one mirror.
     pub(crate) fn shadow(&self, service: &str, rule: &str, mirror: &str) -> ShadowCounters {
         self.shadow.counters(service, rule, mirror)
+    }
+
+    /// The counters of interception.
+    pub(crate) fn interception(&self) -> &InterceptionMetrics {
+        &self.interception
     }
 
     pub(crate) fn istio(&self) -> &istio::Families {

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::intercept::Adopt;
+use crate::intercept::cni::Cni;
 use crate::listen::Mode;
 use crate::worker::{self, Limits};
 
@@ -42,6 +44,10 @@ pub enum Intercept {
         node_addresses: Vec<IpAddr>,
         /// The listener's port; 0 takes a free one.
         port: u16,
+        /// What becomes of connections opened before their service was armed.
+        adopt: Adopt,
+        /// Whether pod networks that hide ClusterIPs are looked for.
+        cni: Cni,
     },
     /// Clients come by themselves, and the Host header chooses the service.
     Off {
@@ -95,7 +101,7 @@ impl Options {
     pub(crate) fn worker_options(&self) -> worker::Options {
         let (listen, mode) = match &self.intercept {
             Intercept::Off { listen } => (*listen, Mode::ByHost),
-            Intercept::On { node_addresses, port } => {
+            Intercept::On { node_addresses, port, .. } => {
                 let listen = match node_addresses.as_slice() {
                     [one] => SocketAddr::new(*one, *port),
                     // Both families: one dual-stack listener, guarded by the table like any.

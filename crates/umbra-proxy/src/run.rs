@@ -17,13 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Bounded, CONNECTIONS, Lives};
 use crate::arm::Reach;
-use crate::config::{Command, Direct, Kernel, Owner, OwnerError};
+use crate::config::{Command, Owner, OwnerError};
 use crate::deadman::{self, BEATS_WITHIN, LIVES_WITHIN};
 use crate::descriptors;
-use crate::intercept::{InterceptError, Interceptor};
+use crate::intercept::{Adopt, InterceptError, Interceptor, Setup};
 use crate::metrics::Metrics;
 use crate::options::{Intercept, Options};
-use crate::push::{Peer, PushListener, PushMetrics, PushServer};
+use crate::push::{self, PushListener, PushMetrics, PushServer};
+use crate::reach::{Kernel, Without};
 use crate::tables::Tables;
 use crate::tls;
 use crate::worker::{self, ShadowLimits, Workers};
@@ -130,18 +131,17 @@ impl Proxy {
         let mut tasks = Tasks::new();
         let (owner, commands) = mpsc::channel(COMMANDS);
         let (ready_sender, ready) = watch::channel(false);
-        let interceptor = match &options.intercept {
-            Intercept::Off { .. } => {
-                let owner = Owner::new(tables, Arc::clone(&metrics), Direct, ready_sender);
+        let (unprompted_sender, unprompted) = watch::channel(0);
+        let reach = reach(&options.intercept, traffic.port(), &workers, &metrics, &mut tasks)?;
+        let interceptor = match reach {
+            Reached::Without(without) => {
+                let owner =
+                    Owner::new(tables, Arc::clone(&metrics), without, ready_sender, unprompted_sender);
                 tasks.spawn(async move { Ok(owner.run(commands).await.map(|()| "owner")?) });
                 None
             }
-            Intercept::On { node_addresses, .. } => {
-                let to: Vec<SocketAddr> =
-                    node_addresses.iter().map(|ip| SocketAddr::new(*ip, traffic.port())).collect();
-                let interceptor = start_interceptor(&to, Arc::clone(&workers), &mut tasks)?;
-                let kernel = Kernel { interceptor: interceptor.clone(), reach: Reach::intercepted(&to) };
-                let owner = Owner::new(tables, Arc::clone(&metrics), kernel, ready_sender);
+            Reached::Kernel(kernel, interceptor) => {
+                let owner = Owner::new(tables, Arc::clone(&metrics), kernel, ready_sender, unprompted_sender);
                 tasks.spawn(async move { Ok(owner.run(commands).await.map(|()| "owner")?) });
                 Some(interceptor)
             }
@@ -158,7 +158,9 @@ impl Proxy {
         tasks.spawn(serve(metrics_listener, admin.clone().public(), stopping.clone()));
         tasks.spawn(serve(admin_listener, admin.local(), stopping.clone()));
         let server = PushServer::new(owner.clone(), push_metrics.clone());
-        tasks.spawn(serve_pushes(push_listener, options.tls_dir, push_metrics, server, stopping.clone()));
+        let pushes =
+            Pushes { listener: push_listener, tls_dir: options.tls_dir, metrics: push_metrics, unprompted };
+        tasks.spawn(serve_pushes(pushes, server, stopping.clone()));
         let [push, metrics_at, admin] = addresses;
         tracing::info!(node = options.node, %traffic, %push, metrics = %metrics_at, %admin, "started");
         let intercepted = matches!(options.intercept, Intercept::On { .. });
@@ -251,13 +253,44 @@ fn ended_with(ended: Result<Result<&'static str, ProxyError>, JoinError>) -> Pro
     }
 }
 
+/// How connections come to the listener, with what it takes.
+enum Reached {
+    Without(Without),
+    Kernel(Kernel, Interceptor),
+}
+
+/// A kernel that cannot is no reason to end: users are as without umbra, and each service's status says why.
+fn reach(
+    intercept: &Intercept,
+    port: u16,
+    workers: &SharedWorkers,
+    metrics: &Arc<Metrics>,
+    tasks: &mut Tasks,
+) -> Result<Reached, InterceptError> {
+    let Intercept::On { node_addresses, adopt, cni, .. } = intercept else {
+        return Ok(Reached::Without(Without(Reach::Direct)));
+    };
+    let to: Vec<SocketAddr> = node_addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+    let reach = Reach::intercepted(&to);
+    match start_interceptor(to, *adopt, Arc::clone(workers), Arc::clone(metrics), tasks) {
+        Ok(interceptor) => Ok(Reached::Kernel(Kernel::new(interceptor.clone(), reach, *cni), interceptor)),
+        Err(error) => {
+            let Some(cannot) = error.cannot() else { return Err(error) };
+            tracing::error!(%error, "nothing is taken over: {cannot}");
+            Ok(Reached::Without(Without(Reach::Nowhere { reason: format!("not armed: {cannot}") })))
+        }
+    }
+}
+
 fn start_interceptor(
-    to: &[SocketAddr],
+    listeners: Vec<SocketAddr>,
+    adopt: Adopt,
     workers: SharedWorkers,
+    metrics: Arc<Metrics>,
     tasks: &mut Tasks,
 ) -> Result<Interceptor, InterceptError> {
     let alive = Box::new(move || ticked(&workers, BEATS_WITHIN));
-    let (interceptor, thread) = Interceptor::start(to, alive)?;
+    let (interceptor, thread) = Interceptor::start(Setup { listeners, adopt, alive, metrics })?;
     tasks.spawn_blocking(move || match thread.join() {
         Ok(result) => Ok(result.map(|()| "interception")?),
         Err(_) => Err(ProxyError::Task("interception panicked".into())),
@@ -293,23 +326,28 @@ async fn serve(
     Ok("metrics and administration")
 }
 
-async fn serve_pushes(
+/// What the push port is served with.
+struct Pushes {
     listener: TcpListener,
     tls_dir: Option<PathBuf>,
     metrics: PushMetrics,
+    unprompted: watch::Receiver<u64>,
+}
+
+async fn serve_pushes(
+    pushes: Pushes,
     server: PushServer,
     stopping: CancellationToken,
 ) -> Result<&'static str, ProxyError> {
-    let tls = match &tls_dir {
+    let tls = match &pushes.tls_dir {
         Some(dir) => match stopping.run_until_cancelled(certificates(dir)).await {
             Some(tls) => Some(tls),
             None => return Ok("push"),
         },
         None => None,
     };
-    let listener = PushListener::new(listener, tls, metrics);
-    let service = server.router().into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, service).with_graceful_shutdown(stopping.cancelled_owned()).await?;
+    let listener = PushListener::new(pushes.listener, tls, pushes.metrics);
+    push::serve(listener, &server.router(), pushes.unprompted, stopping).await;
     Ok("push")
 }
 
