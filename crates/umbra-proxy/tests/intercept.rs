@@ -135,9 +135,9 @@ fn connections_opened_before_can_be_reset() {
     let holder = Holder::start(&node, "reset");
     let text = ruleset(&node);
     for line in [
-        "meta l4proto tcp ct status dnat ct original ip saddr @src4 ct original ip daddr . ct original proto-dst @v4 goto past",
+        "meta l4proto tcp ct status dnat ct direction original ct original ip saddr @src4 ct original ip daddr . ct original proto-dst @v4 goto past",
         "add @seen { ct id } counter name \"unseen\" goto reset",
-        "meta l4proto @adopt reject with tcp reset",
+        "tcp flags psh meta l4proto @adopt reject with tcp reset",
     ] {
         assert!(text.contains(line), "{line}: {text}");
     }

@@ -12,13 +12,17 @@
 //! ```
 //! A connection is bound once, by its first packet: one that was opened before its service was armed, or while the
 //! proxy was away, stays where kube-proxy or the fallback led it. Its packets are forwarded, and that is where each is
-//! counted, once. With [`Adopt::Reset`] its packets, in both directions, are answered with a reset instead, while the
-//! element of `adopt` lives, so that the client connects anew and is seen:
+//! counted, once. With [`Adopt::Reset`] it is reset when its client next sends something, while the element of `adopt`
+//! lives, so that the client connects anew and is seen:
 //! ```text
 //! set adopt { type inet_proto; flags timeout }
 //! chain past { .. goto reset, in place of accept }
-//! chain reset { meta l4proto @adopt reject with tcp reset }
+//! chain reset { tcp flags psh meta l4proto @adopt reject with tcp reset }
 //! ```
+//! Only what carries data from the client (PSH) is answered so, and only the client is told: an answer under way comes to
+//! its end, and a client that waits for one is not left waiting. The server's end goes when it next says something, to
+//! which the client's kernel answers with a reset, or by its own time limit.
+//!
 //! Each forwarded packet of the node meets the first test, each of a TCP connection that was translated the second.
 
 use netlink_packet_netfilter::nftables::{InetHookNumber, SetAttribute, SetDescription, SetFlags};
@@ -63,8 +67,10 @@ pub(super) fn create(adopt: Adopt) -> Vec<Change> {
     changes.push(TABLE.chain_of_rules(PAST));
     if adopt == Adopt::Reset {
         changes.extend([protocol_set(ADOPT, 7), TABLE.chain_of_rules(RESET)]);
-        let living = [expression::transport_protocol(), expression::in_set(ADOPT), expression::reset()];
-        changes.push(TABLE.rule(RESET, living.to_vec()));
+        let mut rule = expression::is_tcp().to_vec();
+        rule.extend(expression::tcp_pushes());
+        rule.extend([expression::transport_protocol(), expression::in_set(ADOPT), expression::reset()]);
+        changes.push(TABLE.rule(RESET, rule));
     }
     let end = || match adopt {
         Adopt::Leave => expression::accept(),
@@ -77,20 +83,18 @@ pub(super) fn create(adopt: Adopt) -> Vec<Change> {
     changes.push(TABLE.rule(PAST, new.to_vec()));
     changes.push(TABLE.rule(PAST, vec![expression::count(UNLISTED), end()]));
     changes.push(TABLE.chain("unseen", "filter", InetHookNumber::Forward, PRIORITY));
-    changes.extend([true, false].map(|v4| TABLE.rule("unseen", passes_by(adopt, v4))));
+    changes.extend([true, false].map(|v4| TABLE.rule("unseen", passes_by(v4))));
     changes
 }
 
-fn passes_by(adopt: Adopt, v4: bool) -> Vec<Expression> {
+fn passes_by(v4: bool) -> Vec<Expression> {
     let (sources, targets, port) = match v4 {
         true => ("src4", "v4", REGISTER_1_PLUS_4),
         false => ("src6", "v6", REGISTER_2),
     };
     let mut rule = expression::is_tcp().to_vec();
     rule.extend(expression::ct_is_dnated());
-    if adopt == Adopt::Leave {
-        rule.extend(expression::ct_is_original());
-    }
+    rule.extend(expression::ct_is_original());
     rule.extend([
         expression::ct_original_source(v4),
         expression::in_set(sources),

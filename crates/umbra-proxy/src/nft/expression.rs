@@ -80,6 +80,13 @@ pub(crate) fn destination_port(register: u32) -> Expression {
     payload(PAYLOAD_TRANSPORT, 2, 2, register)
 }
 
+/// The segment carries data to be read now (`tcp flags psh`).
+pub(crate) fn tcp_pushes() -> [Expression; 3] {
+    const FLAGS: u32 = 13;
+    const PSH: u8 = 1 << 3;
+    [payload(PAYLOAD_TRANSPORT, FLAGS, 1, REGISTER_1), masked(&[PSH]), compare(CMP_NEQ, &[0])]
+}
+
 /// What starts at register 1 equals `bytes`.
 pub(crate) fn equal(bytes: &[u8]) -> Expression {
     compare(CMP_EQ, bytes)
@@ -186,14 +193,15 @@ pub(crate) fn reset() -> Expression {
 
 /// One bit of a word about the connection, which the kernel keeps in host byte order.
 fn ct_bits(key: u32, bit: u32, zero_is: u32) -> [Expression; 3] {
-    let mask = vec![
-        number(1, REGISTER_1),
-        number(2, REGISTER_1),
-        number(3, 4),
-        data(4, &bit.to_ne_bytes()),
-        data(5, &[0; 4]),
-    ];
-    [ct(key, REGISTER_1), expression("bitwise", mask), compare(zero_is, &[0; 4])]
+    [ct(key, REGISTER_1), masked(&bit.to_ne_bytes()), compare(zero_is, &[0; 4])]
+}
+
+/// Leaves these bits of register 1.
+fn masked(bits: &[u8]) -> Expression {
+    let zeros = vec![0; bits.len()];
+    let length = number(3, bits.len() as u32);
+    let mask = vec![number(1, REGISTER_1), number(2, REGISTER_1), length, data(4, bits), data(5, &zeros)];
+    expression("bitwise", mask)
 }
 
 fn ct(key: u32, register: u32) -> Expression {
