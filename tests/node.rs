@@ -6,3 +6,4 @@ mod node_system;
 
 mod node_article;
 mod node_death;
+mod node_watch;

@@ -40,6 +40,11 @@ pub(crate) struct Logic {
 /// Runs a test on a system whose proxy has armed the service, or says why it cannot; a failed test is told with the
 /// programs' last lines.
 pub(crate) fn with_system(test: impl FnOnce(&mut System) -> Result<()>) -> Result<()> {
+    with_unstarted_system(|system| system.start_proxy().and_then(|()| test(system)))
+}
+
+/// The same, before the proxy has been started.
+pub(crate) fn with_unstarted_system(test: impl FnOnce(&mut System) -> Result<()>) -> Result<()> {
     if let Err(missing) = kubernetes_program("kube-apiserver") {
         skip(&missing.to_string());
         return Ok(());
@@ -48,7 +53,7 @@ pub(crate) fn with_system(test: impl FnOnce(&mut System) -> Result<()>) -> Resul
         return Ok(());
     }
     let mut system = System::new()?;
-    let result = system.start_proxy().and_then(|()| test(&mut system));
+    let result = test(&mut system);
     if result.is_err() {
         eprintln!("{}", system.describe());
     }
@@ -111,11 +116,16 @@ impl System {
     /// Starts the proxy with the capabilities that the DaemonSet gives it; returns when it has armed the service with a
     /// primary that has endpoints.
     pub(crate) fn start_proxy(&mut self) -> Result<()> {
+        self.start_proxy_with(&[])
+    }
+
+    /// The same, with more flags.
+    pub(crate) fn start_proxy_with(&mut self, flags: &[&str]) -> Result<()> {
         let mut command = self.node.netns().command("setpriv");
         command.args(["--bounding-set=-all,+net_admin", "--inh-caps=-all,+net_admin", "--no-new-privs"]);
         command.arg(program("umbra-proxy")?).args(["--node=n1", "--workers=2"]);
         command.arg(format!("--node-address={},{}", self.node.ipv4(), self.node.ipv6()));
-        command.arg("--tls-dir").arg(self.server.dir().join("tls"));
+        command.arg("--tls-dir").arg(self.server.dir().join("tls")).args(flags);
         let log = self.server.dir().join("proxy.log");
         let mut process = Process::start("proxy", &command, &log)?;
         let armed = wait_for("sa-logic is armed, its endpoints and the client are known", CEILING, || {
@@ -229,6 +239,14 @@ impl System {
         command.args(["--requests", &requests.to_string(), "--rate", &rate.to_string()]);
         command.arg("--resolv-conf").arg(resolv_conf);
         Process::start("load", &command, &self.server.dir().join("load.log"))
+    }
+
+    /// The condition `Programmed` of the VirtualService.
+    pub(crate) fn programmed(&self) -> Result<Value> {
+        let object = self.server.kubectl().get(&["vs", "sa-logic"])?;
+        let conditions = object["status"]["conditions"].as_array().context("no conditions yet")?;
+        let found = conditions.iter().find(|condition| condition["type"] == "Programmed");
+        Ok(found.context("no condition Programmed yet")?.clone())
     }
 
     fn describe(&self) -> String {

@@ -10,6 +10,9 @@
 //! 4. the fallback's entries follow: what goes has been left by the kernel, what comes has them before it is taken over;
 //! 5. the kernel gives connections of what came (nft add);
 //! 6. the push is answered, with what is armed.
+//!
+//! What is armed also changes without a push: connections do not arrive, the node's network changes, or the kernel takes
+//! what it had refused. Then `unprompted` moves, and the push server has the controller ask again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,11 +21,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use umbra_routing::{Applied, Config, ConfigError, Key, Patch, Put, RefusedKey, Reply, Resource, State};
 
-use crate::arm::{self, Armed, Reach};
+use crate::arm::{self, Armed};
 use crate::fallback::Fallback;
 use crate::fallback::plan::Plan;
-use crate::intercept::{InterceptError, Interception, Interceptor, Sources};
+use crate::intercept::{InterceptError, Interception, Sources};
 use crate::metrics::Metrics;
+use crate::reach::Intercept;
 use crate::tables::Tables;
 
 /// A controller asks for `/v1/state` each minute at the latest; after ten silent minutes a mirror's addresses may
@@ -33,43 +37,10 @@ const TICK: Duration = Duration::from_secs(1);
 /// Of held tables in one answer: the controller takes 16 MiB, of which armed and refused services may need 3 MB. Some
 /// thousand tables; more come with the next answers.
 const HELD_BYTES: usize = 8 << 20;
-
-/// The kernel's side, or nothing on a laptop.
-pub(crate) trait Intercept: Send + 'static {
-    /// Takes over exactly this; an error leaves what was there.
-    fn set(&self, wanted: Interception) -> impl Future<Output = Result<(), InterceptError>> + Send;
-    /// Which services can be taken over.
-    fn reach(&self) -> Reach;
-}
-
-/// No interception: clients come by themselves.
-pub(crate) struct Direct;
-
-impl Intercept for Direct {
-    async fn set(&self, _wanted: Interception) -> Result<(), InterceptError> {
-        Ok(())
-    }
-
-    fn reach(&self) -> Reach {
-        Reach::Direct
-    }
-}
-
-/// The nft table.
-pub(crate) struct Kernel {
-    pub(crate) interceptor: Interceptor,
-    pub(crate) reach: Reach,
-}
-
-impl Intercept for Kernel {
-    async fn set(&self, wanted: Interception) -> Result<(), InterceptError> {
-        self.interceptor.set(wanted).await
-    }
-
-    fn reach(&self) -> Reach {
-        self.reach
-    }
-}
+/// What the kernel refused is tried again after this; it doubles up to the longest pause.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Between two tries, and between two looks at where the node's network lets us reach.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// A push, read and parsed.
 #[derive(Debug)]
@@ -155,17 +126,40 @@ pub(crate) struct Owner<I> {
     epoch: u128,
     version: u64,
     heard: Instant,
+    retry: Retry,
     ready: watch::Sender<bool>,
+    /// Moves when what is armed or refused has changed without a push.
+    unprompted: watch::Sender<u64>,
+}
+
+/// When what the kernel refused is tried again, and when the node's network is looked at again.
+struct Retry {
+    at: Instant,
+    pause: Duration,
+}
+
+impl Retry {
+    /// Nothing was refused.
+    fn idle(now: Instant) -> Self {
+        Self { at: now + LONGEST_RETRY, pause: FIRST_RETRY }
+    }
+
+    fn refused(&mut self, now: Instant) {
+        self.at = now + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_RETRY);
+    }
 }
 
 impl<I: Intercept> Owner<I> {
-    /// An owner of nothing yet; `ready` becomes true with the first push.
+    /// An owner of nothing yet; `ready` becomes true with the first push, `unprompted` moves when the controller should
+    /// ask.
     pub(crate) fn new(
         tables: Arc<Tables>,
         metrics: Arc<Metrics>,
         intercept: I,
         fallback: Option<(Plan, Fallback)>,
         ready: watch::Sender<bool>,
+        unprompted: watch::Sender<u64>,
     ) -> Self {
         Self {
             config: Config::default(),
@@ -180,7 +174,9 @@ impl<I: Intercept> Owner<I> {
             epoch: 0,
             version: 0,
             heard: Instant::now(),
+            retry: Retry::idle(Instant::now()),
             ready,
+            unprompted,
         }
     }
 
@@ -195,7 +191,8 @@ impl<I: Intercept> Owner<I> {
                         return Ok(());
                     }
                 }
-                _ = tick.tick() => self.look_at_age(Instant::now()),
+                () = self.intercept.changed() => self.nudge(),
+                _ = tick.tick() => self.tick(Instant::now()).await?,
             }
         }
     }
@@ -261,13 +258,20 @@ impl<I: Intercept> Owner<I> {
             return Ok(());
         }
         self.unusable.retain(|key, _| !applied.changed.contains(key));
-        let reach = self.intercept.reach();
-        let before = arm::decide(&self.config, &self.armed, &self.unusable, reach).wanted;
+        let before = arm::decide(&self.config, &self.armed, &self.unusable, self.intercept.reach()).wanted;
         self.leave(arm::kept(&self.armed, &before)).await?;
 
         let refused = self.tables.apply(&self.config, applied);
         self.unusable.extend(refused.into_iter().map(|refused| (refused.key, refused.reason)));
-        let decision = arm::decide(&self.config, &self.armed, &self.unusable, reach);
+        self.fall_back(applied).await;
+        self.retry = Retry::idle(Instant::now());
+        self.settle().await
+    }
+
+    /// Decides, and has the kernel do it. Tables are as the configuration says.
+    async fn settle(&mut self) -> Result<(), OwnerError> {
+        let decision = arm::decide(&self.config, &self.armed, &self.unusable, self.intercept.reach());
+        self.leave(arm::kept(&self.armed, &decision.wanted)).await?;
         self.not_armed = decision.not_armed;
         // Without interception clients come all the same: they are served, without copies.
         for key in self.not_armed.iter().map(|refused| &refused.key).filter(|key| self.is_left_alone(key)) {
@@ -275,7 +279,6 @@ impl<I: Intercept> Owner<I> {
                 self.tables.disarm(service);
             }
         }
-        self.fall_back(applied).await;
         self.take_over(decision.wanted).await;
         Ok(())
     }
@@ -293,6 +296,26 @@ impl<I: Intercept> Owner<I> {
                 tracing::debug!(%error, "a push goes on without its fallback");
             }
         }
+    }
+
+    /// Housekeeping: the configuration's age, and what can be done now that could not be before.
+    async fn tick(&mut self, now: Instant) -> Result<(), OwnerError> {
+        self.look_at_age(now);
+        if now < self.retry.at {
+            return Ok(());
+        }
+        self.retry.at = now + LONGEST_RETRY;
+        self.intercept.look();
+        let told = self.state();
+        self.settle().await?;
+        if self.state() != told {
+            self.nudge();
+        }
+        Ok(())
+    }
+
+    fn nudge(&self) {
+        self.unprompted.send_modify(|changes| *changes += 1);
     }
 
     /// Nothing but `kept` is given to the listener from here on.
@@ -313,9 +336,13 @@ impl<I: Intercept> Owner<I> {
             self.tables.arm(service);
         }
         match self.intercept.set(self.interception(&wanted)).await {
-            Ok(()) => self.armed = wanted,
+            Ok(()) => {
+                self.armed = wanted;
+                self.retry.pause = FIRST_RETRY;
+            }
             Err(error) => {
-                tracing::error!(%error, "new services are not taken over");
+                self.retry.refused(Instant::now());
+                tracing::error!(%error, again = ?self.retry.pause, "new services are not taken over");
                 let missing =
                     wanted.iter().filter(|(service, targets)| self.armed.get(*service) != Some(targets));
                 self.not_armed.extend(missing.map(|(service, _)| RefusedKey {
@@ -337,15 +364,24 @@ impl<I: Intercept> Owner<I> {
     fn state(&self) -> State {
         let unusable =
             self.unusable.iter().map(|(key, why)| RefusedKey { key: key.clone(), reason: why.clone() });
-        let not_armed: BTreeSet<&Key> = self.not_armed.iter().map(|refused| &refused.key).collect();
+        let mut not_armed = self.not_armed.clone();
+        if let Some(lapse) = self.intercept.lapse() {
+            // Wanted, and the kernel knows it: but just now it is left to others.
+            let told: BTreeSet<Key> = not_armed.iter().map(|refused| refused.key.clone()).collect();
+            let lapsed = self.armed.keys().map(|service| Key::Service(service.clone()));
+            let lapsed = lapsed.filter(|key| !told.contains(key));
+            not_armed.extend(lapsed.map(|key| RefusedKey { key, reason: lapse.to_owned() }));
+        }
+        let missing: BTreeSet<&Key> = not_armed.iter().map(|refused| &refused.key).collect();
         let in_force = self.armed.keys().map(|service| Key::Service(service.clone()));
+        let armed = in_force.filter(|key| !missing.contains(key)).collect();
         State {
             boot_id: self.boot_id.clone(),
             epoch: self.epoch.to_string(),
             version: self.version.to_string(),
             digest: self.config.digest(),
-            armed: in_force.filter(|key| !not_armed.contains(key)).collect(),
-            refused: unusable.chain(self.not_armed.iter().cloned()).collect(),
+            armed,
+            refused: unusable.chain(not_armed).collect(),
             held: held(&self.config),
         }
     }

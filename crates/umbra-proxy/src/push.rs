@@ -5,6 +5,7 @@
 //! controller; plain HTTP is for loopback only.
 
 mod listener;
+mod serve;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use umbra_routing::{ConfigError, EPOCH_HEADER, Refusal, Reply, VERSION_HEADER};
 use crate::config::{self, ApplyError, Asker, Command, Push};
 use crate::metrics::Labels;
 pub(crate) use listener::{Peer, PushListener};
+pub(crate) use serve::serve;
 
 /// Largest push, in bytes: 60,000 endpoints at 1 KB. The controller's own measure is 1 MB for 1,000 services with 10
 /// endpoints each (spec/control-plane.md 6); the node's memory limit is 512 MB, and a push is held about three times.
