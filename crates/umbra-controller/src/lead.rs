@@ -5,6 +5,8 @@
 //! needs no clock and no state of our own. With a Lease it becomes the resourceVersion of the write that won, which
 //! is of the same sequence (KEP-5504: resourceVersions of etcd-backed servers are comparable integers).
 
+pub mod lease;
+
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
