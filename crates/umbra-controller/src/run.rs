@@ -101,7 +101,7 @@ struct Begin {
 impl Begin {
     async fn new(args: &Args, metrics: &Metrics) -> Result<Self, RunError> {
         let client = client(args).await?;
-        let epoch = lead::epoch(&client).await?;
+        let epoch = lead::alone::epoch(&client).await?;
         let trusted = trusted(args, &client).await?;
         if let Some(Trusted { identity, proxy }) = &trusted {
             trust::record_expiry(metrics, "ca", &identity.ca);

@@ -131,7 +131,7 @@ impl Election {
 
     /// Leaves leadership if its time is over.
     pub fn look_at_age(&mut self, now: Instant) -> Option<Lost> {
-        let over = self.until().is_some_and(|until| now > until);
+        let over = self.until().is_some_and(|until| now >= until);
         if over { self.lose(Lost::Late) } else { None }
     }
 
@@ -204,8 +204,8 @@ mod tests {
         election.wrote(record("a", "1"), start);
         election.wrote(record("a", "2"), after(start, 8));
         assert_eq!((election.step(after(start, 10)), election.transitions()), (Step::Renew, 3));
-        assert_eq!(election.look_at_age(after(start, 18)), None);
-        assert_eq!(election.look_at_age(after(start, 19)), Some(Lost::Late));
+        assert_eq!(election.look_at_age(after(start, 17)), None);
+        assert_eq!(election.look_at_age(after(start, 18)), Some(Lost::Late));
         assert_eq!(election.until(), None);
         // Nobody else wants it: it is taken again, which is another term.
         assert_eq!(election.step(after(start, 19)), Step::Take);
