@@ -173,3 +173,15 @@ async fn shadows_stop_when_the_controller_is_silent_and_go_on_when_it_is_back() 
     node.owner.heard_of_controller();
     assert!(!node.fake.tables.shadows_stopped());
 }
+
+/// A new leader that finds the node as it should be pushes nothing.
+#[tokio::test]
+async fn the_question_of_a_new_leader_shuts_the_old_one_out() {
+    let mut node = Node::new();
+    node.put(5, &[]).await.unwrap();
+    assert_eq!(node.owner.heartbeat(Some(9)).unwrap().epoch, "9");
+    for old in [node.owner.heartbeat(Some(5)).unwrap_err(), node.put(5, &[]).await.unwrap_err()] {
+        assert_eq!(old.to_string(), "epoch 5 is older than 9, which this node has seen");
+    }
+    assert_eq!(node.owner.heartbeat(None).unwrap().epoch, "9", "a person's look changes nothing");
+}
