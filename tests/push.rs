@@ -4,6 +4,7 @@
 
 mod push_system;
 
+mod push_lead;
 mod push_programmed;
 mod push_refused;
 mod push_restart;
