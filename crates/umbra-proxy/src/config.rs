@@ -82,21 +82,14 @@ pub(crate) enum ApplyError {
 pub(crate) enum Command {
     /// Apply this.
     Push(Push, oneshot::Sender<Result<Reply, ApplyError>>),
-    /// What is in force? Asked by the controller, this is its heartbeat, too.
-    State(Asker, oneshot::Sender<State>),
+    /// What is in force? Asked by a controller of this epoch, this is its heartbeat, too.
+    Heartbeat(Option<u128>, oneshot::Sender<Result<State, ApplyError>>),
+    /// What is in force? For people.
+    State(oneshot::Sender<State>),
     /// All resources, for people.
     Dump(oneshot::Sender<serde_json::Value>),
     /// The process ends: take over nothing from now on.
     Disarm(oneshot::Sender<()>),
-}
-
-/// Who wants to know the state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asker {
-    /// The controller.
-    Controller,
-    /// A person, on the admin port.
-    Person,
 }
 
 /// Whether there is more to do.
@@ -203,10 +196,10 @@ impl<I: Intercept> Owner<I> {
             Command::Push(push, reply) => {
                 let _gone = reply.send(self.push(push).await?);
             }
-            Command::State(asker, reply) => {
-                if asker == Asker::Controller {
-                    self.heard_of_controller();
-                }
+            Command::Heartbeat(epoch, reply) => {
+                let _gone = reply.send(self.heartbeat(epoch));
+            }
+            Command::State(reply) => {
                 let _gone = reply.send(self.state());
             }
             Command::Dump(reply) => {
@@ -227,10 +220,27 @@ impl<I: Intercept> Owner<I> {
         Ok(Next::GoOn)
     }
 
+    /// A new leader that finds everything as it should be pushes nothing: its question alone must shut the old one out.
+    fn heartbeat(&mut self, epoch: Option<u128>) -> Result<State, ApplyError> {
+        if let Some(epoch) = epoch {
+            self.is_not_old(epoch)?;
+            self.epoch = epoch;
+        }
+        self.heard_of_controller();
+        Ok(self.state())
+    }
+
+    fn is_not_old(&self, epoch: u128) -> Result<(), ApplyError> {
+        if epoch < self.epoch {
+            return Err(ApplyError::Epoch { epoch, in_force: self.epoch });
+        }
+        Ok(())
+    }
+
     /// The outer error ends the process, the inner one refuses the push.
     async fn push(&mut self, push: Push) -> Result<Result<Reply, ApplyError>, OwnerError> {
-        if push.epoch < self.epoch {
-            return Ok(Err(ApplyError::Epoch { epoch: push.epoch, in_force: self.epoch }));
+        if let Err(old) = self.is_not_old(push.epoch) {
+            return Ok(Err(old));
         }
         let applied = match &push.body {
             Body::Put(put) => self.config.put(put),

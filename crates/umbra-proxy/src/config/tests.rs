@@ -255,7 +255,7 @@ async fn while_connections_do_not_arrive_nothing_is_armed_and_each_service_says_
     let run = tokio::spawn(owner.run(inbox));
     let state = async || {
         let (reply, answer) = oneshot::channel();
-        assert!(commands.send(Command::State(Asker::Person, reply)).await.is_ok());
+        assert!(commands.send(Command::State(reply)).await.is_ok());
         answer.await.unwrap()
     };
     block.send_replace(true);
@@ -376,4 +376,16 @@ async fn held_tables_fill_an_answer_up_to_its_bound() {
         .put(&serde_json::from_str(&json!({ "resources": {}, "hold": hold }).to_string()).unwrap())
         .unwrap();
     assert_eq!((config.held().count(), held(&config).len()), (4, 2));
+}
+
+/// A new leader that finds the node as it should be pushes nothing.
+#[tokio::test]
+async fn the_question_of_a_new_leader_shuts_the_old_one_out() {
+    let mut node = Node::new();
+    node.put(5, &[]).await.unwrap();
+    assert_eq!(node.owner.heartbeat(Some(9)).unwrap().epoch, "9");
+    for old in [node.owner.heartbeat(Some(5)).unwrap_err(), node.put(5, &[]).await.unwrap_err()] {
+        assert_eq!(old.to_string(), "epoch 5 is older than 9, which this node has seen");
+    }
+    assert_eq!(node.owner.heartbeat(None).unwrap().epoch, "9", "a person's look changes nothing");
 }
