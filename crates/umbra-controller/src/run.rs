@@ -182,6 +182,13 @@ impl Begin {
         watch::start(&self.client, &Sink { inputs, missing, stop: stop.clone() }, tasks);
         if args.proxy.is_empty() {
             tasks.spawn(watch::proxies(self.client.clone(), nodes, stop.clone()));
+        } else {
+            // Kept: a source that ends says that the controller is stopping.
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                stop.cancelled().await;
+                drop(nodes);
+            });
         }
         let foreign_virtual_services = args.foreign_virtualservices == Foreign::Istio;
         let compile = umbra_compile::Options { foreign_virtual_services };
