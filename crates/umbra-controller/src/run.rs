@@ -177,6 +177,13 @@ impl Begin {
         watch::start(&self.client, &Sink { inputs, missing, stop: stop.clone() }, tasks);
         if args.proxy.is_empty() {
             tasks.spawn(watch::proxies(self.client.clone(), nodes, stop.clone()));
+        } else {
+            // Kept: a source that ends says that the controller is stopping.
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                stop.cancelled().await;
+                drop(nodes);
+            });
         }
         let (publish, published) = value::channel(None);
         let (recover, recovered) = mpsc::channel(RECOVERED_QUEUE);
