@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Bounded, CONNECTIONS, Lives};
 use crate::arm::Reach;
-use crate::config::{Command, Owner, OwnerError};
+use crate::config::{Command, Owner, OwnerError, Signals};
 use crate::deadman::{self, BEATS_WITHIN, LIVES_WITHIN};
 use crate::descriptors;
 use crate::intercept::{Adopt, InterceptError, Interceptor, Setup};
 use crate::metrics::Metrics;
 use crate::options::{Intercept, Options};
 use crate::push::{self, PushListener, PushMetrics, PushServer};
-use crate::reach::{Kernel, Without};
+use crate::reach::{self, Kernel, Without};
 use crate::tables::Tables;
 use crate::tls;
 use crate::worker::{self, ShadowLimits, Workers};
@@ -132,17 +132,15 @@ impl Proxy {
         let (owner, commands) = mpsc::channel(COMMANDS);
         let (ready_sender, ready) = watch::channel(false);
         let (unprompted_sender, unprompted) = watch::channel(0);
-        let reach = reach(&options.intercept, traffic.port(), &workers, &metrics, &mut tasks)?;
-        let interceptor = match reach {
+        let signals = Signals { ready: ready_sender, unprompted: unprompted_sender };
+        let reached = reached(&options.intercept, traffic.port(), &workers, &metrics, &mut tasks)?;
+        let interceptor = match reached {
             Reached::Without(without) => {
-                let owner =
-                    Owner::new(tables, Arc::clone(&metrics), without, ready_sender, unprompted_sender);
-                tasks.spawn(async move { Ok(owner.run(commands).await.map(|()| "owner")?) });
+                spawn_owner(&mut tasks, Owner::new(tables, Arc::clone(&metrics), without, signals), commands);
                 None
             }
             Reached::Kernel(kernel, interceptor) => {
-                let owner = Owner::new(tables, Arc::clone(&metrics), kernel, ready_sender, unprompted_sender);
-                tasks.spawn(async move { Ok(owner.run(commands).await.map(|()| "owner")?) });
+                spawn_owner(&mut tasks, Owner::new(tables, Arc::clone(&metrics), kernel, signals), commands);
                 Some(interceptor)
             }
         };
@@ -253,6 +251,10 @@ fn ended_with(ended: Result<Result<&'static str, ProxyError>, JoinError>) -> Pro
     }
 }
 
+fn spawn_owner<I: reach::Intercept>(tasks: &mut Tasks, owner: Owner<I>, commands: mpsc::Receiver<Command>) {
+    tasks.spawn(async move { Ok(owner.run(commands).await.map(|()| "owner")?) });
+}
+
 /// How connections come to the listener, with what it takes.
 enum Reached {
     Without(Without),
@@ -260,7 +262,7 @@ enum Reached {
 }
 
 /// A kernel that cannot is no reason to end: users are as without umbra, and each service's status says why.
-fn reach(
+fn reached(
     intercept: &Intercept,
     port: u16,
     workers: &SharedWorkers,
