@@ -120,9 +120,15 @@ pub(crate) struct Owner<I> {
     version: u64,
     heard: Instant,
     retry: Retry,
-    ready: watch::Sender<bool>,
-    /// Moves when what is armed or refused has changed without a push.
-    unprompted: watch::Sender<u64>,
+    signals: Signals,
+}
+
+/// What others are told.
+pub(crate) struct Signals {
+    /// Becomes true with the first push.
+    pub(crate) ready: watch::Sender<bool>,
+    /// Moves when what is armed or refused has changed without a push: the controller should ask.
+    pub(crate) unprompted: watch::Sender<u64>,
 }
 
 /// When what the kernel refused is tried again, and when the node's network is looked at again.
@@ -144,15 +150,13 @@ impl Retry {
 }
 
 impl<I: Intercept> Owner<I> {
-    /// An owner of nothing yet; `ready` becomes true with the first push, `unprompted` moves when the controller should
-    /// ask.
+    /// An owner of nothing yet.
     pub(crate) fn new(
         tables: Arc<Tables>,
         metrics: Arc<Metrics>,
         intercept: I,
         fallback: Option<(Plan, Fallback)>,
-        ready: watch::Sender<bool>,
-        unprompted: watch::Sender<u64>,
+        signals: Signals,
     ) -> Self {
         Self {
             config: Config::default(),
@@ -168,8 +172,7 @@ impl<I: Intercept> Owner<I> {
             version: 0,
             heard: Instant::now(),
             retry: Retry::idle(Instant::now()),
-            ready,
-            unprompted,
+            signals,
         }
     }
 
@@ -253,7 +256,7 @@ impl<I: Intercept> Owner<I> {
         (self.epoch, self.version) = (push.epoch, push.version);
         self.bring_into_force(&applied).await?;
         self.heard_of_controller();
-        self.ready.send_replace(true);
+        self.signals.ready.send_replace(true);
         Ok(Ok(self.state()))
     }
 
@@ -325,7 +328,7 @@ impl<I: Intercept> Owner<I> {
     }
 
     fn nudge(&self) {
-        self.unprompted.send_modify(|changes| *changes += 1);
+        self.signals.unprompted.send_modify(|changes| *changes += 1);
     }
 
     /// Nothing but `kept` is given to the listener from here on.

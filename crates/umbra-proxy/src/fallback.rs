@@ -383,13 +383,17 @@ impl Keeper {
         }
     }
 
-    /// Reads the kernel's counters. Between the first and the last reading more may have come by: read until the parts
-    /// stand still, and if they do not, the next second will do.
+    /// Reads the kernel's counters. Those that come by while it does are in one of them and not yet in the other: it
+    /// reads until the parts stand still, and if they do not, the next second will do.
     fn count(&mut self) {
         for _ in 0..3 {
-            let Ok([_, fallback, kube_proxy]) = self.counters() else { return };
-            let Ok(now) = self.counters() else { return };
-            if [fallback, kube_proxy] == now[1..] {
+            let Ok(before) = self.parts() else { return };
+            let Ok(connections) = self.netlink.counter(TABLE, ruleset::CONNECTIONS) else { return };
+            let Ok(after) = self.parts() else { return };
+            let now = [connections, after[0], after[1]];
+            // What umbra took is the rest, and never becomes less.
+            let rest = |[all, fallback, kube_proxy]: [u64; 3]| all.checked_sub(fallback + kube_proxy);
+            if before == after && rest(now) >= rest(self.counted) {
                 self.metrics.kernel.counted(self.counted, now);
                 self.counted = now;
                 return;
@@ -397,11 +401,9 @@ impl Keeper {
         }
     }
 
-    fn counters(&mut self) -> Result<[u64; 3], NetlinkError> {
+    fn parts(&mut self) -> Result<[u64; 2], NetlinkError> {
         let fallback = self.netlink.counter(TABLE, ruleset::FALLBACK)?;
-        let kube_proxy = self.netlink.counter(TABLE, ruleset::KUBE_PROXY)?;
-        let connections = self.netlink.counter(TABLE, ruleset::CONNECTIONS)?;
-        Ok([connections, fallback, kube_proxy])
+        Ok([fallback, self.netlink.counter(TABLE, ruleset::KUBE_PROXY)?])
     }
 }
 

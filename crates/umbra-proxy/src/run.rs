@@ -18,7 +18,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Bounded, CONNECTIONS, Lives};
-use crate::config::{Command, OwnerError};
+use crate::config::{Command, OwnerError, Signals};
 use crate::deadman::{self, LIVES_WITHIN};
 use crate::descriptors;
 use crate::intercept::InterceptError;
@@ -135,8 +135,7 @@ impl Proxy {
         let shared = kernel::Shared {
             tables,
             metrics: Arc::clone(&metrics),
-            ready: ready_sender,
-            unprompted: unprompted_sender,
+            signals: Signals { ready: ready_sender, unprompted: unprompted_sender },
         };
         let interceptor = kernel::start(&options, shared, &workers, traffic, commands, &mut tasks)?;
         let admin = Admin {

@@ -91,9 +91,10 @@ impl Node {
         let network = Arc::new(Mutex::new(EVERYWHERE));
         let (seen, fails) = Default::default();
         let fake = Fake { tables: Arc::clone(&tables), seen, fails, network, reach: EVERYWHERE, blocked };
-        let (sender, ready) = watch::channel(false);
-        let (told, unprompted) = watch::channel(0);
-        let owner = Owner::new(tables, metrics, fake.clone(), None, sender, told);
+        let (says_ready, ready) = watch::channel(false);
+        let (says_more, unprompted) = watch::channel(0);
+        let signals = Signals { ready: says_ready, unprompted: says_more };
+        let owner = Owner::new(tables, metrics, fake.clone(), None, signals);
         Self { owner, fake, ready, unprompted, block }
     }
 

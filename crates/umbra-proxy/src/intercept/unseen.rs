@@ -7,12 +7,13 @@
 //!     ct original ip saddr @src4 ct original ip daddr . ct original proto-dst @v4 goto past }
 //! chain past {
 //!   ct id @seen update @seen { ct id } accept
+//!   tcp flags rst accept
 //!   add @seen { ct id } counter name unseen accept
 //!   counter name unlisted }
 //! ```
 //! A connection is bound once, by its first packet: one that was opened before its service was armed, or while the
 //! proxy was away, stays where kube-proxy or the fallback led it. Its packets are forwarded, and that is where each is
-//! counted, once. With [`Adopt::Reset`] it is reset when its client next sends something, while the element of `adopt`
+//! counted, once; a reset is a connection's end, not its use. With [`Adopt::Reset`] it is reset when its client next sends something, while the element of `adopt`
 //! lives, so that the client connects anew and is seen:
 //! ```text
 //! set adopt { type inet_proto; flags timeout }
@@ -28,7 +29,7 @@
 use netlink_packet_netfilter::nftables::{InetHookNumber, SetAttribute, SetDescription, SetFlags};
 
 use super::ruleset::{TABLE, protocol_set};
-use crate::nft::expression::{self, Expression, REGISTER_1_PLUS_4, REGISTER_2};
+use crate::nft::expression::{self, Expression, REGISTER_1_PLUS_4, REGISTER_2, TcpFlag};
 use crate::nft::table::{Change, Set};
 
 /// Counts connections, each once.
@@ -68,7 +69,7 @@ pub(super) fn create(adopt: Adopt) -> Vec<Change> {
     if adopt == Adopt::Reset {
         changes.extend([protocol_set(ADOPT, 7), TABLE.chain_of_rules(RESET)]);
         let mut rule = expression::is_tcp().to_vec();
-        rule.extend(expression::tcp_pushes());
+        rule.extend(expression::tcp_flag(TcpFlag::Push));
         rule.extend([expression::transport_protocol(), expression::in_set(ADOPT), expression::reset()]);
         changes.push(TABLE.rule(RESET, rule));
     }
@@ -79,6 +80,10 @@ pub(super) fn create(adopt: Adopt) -> Vec<Change> {
     let known = [expression::ct_id(), expression::in_set(SEEN)];
     let renewed = [expression::ct_id(), expression::renew_in(SEEN), end()];
     changes.push(TABLE.rule(PAST, known.into_iter().chain(renewed).collect()));
+    let mut reset = expression::is_tcp().to_vec();
+    reset.extend(expression::tcp_flag(TcpFlag::Reset));
+    reset.push(expression::accept());
+    changes.push(TABLE.rule(PAST, reset));
     let new = [expression::ct_id(), expression::add_to(SEEN), expression::count(UNSEEN), end()];
     changes.push(TABLE.rule(PAST, new.to_vec()));
     changes.push(TABLE.rule(PAST, vec![expression::count(UNLISTED), end()]));

@@ -87,11 +87,19 @@ pub(crate) fn destination_port(register: u32) -> Expression {
     payload(PAYLOAD_TRANSPORT, 2, 2, register)
 }
 
-/// The segment carries data to be read now (`tcp flags psh`).
-pub(crate) fn tcp_pushes() -> [Expression; 3] {
+/// The segment has this one of TCP's flags.
+pub(crate) fn tcp_flag(flag: TcpFlag) -> [Expression; 3] {
     const FLAGS: u32 = 13;
-    const PSH: u8 = 1 << 3;
-    [payload(PAYLOAD_TRANSPORT, FLAGS, 1, REGISTER_1), masked(&[PSH]), compare(CMP_NEQ, &[0])]
+    [payload(PAYLOAD_TRANSPORT, FLAGS, 1, REGISTER_1), masked(&[flag as u8]), compare(CMP_NEQ, &[0])]
+}
+
+/// Flags of a TCP segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TcpFlag {
+    /// It ends the connection at once.
+    Reset = 1 << 2,
+    /// It carries data to be read now.
+    Push = 1 << 3,
 }
 
 /// What starts at register 1 equals `bytes`.

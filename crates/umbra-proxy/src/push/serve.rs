@@ -3,8 +3,6 @@
 //! The protocol has no way to speak first. But a controller keeps its connection, and one that is closed it opens anew,
 //! asking for `/v1/state`: so a closed connection is the word that there is something to ask.
 
-use std::convert::Infallible;
-
 use axum::extract::ConnectInfo;
 use axum::serve::Listener as _;
 use axum::{Extension, Router};
@@ -38,9 +36,8 @@ pub(crate) async fn serve(
                 let router = router.clone();
                 connections.spawn(connection(stream, peer, router, unprompted, end));
             }
-            Some(ended) = connections.join_next() => {
-                let _never: Result<(), Infallible> = ended.unwrap_or(Ok(()));
-            }
+            // A panic has ended the process already.
+            Some(_ended) = connections.join_next() => {}
         }
     }
     drop(listener);
@@ -53,7 +50,7 @@ async fn connection(
     router: Router,
     mut unprompted: watch::Receiver<u64>,
     stopping: CancellationToken,
-) -> Result<(), Infallible> {
+) {
     let service = TowerToHyperService::new(router.layer(Extension(ConnectInfo(peer))));
     let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
@@ -72,5 +69,110 @@ async fn connection(
     if let Err(error) = ended {
         tracing::debug!(%error, "push port: a connection ended");
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::Notify;
+
+    use super::super::PushMetrics;
+    use super::*;
+
+    /// `/state` answers at once, `/push` when it is let to, having said that it has begun.
+    struct Served {
+        address: SocketAddr,
+        unprompted: watch::Sender<u64>,
+        begun: Arc<Notify>,
+        finish: Arc<Notify>,
+        stopping: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Served {
+        async fn start() -> Self {
+            let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = tcp.local_addr().unwrap();
+            let (begun, finish) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+            let (says, may) = (Arc::clone(&begun), Arc::clone(&finish));
+            let push = async move || {
+                says.notify_one();
+                may.notified().await;
+                "pushed"
+            };
+            let router = Router::new().route("/state", get(async || "state")).route("/push", get(push));
+            let (unprompted, moved) = watch::channel(0);
+            let stopping = CancellationToken::new();
+            let end = stopping.clone();
+            let listener = PushListener::new(tcp, None, PushMetrics::default());
+            let task = tokio::spawn(async move { serve(listener, &router, moved, end).await });
+            Self { address, unprompted, begun, finish, stopping, task }
+        }
+
+        async fn connect(&self) -> TcpStream {
+            TcpStream::connect(self.address).await.unwrap()
+        }
+    }
+
+    async fn ask(stream: &mut TcpStream, path: &str) {
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n").as_bytes()).await.unwrap();
+    }
+
+    async fn answer(stream: &mut TcpStream, ends_with: &str) -> String {
+        let mut text = Vec::new();
+        while !text.ends_with(ends_with.as_bytes()) {
+            assert!(stream.read_buf(&mut text).await.unwrap() > 0, "closed");
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn connections_at_rest_are_closed_when_something_changed_and_new_ones_are_served() {
+        let served = Served::start().await;
+        let mut at_rest = served.connect().await;
+        ask(&mut at_rest, "/state").await;
+        let first = answer(&mut at_rest, "state").await;
+        assert!(!first.contains("connection: close"), "{first}");
+        served.unprompted.send_modify(|moved| *moved += 1);
+        assert_eq!(at_rest.read(&mut [0]).await.unwrap(), 0, "closed without a word");
+        let mut again = served.connect().await;
+        ask(&mut again, "/state").await;
+        let first = answer(&mut again, "state").await;
+        assert!(!first.contains("connection: close"), "what moved before does not close it: {first}");
+    }
+
+    #[tokio::test]
+    async fn a_request_under_way_is_answered_first() {
+        let served = Served::start().await;
+        let mut busy = served.connect().await;
+        ask(&mut busy, "/push").await;
+        served.begun.notified().await;
+        served.unprompted.send_modify(|moved| *moved += 1);
+        // The task has seen it when another connection, made later, was served.
+        let mut other = served.connect().await;
+        ask(&mut other, "/state").await;
+        answer(&mut other, "state").await;
+        served.finish.notify_one();
+        let text = answer(&mut busy, "pushed").await;
+        assert!(text.starts_with("HTTP/1.1 200") && text.contains("connection: close"), "{text}");
+        assert_eq!(busy.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_end_waits_for_requests_under_way() {
+        let served = Served::start().await;
+        let mut busy = served.connect().await;
+        ask(&mut busy, "/push").await;
+        served.begun.notified().await;
+        served.stopping.cancel();
+        served.finish.notify_one();
+        answer(&mut busy, "pushed").await;
+        served.task.await.unwrap();
+        assert!(TcpStream::connect(served.address).await.is_err(), "the port is free");
+    }
 }

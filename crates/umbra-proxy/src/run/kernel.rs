@@ -4,11 +4,11 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::{ProxyError, SharedWorkers, StartError, Tasks, ticked};
 use crate::arm::Reach;
-use crate::config::{Command, Owner};
+use crate::config::{Command, Owner, Signals};
 use crate::deadman::BEATS_WITHIN;
 use crate::fallback::plan::Plan;
 use crate::fallback::{Fallback, Settings, interface};
@@ -22,8 +22,7 @@ use crate::tables::Tables;
 pub(super) struct Shared {
     pub(super) tables: Arc<Tables>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) ready: watch::Sender<bool>,
-    pub(super) unprompted: watch::Sender<u64>,
+    pub(super) signals: Signals,
 }
 
 /// Starts the owner of the configuration; gives what holds the table of interception, where there is one. A kernel that
@@ -68,8 +67,8 @@ fn run(
     commands: mpsc::Receiver<Command>,
     tasks: &mut Tasks,
 ) {
-    let Shared { tables, metrics, ready, unprompted } = shared;
-    let owner = Owner::new(tables, metrics, intercept, fallback, ready, unprompted);
+    let Shared { tables, metrics, signals } = shared;
+    let owner = Owner::new(tables, metrics, intercept, fallback, signals);
     tasks.spawn(async move { Ok(owner.run(commands).await.map(|()| "owner")?) });
 }
 
