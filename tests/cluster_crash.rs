@@ -21,12 +21,14 @@ fn a_killed_controller_changes_nothing_for_anybody() {
         wait_for_copies(example)?;
         let restarts = restarts(example)?;
         let killed = Instant::now();
-        for pod in example.cluster().pods(UMBRA, CONTROLLER)? {
+        let pods = example.cluster().pods(UMBRA, CONTROLLER)?;
+        let killed_pods = u64::try_from(pods.len())?;
+        for pod in pods {
             kill(example, pod["metadata"]["name"].as_str().context("a pod has a name")?)?;
         }
         users.wait_for_more(5)?;
         wait_for("the controller is back", CEILING, || {
-            ensure!(self::restarts(example)? > restarts, "not restarted yet");
+            ensure!(self::restarts(example)? >= restarts + killed_pods, "not all restarted yet");
             let pods = example.cluster().pods(UMBRA, CONTROLLER)?;
             let ready = pods.iter().all(|pod| pod["status"]["containerStatuses"][0]["ready"] == true);
             ensure!(ready, "not ready yet");

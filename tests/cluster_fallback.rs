@@ -11,7 +11,7 @@ use crate::cluster_proxies::{
     CONTROLLER, NoProxies, Setting, kill_proxy, on_node, wait_mirrored_everywhere, wait_rolled_out,
 };
 use crate::cluster_status::wait_for_copies;
-use crate::cluster_system::{Example, ExamplePod, Second, UMBRA, with_example};
+use crate::cluster_system::{Example, Second, UMBRA, with_example};
 use crate::cluster_users::{Client, Connections, User, Users};
 
 /// A fallback that ends soon.
@@ -28,9 +28,10 @@ fn past_its_expiry_kube_proxy_serves_and_that_is_counted() {
     with_example("expired", Second::Right, |example| {
         let _short = Setting::new(example, FALLBACK_TIMEOUT, &short())?;
         example.route()?;
-        wait_for_copies_of(example)?;
+        // Before anybody asks: proxies read the kernel's counters each second.
         let before = paths(example)?;
         let load = Load::start(example)?;
+        wait_for_copies(example)?;
         let away = NoProxies::new(example)?;
         let from = Instant::now();
         wait_for("kube-proxy serves", CEILING, || {
@@ -216,7 +217,7 @@ fn a_pod_of_v1_that_calls_its_own_service_is_answered_without_a_proxy() {
         example.route()?;
         wait_for_copies_of(example)?;
         let v1 = example.v1()?.remove(0);
-        wait_for_slots(example, &v1)?;
+        wait_for_slots(example, &v1.node, &v1.address.to_string())?;
         let away = NoProxies::new(example)?;
         let mut client = Client::new(example, &v1)?.with_patience(Duration::from_secs(3));
         for number in 0..20 {
@@ -227,17 +228,16 @@ fn a_pod_of_v1_that_calls_its_own_service_is_answered_without_a_proxy() {
     });
 }
 
-/// Waits until the fallback of the pod's node leads to this pod alone.
-fn wait_for_slots(example: &Example, pod: &ExamplePod) -> Result<()> {
+/// Waits until all slots of a node's fallback lead to this address alone.
+fn wait_for_slots(example: &Example, node: &str, to: &str) -> Result<()> {
     let address = example.sa_logic()?.ip().to_string();
-    wait_for("all slots lead to the one pod", CEILING, || {
-        let text =
-            on_node(example, &pod.node, "nft", &["-j", "list", "map", "inet", "umbra-fallback", "eps4"])?;
+    wait_for(&format!("all slots on {node} lead to {to}"), CEILING, || {
+        let text = on_node(example, node, "nft", &["-j", "list", "map", "inet", "umbra-fallback", "eps4"])?;
         let map: Value = serde_json::from_str(&text)?;
         let text = map.to_string();
         let slots = text.matches(&format!("\"{address}\"")).count();
-        let here = text.matches(&format!("\"{}\"", pod.address)).count();
-        ensure!(slots == 16 && here == 16, "{slots} slots, {here} of them to {}: {text}", pod.address);
+        let there = text.matches(&format!("\"{to}\"")).count();
+        ensure!(slots == 16 && there == 16, "{slots} slots, {there} of them to {to}: {text}");
         Ok(())
     })
 }
@@ -301,6 +301,10 @@ fn a_user_of_a_service_whose_v1_is_gone_is_refused_and_never_meets_v2() {
             ensure!(answer.status == 503, "{answer:?}");
             Ok(())
         })?;
+        // Until the last ending pod has left the slices they lead there.
+        for node in example.cluster().nodes() {
+            wait_for_slots(example, &node.name, &node.address)?;
+        }
         let away = NoProxies::new(example)?;
         let user = User::start(example, client, Connections::Fresh, PACE)?;
         wait_for("50 refusals", CEILING, || {

@@ -31,7 +31,7 @@ pub(crate) enum Connections {
 pub(crate) struct Client {
     network: PodNetwork,
     address: SocketAddr,
-    /// How long it waits for an answer.
+    /// How long it waits for a connection, and for an answer.
     patience: Duration,
     stream: Option<BufReader<TcpStream>>,
 }
@@ -57,7 +57,7 @@ impl Client {
         })
     }
 
-    /// Gives answers up after so long.
+    /// Gives up after so long.
     pub(crate) fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
@@ -121,8 +121,8 @@ impl Client {
     /// # Errors
     /// When nobody takes it.
     pub(crate) fn connect(&mut self) -> Result<()> {
-        let address = self.address;
-        let stream = self.network.within(|| TcpStream::connect_timeout(&address, MISSING))?;
+        let (address, patience) = (self.address, self.patience);
+        let stream = self.network.within(|| TcpStream::connect_timeout(&address, patience))?;
         let stream = stream.with_context(|| format!("connecting to {address}"))?;
         stream.set_read_timeout(Some(self.patience))?;
         stream.set_nodelay(true)?;

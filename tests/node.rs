@@ -7,3 +7,4 @@ mod node_system;
 mod node_article;
 mod node_death;
 mod node_fallback;
+mod node_watch;

@@ -275,6 +275,14 @@ impl System {
         Process::start("load", &command, &self.server.dir().join("load.log"))
     }
 
+    /// The condition `Programmed` of the VirtualService.
+    pub(crate) fn programmed(&self) -> Result<Value> {
+        let object = self.server.kubectl().get(&["vs", "sa-logic"])?;
+        let conditions = object["status"]["conditions"].as_array().context("no conditions yet")?;
+        let found = conditions.iter().find(|condition| condition["type"] == "Programmed");
+        Ok(found.context("no condition Programmed yet")?.clone())
+    }
+
     fn describe(&self) -> String {
         let mut text = String::new();
         let mut add = |what: &str, said: Result<String>| {

@@ -5,6 +5,7 @@
 mod push_system;
 
 mod push_hold;
+mod push_lead;
 mod push_policies;
 mod push_programmed;
 mod push_refused;

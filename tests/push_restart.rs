@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use umbra_testkit::{Netns, Node, Pod, Process, http, objects, program, wait_for};
 
-use crate::push_system::{CEILING, PushProxy, System, with_system};
+use crate::push_system::{CEILING, PushProxy, System, epoch, with_system};
 
 /// sa-logic v1 in a pod, the only endpoint of the service.
 struct Backend {
@@ -51,9 +51,11 @@ fn a_new_controller_changes_nothing(system: &mut System, before: &[Value]) -> Re
     system.wait_condition(&["vs", "sa-logic"], "Programmed", "True")?;
     for (proxy, before) in system.proxies.iter().zip(before) {
         let now = proxy.state()?;
-        for field in ["bootId", "digest", "armed", "version", "epoch"] {
+        for field in ["bootId", "digest", "armed", "version"] {
             ensure!(now[field] == before[field], "{}: {field} changed from {before} to {now}", proxy.node);
         }
+        // Its question alone shuts the old one out.
+        ensure!(epoch(&now)? > epoch(before)?, "{}: the epoch of {before} is that of {now}", proxy.node);
         for kind in ["put", "patch"] {
             let sent = pushes(system, &proxy.node, kind)?;
             ensure!(sent < 0.5, "{}: {sent} {kind} of a controller that had nothing to tell", proxy.node);

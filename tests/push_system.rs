@@ -122,6 +122,12 @@ pub(crate) fn condition(object: &Value, kind: &str) -> Value {
     conditions.find(|condition| condition["type"] == kind).cloned().unwrap_or_default()
 }
 
+/// The epoch that a node's state tells.
+pub(crate) fn epoch(state: &Value) -> Result<u128> {
+    let epoch = state["epoch"].as_str().and_then(|epoch| epoch.parse().ok());
+    epoch.with_context(|| format!("an epoch in {state}"))
+}
+
 impl PushProxy {
     fn new(node: &str, server: &ApiServer) -> Result<Self> {
         let address = || Ok::<_, anyhow::Error>(SocketAddr::from(([127, 0, 0, 1], http::free_port()?)));

@@ -19,7 +19,7 @@ pub struct Args {
     /// A proxy to push to, instead of finding proxy Pods; repeatable (in the environment: comma-separated)
     #[arg(long, env = "UMBRA_PROXY", value_name = "NODE=HOST:PORT", value_delimiter = ',')]
     pub proxy: Vec<ProxyAddress>,
-    /// Use a Lease, so that several replicas may run. Not there yet: run one replica
+    /// Several replicas run: push and write status only while holding the Lease umbra-controller in umbra-system
     #[arg(long, env = "UMBRA_LEADER_ELECT", default_value_t = false, action = ArgAction::Set)]
     pub leader_elect: bool,
     /// Keep the push channel's certificates in this directory, instead of in Secrets; what is missing is written

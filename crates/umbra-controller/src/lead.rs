@@ -1,23 +1,30 @@
-//! Whose word counts: the epoch that every push carries.
+//! Whose word counts: the term and its epoch, which every push carries.
 //!
 //! A node refuses an epoch older than it has seen, so that a controller that has been replaced cannot push any more.
-//! One replica runs for now, and its epoch is the API server's resourceVersion at its start: it grows across restarts,
-//! needs no clock and no state of our own. With a Lease it becomes the resourceVersion of the write that won, which
-//! is of the same sequence (KEP-5504: resourceVersions of etcd-backed servers are comparable integers).
+//! With a Lease (`elect`, by the rules of `lease`), a term's epoch is the resourceVersion of the write that won; a
+//! controller that runs `alone` takes the API server's resourceVersion at its start. Both are of the same sequence
+//! (KEP-5504: resourceVersions of etcd-backed servers are comparable integers).
 
+#[cfg(feature = "kubernetes")]
+pub mod alone;
+#[cfg(feature = "kubernetes")]
+pub mod elect;
+#[cfg(feature = "kubernetes")]
+pub mod lease;
+mod term;
+
+#[cfg(feature = "kubernetes")]
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Service;
-use kube::Client;
-use kube::api::{Api, ListParams};
+pub use term::Term;
 
 /// For one question to the API server, or one write: longer than any that works takes. What hangs beyond it is asked
 /// again, for else it would hang for ever where a network swallows packets.
+#[cfg(feature = "kubernetes")]
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// The longest pause between two questions to an API server that is not there yet.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// An epoch could not be had.
+#[cfg(feature = "kubernetes")]
 #[derive(Debug, thiserror::Error)]
 pub enum EpochError {
     /// The API server's answer. Look at the kubeconfig, or at the controller's ClusterRole (list services).
@@ -28,59 +35,8 @@ pub enum EpochError {
     ResourceVersion(String),
 }
 
-/// The epoch of a controller that starts now. Waits for an API server that is not there yet.
-///
-/// # Errors
-/// The API server refuses, or is of a kind that has no comparable versions.
-pub async fn epoch(client: &Client) -> Result<u128, EpochError> {
-    let mut pause = Duration::from_millis(500);
-    loop {
-        match tokio::time::timeout(ANSWER_LIMIT, ask(client)).await {
-            Ok(Err(EpochError::Api(error @ (kube::Error::Service(_) | kube::Error::HyperError(_))))) => {
-                tracing::warn!(%error, "the API server is not there yet");
-            }
-            Err(error) => tracing::warn!(%error, "the API server does not answer"),
-            Ok(answer) => return answer,
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-async fn ask(client: &Client) -> Result<u128, EpochError> {
-    let services = Api::<Service>::all(client.clone());
-    let list = services.list_metadata(&ListParams::default().limit(1)).await?;
-    let version = list.metadata.resource_version.unwrap_or_default();
+#[cfg(feature = "kubernetes")]
+fn parsed(version: Option<String>) -> Result<u128, EpochError> {
+    let version = version.unwrap_or_default();
     version.parse().map_err(|_| EpochError::ResourceVersion(version))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use http::{Request, Response};
-    use kube::client::Body;
-    use serde_json::json;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn an_api_server_that_does_not_answer_is_asked_again() {
-        let asked = std::sync::Arc::new(AtomicUsize::new(0));
-        let count = std::sync::Arc::clone(&asked);
-        let service = tower::service_fn(move |_: Request<Body>| {
-            let number = count.fetch_add(1, Ordering::SeqCst);
-            async move {
-                if number == 0 {
-                    std::future::pending::<()>().await;
-                }
-                let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-                    "metadata": {"resourceVersion": "42"}, "items": []});
-                Ok::<_, Infallible>(Response::new(Body::from(list.to_string().into_bytes())))
-            }
-        });
-        assert_eq!(epoch(&Client::new(service, "default")).await.unwrap(), 42);
-        assert_eq!(asked.load(Ordering::SeqCst), 2);
-    }
 }

@@ -12,7 +12,6 @@
 pub mod admin;
 #[cfg(feature = "kubernetes")]
 pub mod args;
-#[cfg(feature = "kubernetes")]
 pub mod lead;
 pub mod metrics;
 pub mod publish;

@@ -28,6 +28,10 @@ pub struct Metrics {
     pub objects: Family<KindLabels, Gauge>,
     /// Writes of `.status`.
     pub status_writes: Family<ResultLabels, Counter>,
+    /// 1 while this replica leads.
+    pub leader: Gauge,
+    /// Terms that have begun.
+    pub terms: Counter,
     /// Seconds since 1970 at which a certificate ends.
     pub certificate_expiry: Family<CertificateLabels, Gauge>,
 }
@@ -131,6 +135,8 @@ impl Default for Metrics {
             acked_version: Family::default(),
             objects: Family::default(),
             status_writes: Family::default(),
+            leader: Gauge::default(),
+            terms: Counter::default(),
             certificate_expiry: Family::default(),
         };
         metrics.register();
@@ -156,6 +162,8 @@ impl Metrics {
         r.register("node_acked_version", "Last version acknowledged", self.acked_version.clone());
         r.register("objects", "Objects seen by the watches", self.objects.clone());
         r.register("status_writes", "Writes of .status", self.status_writes.clone());
+        r.register("leader", "1 while this replica leads", self.leader.clone());
+        r.register("terms", "Terms of leading that have begun", self.terms.clone());
         r.register(
             "certificate_expiry_timestamp_seconds",
             "When a certificate of the push channel ends",

@@ -31,6 +31,7 @@ pub use connection::{ConnectionError, PROXY_NAME};
 pub use node::PushError;
 pub use tls::{Identity, IdentityError, client_config};
 
+use crate::lead::Term;
 use crate::metrics::Metrics;
 use crate::publish::Published;
 
@@ -55,7 +56,7 @@ pub struct Node {
 
 /// What all nodes' tasks share.
 struct Shared {
-    epoch: u128,
+    term: Term,
     tls: Option<Arc<ClientConfig>>,
     metrics: Arc<Metrics>,
     acks: watch::Sender<Acks>,
@@ -66,8 +67,8 @@ struct Shared {
 /// How to reach nodes.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// This controller's epoch: a node refuses one older than it has seen.
-    pub epoch: u128,
+    /// By whose leave: nothing is sent when it is over, and a node refuses an epoch older than it has seen.
+    pub term: Term,
     /// The controller's certificate and the CA; without it only loopback is spoken to.
     pub tls: Option<Arc<ClientConfig>>,
 }
@@ -91,8 +92,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), JoinError> {
     let permits = Semaphore::new(IN_FLIGHT);
-    let shared =
-        Arc::new(Shared { epoch: options.epoch, tls: options.tls, metrics, acks, recovered, permits });
+    let shared = Arc::new(Shared { term: options.term, tls: options.tls, metrics, acks, recovered, permits });
     let mut running = BTreeMap::new();
     let mut tasks = JoinSet::new();
     let mut nodes_open = true;

@@ -1,23 +1,26 @@
 //! Puts the stops together for a cluster, and takes them apart in order.
 
-use std::sync::Arc;
-use std::time::SystemTime;
+mod leading;
 
-use k8s_openapi::api::core::v1::Secret;
+use std::sync::Arc;
+
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Client, Config};
 use tokio::sync::{mpsc, watch as value};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Args;
+use crate::lead::{Term, elect};
 use crate::metrics::Metrics;
-use crate::push::{self, IdentityError, client_config};
-use crate::trust::{self, TrustError, Trusted};
+use crate::publish::{self, Windows};
+use crate::push::IdentityError;
+use crate::trust::TrustError;
 use crate::watch::{self, KINDS, Sink};
-use crate::{Controller, Failure, INPUT_QUEUE, Options, admin, lead, status};
+use crate::{Failure, INPUT_QUEUE, RECOVERED_QUEUE, admin, lead};
+use leading::{Leading, Observed};
 
-/// Where umbra's Secrets are.
+/// Where umbra's Secrets and its Lease are.
 const NAMESPACE: &str = "umbra-system";
 
 /// Why the controller has ended, or has not begun.
@@ -47,9 +50,6 @@ pub enum RunError {
     /// A task has died.
     #[error(transparent)]
     Failure(#[from] Failure),
-    /// A flag that asks for what is not there.
-    #[error("--leader-elect is not there yet: run one replica, with --leader-elect=false")]
-    LeaderElect,
 }
 
 /// Runs until `stop`, then stops in order: watches and status, pushes in flight (at most 5 s), the rest.
@@ -57,9 +57,6 @@ pub enum RunError {
 /// # Errors
 /// What it needs is not there, or one of its tasks has died.
 pub async fn run(args: Args, stop: CancellationToken) -> Result<(), RunError> {
-    if args.leader_elect {
-        return Err(RunError::LeaderElect);
-    }
     let metrics = Arc::new(Metrics::default());
     let (missing, missing_kinds) = value::channel(KINDS.into_iter().collect());
     let listener = admin::bind(args.metrics_listen).await.map_err(RunError::Admin)?;
@@ -68,7 +65,7 @@ pub async fn run(args: Args, stop: CancellationToken) -> Result<(), RunError> {
     }
     let served = CancellationToken::new();
     let mut admin = tokio::spawn(admin::serve(listener, Arc::clone(&metrics), missing_kinds, served.clone()));
-    let begin = Begin::new(&args, &metrics);
+    let begin = Begin::new(&args);
     let ended = tokio::select! {
         () = stop.cancelled() => Ok(()),
         admin = &mut admin => return Err(admin_ended(admin)),
@@ -95,22 +92,19 @@ fn admin_ended(ended: Result<std::io::Result<()>, tokio::task::JoinError>) -> Ru
 /// What has to be there before the first task starts.
 struct Begin {
     client: Client,
-    push: push::Options,
+    /// Of a controller that runs alone; with a Lease, terms come later.
+    alone: Option<Term>,
 }
 
 impl Begin {
-    async fn new(args: &Args, metrics: &Metrics) -> Result<Self, RunError> {
+    async fn new(args: &Args) -> Result<Self, RunError> {
         let client = client(args).await?;
-        let epoch = lead::epoch(&client).await?;
-        let trusted = trusted(args, &client).await?;
-        if let Some(Trusted { identity, proxy }) = &trusted {
-            trust::record_expiry(metrics, "ca", &identity.ca);
-            trust::record_expiry(metrics, "controller", &identity.certificate);
-            trust::record_expiry(metrics, "proxy", proxy);
-        }
-        let tls = trusted.map(|trusted| client_config(&trusted.identity)).transpose()?;
-        tracing::info!(epoch, "started");
-        Ok(Self { client, push: push::Options { epoch, tls } })
+        let alone = match args.leader_elect {
+            true => None,
+            false => Some(Term::endless(lead::alone::epoch(&client).await?)),
+        };
+        tracing::info!(epoch = alone.as_ref().map(Term::epoch), "started");
+        Ok(Self { client, alone })
     }
 
     async fn run(
@@ -121,46 +115,111 @@ impl Begin {
         stop: &CancellationToken,
         admin: &mut tokio::task::JoinHandle<std::io::Result<()>>,
     ) -> Result<(), RunError> {
-        let (inputs, taken) = mpsc::channel(INPUT_QUEUE);
-        let given = args.nodes();
-        let (nodes, live) = value::channel((!given.is_empty()).then_some(given));
         let edge = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        watch::start(&self.client, &Sink { inputs, missing, stop: edge.clone() }, &mut tasks);
-        if args.proxy.is_empty() {
-            tasks.spawn(watch::proxies(self.client.clone(), nodes, edge.clone()));
-        }
-        let options = Options { compile: args.compile(), push: self.push, ..Options::default() };
-        let mut controller = Controller::start(options, Arc::clone(metrics), taken, live.clone());
-        let sources = status::write::Sources {
-            published: controller.published.clone(),
-            nodes: live,
-            acks: controller.acks.clone(),
-        };
-        let mut status =
-            tokio::spawn(status::write::run(self.client, sources, Arc::clone(metrics), edge.clone()));
-        let mut status_ended = false;
+        let observed = self.observe(args, missing, metrics, &edge, &mut tasks);
+        // Not before what is done by the term has ended is the Lease given back.
+        let release = CancellationToken::new();
+        let (given, terms) = value::channel(self.alone.clone());
+        let elect = self.elect(given, Arc::clone(metrics), release.clone());
+        let leading =
+            Leading { client: self.client, args: args.clone(), metrics: Arc::clone(metrics), observed };
+        let work = leading.run(terms, edge.clone());
+        tokio::pin!(elect, work);
+        let mut running = Running { elect: true, work: true };
         let ended = tokio::select! {
             () = stop.cancelled() => Ok(()),
-            failure = controller.failed() => Err(failure.into()),
-            Some(task) = tasks.join_next() => Err(task.map_or_else(Failure::Died, |()| Failure::Ended).into()),
-            ended = &mut status => {
-                status_ended = true;
-                Err(ended.and_then(|ended| ended).map_or_else(Failure::Died, |()| Failure::Ended).into())
+            ended = &mut elect => {
+                running.elect = false;
+                ended.and(Err(Failure::Ended.into()))
             }
+            ended = &mut work => {
+                running.work = false;
+                ended.and(Err(Failure::Ended.into()))
+            }
+            Some(task) = tasks.join_next() => Err(task.map_or_else(Failure::Died, |()| Failure::Ended).into()),
             ended = admin => Err(admin_ended(ended)),
         };
         tracing::info!("stopping");
         edge.cancel();
-        controller.stop().await?;
+        // The Lease is renewed meanwhile.
+        while running.work {
+            tokio::select! {
+                finished = &mut work => {
+                    finished?;
+                    running.work = false;
+                }
+                _ = &mut elect, if running.elect => running.elect = false,
+            }
+        }
+        release.cancel();
+        if running.elect {
+            elect.await?;
+        }
         while let Some(task) = tasks.join_next().await {
             task.map_err(Failure::Died)?;
         }
-        if !status_ended {
-            status.await.and_then(|ended| ended).map_err(Failure::Died)?;
-        }
         ended
     }
+
+    /// What every replica does, leading or not: watch, index, compile, publish.
+    fn observe(
+        &self,
+        args: &Args,
+        missing: Arc<value::Sender<watch::Missing>>,
+        metrics: &Arc<Metrics>,
+        stop: &CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) -> Observed {
+        let (inputs, taken) = mpsc::channel(INPUT_QUEUE);
+        let given = args.nodes();
+        let (nodes, live) = value::channel((!given.is_empty()).then_some(given));
+        watch::start(&self.client, &Sink { inputs, missing, stop: stop.clone() }, tasks);
+        if args.proxy.is_empty() {
+            tasks.spawn(watch::proxies(self.client.clone(), nodes, stop.clone()));
+        } else {
+            // Kept: a source that ends says that the controller is stopping.
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                stop.cancelled().await;
+                drop(nodes);
+            });
+        }
+        let (publish, published) = value::channel(None);
+        let (recover, recovered) = mpsc::channel(RECOVERED_QUEUE);
+        let windows = Windows::default();
+        let metrics = Arc::clone(metrics);
+        tasks.spawn(publish::run(taken, recovered, publish, args.compile(), windows, metrics, stop.clone()));
+        Observed { published, nodes: live, recover }
+    }
+
+    /// Gives terms until `release`. Alone, there is one without end.
+    fn elect(
+        &self,
+        terms: value::Sender<Option<Term>>,
+        metrics: Arc<Metrics>,
+        release: CancellationToken,
+    ) -> impl Future<Output = Result<(), RunError>> + use<> {
+        let (client, alone) = (self.client.clone(), self.alone.is_some());
+        if alone {
+            metrics.leader.set(1);
+            metrics.terms.inc();
+        }
+        async move {
+            if alone {
+                release.cancelled().await;
+                drop(terms);
+                return Ok(());
+            }
+            Ok(elect::run(client, NAMESPACE, terms, metrics, release).await?)
+        }
+    }
+}
+
+/// What has not ended by itself.
+struct Running {
+    elect: bool,
+    work: bool,
 }
 
 async fn client(args: &Args) -> Result<Client, RunError> {
@@ -172,17 +231,4 @@ async fn client(args: &Args) -> Result<Client, RunError> {
         None => Config::incluster()?,
     };
     Client::try_from(config).map_err(RunError::Client)
-}
-
-/// `None`: by hand and without certificates, good for loopback only.
-async fn trusted(args: &Args, client: &Client) -> Result<Option<Trusted>, RunError> {
-    let now = SystemTime::now();
-    if let Some(dir) = &args.tls_dir {
-        return Ok(Some(trust::files::complete(dir, now)?));
-    }
-    if !args.proxy.is_empty() {
-        return Ok(None);
-    }
-    let secrets = Api::<Secret>::namespaced(client.clone(), NAMESPACE);
-    Ok(Some(trust::secrets::complete(&secrets, now).await?))
 }

@@ -14,7 +14,7 @@ use axum::{Json, Router};
 use http::{StatusCode, header};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::{Asker, Command};
+use crate::config::Command;
 use crate::intercept::Interceptor;
 use crate::metrics::Metrics;
 use crate::options::LogFilter;
@@ -95,7 +95,7 @@ async fn config(State(admin): State<Admin>) -> Response {
 }
 
 async fn state(State(admin): State<Admin>) -> Response {
-    admin.ask(|reply| Command::State(Asker::Person, reply)).await
+    admin.ask(Command::State).await
 }
 
 /// What the kernel counted.

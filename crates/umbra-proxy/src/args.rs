@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::intercept::Adopt;
+use crate::intercept::cni::Cni;
 use crate::options::{Intercept, LogFilter, Options};
 use crate::worker::{Limits, ShadowLimits};
 
@@ -32,6 +34,14 @@ pub struct Args {
     /// Whether the kernel gives us connections of local pods.
     #[arg(long, env = "UMBRA_INTERCEPT", value_enum, default_value_t = Switch::On)]
     pub intercept: Switch,
+    /// What becomes of connections opened before their service was armed: `leave` counts them, `reset` resets them, too,
+    /// so that clients connect anew and are seen.
+    #[arg(long, env = "UMBRA_ADOPT", value_enum, default_value_t = Adopt::Leave)]
+    pub adopt: Adopt,
+    /// `check` takes over nothing beside pod networks that are known to translate ClusterIPs before this node's netfilter
+    /// (Cilium, Antrea, OVN-Kubernetes, Calico eBPF); `trust` does not look.
+    #[arg(long, env = "UMBRA_CNI", value_enum, default_value_t = Cni::Check)]
+    pub cni: Cni,
     /// Where connections arrive. With --intercept=on only its port counts [default: port 15001].
     #[arg(long, env = "UMBRA_LISTEN")]
     pub listen: Option<SocketAddr>,
@@ -103,6 +113,8 @@ impl Args {
                 node_addresses: self.node_address,
                 port: self.listen.map_or(TRAFFIC_PORT, |listen| listen.port()),
                 fallback_timeout: self.fallback_timeout,
+                adopt: self.adopt,
+                cni: self.cni,
             },
             Switch::Off => Intercept::Off {
                 listen: self.listen.unwrap_or_else(|| SocketAddr::new(address, TRAFFIC_PORT)),
@@ -162,10 +174,10 @@ mod tests {
         assert_eq!(options.push_listen.to_string(), "192.0.2.7:15002");
         assert_eq!(options.metrics_listen.to_string(), "192.0.2.7:15020");
         assert_eq!(options.admin_listen.to_string(), "127.0.0.1:15000");
-        let Intercept::On { node_addresses, port, .. } = options.intercept else {
+        let Intercept::On { node_addresses, port, adopt, cni, .. } = options.intercept else {
             panic!("intercepts by default")
         };
-        assert_eq!((node_addresses.len(), port), (2, 15001));
+        assert_eq!((node_addresses.len(), port, adopt, cni), (2, 15001, Adopt::Leave, Cni::Check));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::intercept::Target;
 pub(crate) type Armed = BTreeMap<ServiceName, BTreeSet<Target>>;
 
 /// How connections come to the listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reach {
     /// Clients come by themselves: a service with a table counts as armed.
     Direct,
@@ -23,6 +23,11 @@ pub(crate) enum Reach {
         v4: bool,
         /// There is a listener on an IPv6 address.
         v6: bool,
+    },
+    /// On this node nothing can be taken over; each service is told why, and what to do.
+    Nowhere {
+        /// Begins with `not armed: `, and holds no moving figures: it ends up in a status.
+        reason: String,
     },
 }
 
@@ -50,7 +55,7 @@ pub(crate) fn decide(
     config: &Config,
     armed: &Armed,
     unusable: &BTreeMap<Key, String>,
-    reach: Reach,
+    reach: &Reach,
 ) -> Decision {
     let mut decision = Decision::default();
     for (key, resource) in config.iter() {
@@ -64,7 +69,7 @@ pub(crate) fn decide(
         }
         if unusable.contains_key(key) {
             // Its reason is told already; its old table goes on.
-            if let Some(before) = before {
+            if let (Some(before), Reach::Direct | Reach::Intercepted { .. }) = (before, reach) {
                 decision.wanted.insert(table.service.clone(), before.clone());
             }
             continue;
@@ -81,11 +86,13 @@ pub(crate) fn decide(
 
 fn targets(
     table: &ServiceTable,
-    reach: Reach,
+    reach: &Reach,
     before: Option<&BTreeSet<Target>>,
 ) -> Result<BTreeSet<Target>, String> {
-    let Reach::Intercepted { v4, v6 } = reach else {
-        return Ok(BTreeSet::new());
+    let (v4, v6) = match reach {
+        Reach::Direct => return Ok(BTreeSet::new()),
+        Reach::Nowhere { reason } => return Err(reason.clone()),
+        Reach::Intercepted { v4, v6 } => (*v4, *v6),
     };
     if table.addresses.is_empty() {
         return Err("not armed: the Service has no ClusterIP".into());
@@ -141,7 +148,7 @@ mod tests {
     const V4_ONLY: Reach = Reach::Intercepted { v4: true, v6: false };
 
     fn decide_one(table: serde_json::Value, armed: &Armed, reach: Reach) -> Decision {
-        decide(&config_of(&[("service/default/a", table)]), armed, &BTreeMap::new(), reach)
+        decide(&config_of(&[("service/default/a", table)]), armed, &BTreeMap::new(), &reach)
     }
 
     fn a() -> ServiceName {
@@ -218,7 +225,7 @@ mod tests {
             (armed, unusable, V4_ONLY),
             (Armed::new(), BTreeMap::new(), Reach::Direct),
         ] {
-            let decision = decide(&config, &before, &unusable, reach);
+            let decision = decide(&config, &before, &unusable, &reach);
             assert_eq!(decision.wanted, Armed::new());
             assert_eq!(decision.not_armed[0].reason, "not armed: networkpolicy default/deny selects pods");
         }
@@ -231,13 +238,26 @@ mod tests {
     }
 
     #[test]
+    fn where_nothing_can_be_taken_over_each_service_says_why() {
+        let nowhere = || Reach::Nowhere { reason: "not armed: the kernel".into() };
+        let armed = Armed::from([(a(), BTreeSet::from(["10.0.0.1:80".parse().unwrap()]))]);
+        let table = || service_of("a", &["10.0.0.1"], &[80], true);
+        let decision = decide_one(table(), &armed, nowhere());
+        assert_eq!(decision.wanted, Armed::new(), "not even what was");
+        assert_eq!(decision.not_armed[0].reason, "not armed: the kernel");
+        let config = config_of(&[("service/default/a", table())]);
+        let unusable = BTreeMap::from([("service/default/a".parse().unwrap(), "bad regex".to_owned())]);
+        assert_eq!(decide(&config, &armed, &unusable, &nowhere()).wanted, Armed::new());
+    }
+
+    #[test]
     fn an_unusable_table_keeps_what_it_had() {
         let key: Key = "service/default/a".parse().unwrap();
         let config = config_of(&[("service/default/a", service_of("a", &["10.0.0.2"], &[80], true))]);
         let before = Armed::from([(a(), BTreeSet::from(["10.0.0.1:80".parse().unwrap()]))]);
         let unusable = BTreeMap::from([(key, "bad regex".to_owned())]);
-        assert_eq!(decide(&config, &before, &unusable, V4_ONLY).wanted, before);
-        assert_eq!(decide(&config, &Armed::new(), &unusable, V4_ONLY).wanted, Armed::new());
+        assert_eq!(decide(&config, &before, &unusable, &V4_ONLY).wanted, before);
+        assert_eq!(decide(&config, &Armed::new(), &unusable, &V4_ONLY).wanted, Armed::new());
     }
 
     #[test]

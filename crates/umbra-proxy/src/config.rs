@@ -11,6 +11,9 @@
 //!    is taken over;
 //! 5. the kernel gives connections of what came (nft add);
 //! 6. the push is answered, with what is armed.
+//!
+//! What is armed also changes without a push: connections do not arrive, the node's network changes, or the kernel takes
+//! what it had refused. Then `unprompted` moves, and the push server has the controller ask again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,12 +22,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use umbra_routing::{Applied, Config, ConfigError, Key, Patch, Put, RefusedKey, Reply, Resource, State};
 
-use crate::arm::{self, Armed, Reach};
+use crate::arm::{self, Armed};
 use crate::fallback::Fallback;
 use crate::fallback::keep;
 use crate::fallback::plan::Plan;
-use crate::intercept::{InterceptError, Interception, Interceptor, Sources};
+use crate::intercept::{InterceptError, Interception, Sources};
 use crate::metrics::Metrics;
+use crate::reach::Intercept;
 use crate::tables::Tables;
 
 /// A controller asks for `/v1/state` each minute at the latest; after ten silent minutes a mirror's addresses may
@@ -35,43 +39,10 @@ const TICK: Duration = Duration::from_secs(1);
 /// Of held tables in one answer: the controller takes 16 MiB, of which armed and refused services may need 3 MB. Some
 /// thousand tables; more come with the next answers.
 const HELD_BYTES: usize = 8 << 20;
-
-/// The kernel's side, or nothing on a laptop.
-pub(crate) trait Intercept: Send + 'static {
-    /// Takes over exactly this; an error leaves what was there.
-    fn set(&self, wanted: Interception) -> impl Future<Output = Result<(), InterceptError>> + Send;
-    /// Which services can be taken over.
-    fn reach(&self) -> Reach;
-}
-
-/// No interception: clients come by themselves.
-pub(crate) struct Direct;
-
-impl Intercept for Direct {
-    async fn set(&self, _wanted: Interception) -> Result<(), InterceptError> {
-        Ok(())
-    }
-
-    fn reach(&self) -> Reach {
-        Reach::Direct
-    }
-}
-
-/// The nft table.
-pub(crate) struct Kernel {
-    pub(crate) interceptor: Interceptor,
-    pub(crate) reach: Reach,
-}
-
-impl Intercept for Kernel {
-    async fn set(&self, wanted: Interception) -> Result<(), InterceptError> {
-        self.interceptor.set(wanted).await
-    }
-
-    fn reach(&self) -> Reach {
-        self.reach
-    }
-}
+/// What the kernel refused is tried again after this; it doubles up to the longest pause.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Between two tries, and between two looks at where the node's network lets us reach.
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
 /// A push, read and parsed.
 #[derive(Debug)]
@@ -113,21 +84,14 @@ pub(crate) enum ApplyError {
 pub(crate) enum Command {
     /// Apply this.
     Push(Push, oneshot::Sender<Result<Reply, ApplyError>>),
-    /// What is in force? Asked by the controller, this is its heartbeat, too.
-    State(Asker, oneshot::Sender<State>),
+    /// What is in force? Asked by a controller of this epoch, this is its heartbeat, too.
+    Heartbeat(Option<u128>, oneshot::Sender<Result<State, ApplyError>>),
+    /// What is in force? For people.
+    State(oneshot::Sender<State>),
     /// All resources, for people.
     Dump(oneshot::Sender<serde_json::Value>),
     /// The process ends: take over nothing from now on.
     Disarm(oneshot::Sender<()>),
-}
-
-/// Who wants to know the state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asker {
-    /// The controller.
-    Controller,
-    /// A person, on the admin port.
-    Person,
 }
 
 /// Whether there is more to do.
@@ -157,17 +121,44 @@ pub(crate) struct Owner<I> {
     epoch: u128,
     version: u64,
     heard: Instant,
-    ready: watch::Sender<bool>,
+    retry: Retry,
+    signals: Signals,
+}
+
+/// What others are told.
+pub(crate) struct Signals {
+    /// Becomes true with the first push.
+    pub(crate) ready: watch::Sender<bool>,
+    /// Moves when what is armed or refused has changed without a push: the controller should ask.
+    pub(crate) unprompted: watch::Sender<u64>,
+}
+
+/// When what the kernel refused is tried again, and when the node's network is looked at again.
+struct Retry {
+    at: Instant,
+    pause: Duration,
+}
+
+impl Retry {
+    /// Nothing was refused.
+    fn idle(now: Instant) -> Self {
+        Self { at: now + LONGEST_RETRY, pause: FIRST_RETRY }
+    }
+
+    fn refused(&mut self, now: Instant) {
+        self.at = now + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_RETRY);
+    }
 }
 
 impl<I: Intercept> Owner<I> {
-    /// An owner of nothing yet; `ready` becomes true with the first push.
+    /// An owner of nothing yet.
     pub(crate) fn new(
         tables: Arc<Tables>,
         metrics: Arc<Metrics>,
         intercept: I,
         fallback: Option<(Plan, Fallback)>,
-        ready: watch::Sender<bool>,
+        signals: Signals,
     ) -> Self {
         Self {
             config: Config::default(),
@@ -182,7 +173,8 @@ impl<I: Intercept> Owner<I> {
             epoch: 0,
             version: 0,
             heard: Instant::now(),
-            ready,
+            retry: Retry::idle(Instant::now()),
+            signals,
         }
     }
 
@@ -197,7 +189,8 @@ impl<I: Intercept> Owner<I> {
                         return Ok(());
                     }
                 }
-                _ = tick.tick() => self.look_at_age(Instant::now()),
+                () = self.intercept.changed() => self.nudge(),
+                _ = tick.tick() => self.tick(Instant::now()).await?,
             }
         }
     }
@@ -208,10 +201,10 @@ impl<I: Intercept> Owner<I> {
             Command::Push(push, reply) => {
                 let _gone = reply.send(self.push(push).await?);
             }
-            Command::State(asker, reply) => {
-                if asker == Asker::Controller {
-                    self.heard_of_controller();
-                }
+            Command::Heartbeat(epoch, reply) => {
+                let _gone = reply.send(self.heartbeat(epoch));
+            }
+            Command::State(reply) => {
                 let _gone = reply.send(self.state());
             }
             Command::Dump(reply) => {
@@ -232,10 +225,27 @@ impl<I: Intercept> Owner<I> {
         Ok(Next::GoOn)
     }
 
+    /// A new leader that finds everything as it should be pushes nothing: its question alone must shut the old one out.
+    fn heartbeat(&mut self, epoch: Option<u128>) -> Result<State, ApplyError> {
+        if let Some(epoch) = epoch {
+            self.is_not_old(epoch)?;
+            self.epoch = epoch;
+        }
+        self.heard_of_controller();
+        Ok(self.state())
+    }
+
+    fn is_not_old(&self, epoch: u128) -> Result<(), ApplyError> {
+        if epoch < self.epoch {
+            return Err(ApplyError::Epoch { epoch, in_force: self.epoch });
+        }
+        Ok(())
+    }
+
     /// The outer error ends the process, the inner one refuses the push.
     async fn push(&mut self, push: Push) -> Result<Result<Reply, ApplyError>, OwnerError> {
-        if push.epoch < self.epoch {
-            return Ok(Err(ApplyError::Epoch { epoch: push.epoch, in_force: self.epoch }));
+        if let Err(old) = self.is_not_old(push.epoch) {
+            return Ok(Err(old));
         }
         let applied = match &push.body {
             Body::Put(put) => self.config.put(put),
@@ -248,7 +258,7 @@ impl<I: Intercept> Owner<I> {
         (self.epoch, self.version) = (push.epoch, push.version);
         self.bring_into_force(&applied).await?;
         self.heard_of_controller();
-        self.ready.send_replace(true);
+        self.signals.ready.send_replace(true);
         Ok(Ok(self.state()))
     }
 
@@ -264,15 +274,22 @@ impl<I: Intercept> Owner<I> {
             return Ok(());
         }
         self.unusable.retain(|key, _| !applied.changed.contains(key));
-        let reach = self.intercept.reach();
-        let before = arm::decide(&self.config, &self.armed, &self.unusable, reach).wanted;
+        let before = arm::decide(&self.config, &self.armed, &self.unusable, self.intercept.reach()).wanted;
         self.leave(arm::kept(&self.armed, &before)).await?;
         let mut ways = self.ways(applied);
         self.fall_back(ways.take_gone().unwrap_or_default()).await;
 
         let refused = self.tables.apply(&self.config, applied);
         self.unusable.extend(refused.into_iter().map(|refused| (refused.key, refused.reason)));
-        let decision = arm::decide(&self.config, &self.armed, &self.unusable, reach);
+        self.fall_back(ways).await;
+        self.retry = Retry::idle(Instant::now());
+        self.settle().await
+    }
+
+    /// Decides, and has the kernel do it. Tables are as the configuration says.
+    async fn settle(&mut self) -> Result<(), OwnerError> {
+        let decision = arm::decide(&self.config, &self.armed, &self.unusable, self.intercept.reach());
+        self.leave(arm::kept(&self.armed, &decision.wanted)).await?;
         self.not_armed = decision.not_armed;
         // Without interception clients come all the same: they are served, without copies.
         for key in self.not_armed.iter().map(|refused| &refused.key).filter(|key| self.is_left_alone(key)) {
@@ -280,7 +297,6 @@ impl<I: Intercept> Owner<I> {
                 self.tables.disarm(service);
             }
         }
-        self.fall_back(ways).await;
         self.take_over(decision.wanted).await;
         Ok(())
     }
@@ -307,6 +323,26 @@ impl<I: Intercept> Owner<I> {
         }
     }
 
+    /// Housekeeping: the configuration's age, and what can be done now that could not be before.
+    async fn tick(&mut self, now: Instant) -> Result<(), OwnerError> {
+        self.look_at_age(now);
+        if now < self.retry.at {
+            return Ok(());
+        }
+        self.retry.at = now + LONGEST_RETRY;
+        self.intercept.look();
+        let told = self.state();
+        self.settle().await?;
+        if self.state() != told {
+            self.nudge();
+        }
+        Ok(())
+    }
+
+    fn nudge(&self) {
+        self.signals.unprompted.send_modify(|changes| *changes += 1);
+    }
+
     /// Nothing but `kept` is given to the listener from here on.
     async fn leave(&mut self, kept: Armed) -> Result<(), OwnerError> {
         if arm::all_targets(&kept) != arm::all_targets(&self.armed) {
@@ -325,9 +361,13 @@ impl<I: Intercept> Owner<I> {
             self.tables.arm(service);
         }
         match self.intercept.set(self.interception(&wanted)).await {
-            Ok(()) => self.armed = wanted,
+            Ok(()) => {
+                self.armed = wanted;
+                self.retry.pause = FIRST_RETRY;
+            }
             Err(error) => {
-                tracing::error!(%error, "new services are not taken over");
+                self.retry.refused(Instant::now());
+                tracing::error!(%error, again = ?self.retry.pause, "new services are not taken over");
                 let missing =
                     wanted.iter().filter(|(service, targets)| self.armed.get(*service) != Some(targets));
                 self.not_armed.extend(missing.map(|(service, _)| RefusedKey {
@@ -349,15 +389,24 @@ impl<I: Intercept> Owner<I> {
     fn state(&self) -> State {
         let unusable =
             self.unusable.iter().map(|(key, why)| RefusedKey { key: key.clone(), reason: why.clone() });
-        let not_armed: BTreeSet<&Key> = self.not_armed.iter().map(|refused| &refused.key).collect();
+        let mut not_armed = self.not_armed.clone();
+        if let Some(lapse) = self.intercept.lapse() {
+            // Wanted, and the kernel knows it: but just now it is left to others.
+            let told: BTreeSet<Key> = not_armed.iter().map(|refused| refused.key.clone()).collect();
+            let lapsed = self.armed.keys().map(|service| Key::Service(service.clone()));
+            let lapsed = lapsed.filter(|key| !told.contains(key));
+            not_armed.extend(lapsed.map(|key| RefusedKey { key, reason: lapse.to_owned() }));
+        }
+        let missing: BTreeSet<&Key> = not_armed.iter().map(|refused| &refused.key).collect();
         let in_force = self.armed.keys().map(|service| Key::Service(service.clone()));
+        let armed = in_force.filter(|key| !missing.contains(key)).collect();
         State {
             boot_id: self.boot_id.clone(),
             epoch: self.epoch.to_string(),
             version: self.version.to_string(),
             digest: self.config.digest(),
-            armed: in_force.filter(|key| !not_armed.contains(key)).collect(),
-            refused: unusable.chain(self.not_armed.iter().cloned()).collect(),
+            armed,
+            refused: unusable.chain(not_armed).collect(),
             held: held(&self.config),
         }
     }

@@ -77,7 +77,6 @@ pub(crate) struct Started {
     pub(crate) fallback: Fallback,
     pub(crate) thread: JoinHandle<()>,
     /// For how long no proxy had held this node; `None`: not known.
-    #[allow(dead_code, reason = "for the counter of lapses, which comes next")]
     pub(crate) unheld: Option<Duration>,
 }
 

@@ -18,7 +18,7 @@
 //! When this process cannot serve, `fallback` has left the kernel a way to the primary.
 //!
 //! Beside it: `run` starts and ends everything; `push` takes what the controller sends, and `config` owns it and brings it
-//! into force; `admin` shows it; `deadman` says whether the workers live; `descriptors` keeps sockets for users.
+//! into force, by `reach`, which knows what this node lets us take over; `admin` shows it; `deadman` says whether the workers live; `descriptors` keeps sockets for users.
 
 mod acked;
 mod admin;
@@ -42,6 +42,7 @@ mod options;
 mod passthrough;
 mod pool;
 mod push;
+mod reach;
 mod run;
 mod serve;
 mod shadow;

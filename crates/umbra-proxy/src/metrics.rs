@@ -3,6 +3,7 @@
 //! Takes: what happened to connections, requests and shadows. Gives: Prometheus text. Istio's names and labels are kept
 //! to the letter (spec/shadowing.md 3.3); everything of our own begins with `umbra_`. Never decides anything.
 
+mod interception;
 mod istio;
 mod kernel;
 mod shadow;
@@ -16,6 +17,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+pub(crate) use interception::{InterceptionMetrics, KernelCounts, LapseReason};
 pub(crate) use istio::{Exchange, Flags, Series, SeriesCache};
 pub use shadow::DropReason;
 pub(crate) use shadow::{Outcome, ShadowCounters, ShadowResult};
@@ -47,6 +49,7 @@ pub struct Metrics {
     pub replaced_connections: Counter,
     /// What the kernel's fallback counts.
     pub(crate) kernel: kernel::KernelMetrics,
+    interception: InterceptionMetrics,
     istio: istio::Families,
     shadow: shadow::Families,
 }
@@ -90,6 +93,7 @@ impl Metrics {
                 "Reused upstream connections that were found closed and replaced",
             ),
             kernel: kernel::KernelMetrics::register(&mut registry),
+            interception: InterceptionMetrics::register(&mut registry),
             istio: istio::Families::register(&mut registry),
             shadow: shadow::Families::register(&mut registry),
             registry: {
@@ -110,6 +114,11 @@ impl Metrics {
     /// The counters of one mirror.
     pub(crate) fn shadow(&self, service: &str, rule: &str, mirror: &str) -> ShadowCounters {
         self.shadow.counters(service, rule, mirror)
+    }
+
+    /// The counters of interception.
+    pub(crate) fn interception(&self) -> &InterceptionMetrics {
+        &self.interception
     }
 
     pub(crate) fn istio(&self) -> &istio::Families {

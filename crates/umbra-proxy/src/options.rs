@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::intercept::Adopt;
+use crate::intercept::cni::Cni;
 use crate::listen::Mode;
 use crate::worker::{self, Limits};
 
@@ -48,6 +50,10 @@ pub enum Intercept {
         port: u16,
         /// How long the kernel leads users to primaries when this process is gone.
         fallback_timeout: Duration,
+        /// What becomes of connections opened before their service was armed.
+        adopt: Adopt,
+        /// Whether pod networks that hide ClusterIPs are looked for.
+        cni: Cni,
     },
     /// Clients come by themselves, and the Host header chooses the service.
     Off {

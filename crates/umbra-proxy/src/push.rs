@@ -5,6 +5,7 @@
 //! controller; plain HTTP is for loopback only.
 
 mod listener;
+mod serve;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,9 +24,10 @@ use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use umbra_routing::{ConfigError, EPOCH_HEADER, Refusal, Reply, VERSION_HEADER};
 
-use crate::config::{self, ApplyError, Asker, Command, Push};
+use crate::config::{self, ApplyError, Command, Push};
 use crate::metrics::Labels;
 pub(crate) use listener::{Peer, PushListener};
+pub(crate) use serve::serve;
 
 /// Largest push, in bytes: 60,000 endpoints at 1 KB. The controller's own measure is 1 MB for 1,000 services with 10
 /// endpoints each (spec/control-plane.md 6); the node's memory limit is 512 MB, and a push is held about three times.
@@ -156,6 +158,14 @@ impl PushServer {
         Ok(applied?)
     }
 
+    async fn heartbeat(&self, peer: &Peer, headers: &HeaderMap) -> Result<Reply, PushError> {
+        allowed(peer)?;
+        // A person who looks with curl names none, and changes none.
+        let named = headers.contains_key(EPOCH_HEADER);
+        let epoch = if named { Some(decimal(headers, EPOCH_HEADER)?) } else { None };
+        Ok(self.ask(|reply| Command::Heartbeat(epoch, reply)).await??)
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, PushError> {
         let ending = |_| PushError::Busy("the proxy is ending");
         let (reply, answer) = oneshot::channel();
@@ -190,11 +200,12 @@ async fn push(
     server.answer(&method.as_str().to_ascii_lowercase(), result)
 }
 
-async fn state(State(server): State<PushServer>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
-    let result = match allowed(&peer) {
-        Ok(()) => server.ask(|reply| Command::State(Asker::Controller, reply)).await,
-        Err(error) => Err(error),
-    };
+async fn state(
+    State(server): State<PushServer>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    headers: HeaderMap,
+) -> Response {
+    let result = server.heartbeat(&peer, &headers).await;
     server.answer("state", result)
 }
 

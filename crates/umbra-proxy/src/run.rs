@@ -3,6 +3,8 @@
 //! Takes: options. Gives: a running proxy, its addresses and its metrics. It serves from the first push on; whatever
 //! part of it dies ends it all, and then the kernel drops the nft table.
 
+mod kernel;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,16 +18,13 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{Admin, Bounded, CONNECTIONS, Lives};
-use crate::arm::Reach;
-use crate::config::{Command, Direct, Kernel, Owner, OwnerError};
-use crate::deadman::{self, BEATS_WITHIN, LIVES_WITHIN};
+use crate::config::{Command, OwnerError, Signals};
+use crate::deadman::{self, LIVES_WITHIN};
 use crate::descriptors;
-use crate::fallback::plan::Plan;
-use crate::fallback::{Fallback, Settings, interface};
-use crate::intercept::{InterceptError, Interceptor};
+use crate::intercept::InterceptError;
 use crate::metrics::Metrics;
 use crate::options::{Intercept, Options};
-use crate::push::{Peer, PushListener, PushMetrics, PushServer};
+use crate::push::{self, PushListener, PushMetrics, PushServer};
 use crate::tables::Tables;
 use crate::tls;
 use crate::worker::{self, ShadowLimits, Workers};
@@ -132,8 +131,13 @@ impl Proxy {
         let mut tasks = Tasks::new();
         let (owner, commands) = mpsc::channel(COMMANDS);
         let (ready_sender, ready) = watch::channel(false);
-        let shared = Shared { tables, metrics: Arc::clone(&metrics), ready: ready_sender };
-        let interceptor = start_owner(&options, shared, &workers, traffic, commands, &mut tasks)?;
+        let (unprompted_sender, unprompted) = watch::channel(0);
+        let shared = kernel::Shared {
+            tables,
+            metrics: Arc::clone(&metrics),
+            signals: Signals { ready: ready_sender, unprompted: unprompted_sender },
+        };
+        let interceptor = kernel::start(&options, shared, &workers, traffic, commands, &mut tasks)?;
         let admin = Admin {
             metrics: Arc::clone(&metrics),
             lives: lives(Arc::clone(&workers)),
@@ -146,7 +150,9 @@ impl Proxy {
         tasks.spawn(serve(metrics_listener, admin.clone().public(), stopping.clone()));
         tasks.spawn(serve(admin_listener, admin.local(), stopping.clone()));
         let server = PushServer::new(owner.clone(), push_metrics.clone());
-        tasks.spawn(serve_pushes(push_listener, options.tls_dir, push_metrics, server, stopping.clone()));
+        let pushes =
+            Pushes { listener: push_listener, tls_dir: options.tls_dir, metrics: push_metrics, unprompted };
+        tasks.spawn(serve_pushes(pushes, server, stopping.clone()));
         let [push, metrics_at, admin] = addresses;
         tracing::info!(node = options.node, %traffic, %push, metrics = %metrics_at, %admin, "started");
         let intercepted = matches!(options.intercept, Intercept::On { .. });
@@ -239,73 +245,6 @@ fn ended_with(ended: Result<Result<&'static str, ProxyError>, JoinError>) -> Pro
     }
 }
 
-/// What the owner of the configuration shares with others.
-struct Shared {
-    tables: Arc<Tables>,
-    metrics: Arc<Metrics>,
-    ready: watch::Sender<bool>,
-}
-
-/// Starts the owner of the configuration, with the kernel's two tables or on a laptop without.
-fn start_owner(
-    options: &Options,
-    shared: Shared,
-    workers: &SharedWorkers,
-    traffic: SocketAddr,
-    commands: mpsc::Receiver<Command>,
-    tasks: &mut Tasks,
-) -> Result<Option<Interceptor>, StartError> {
-    let Shared { tables, metrics, ready } = shared;
-    let Intercept::On { node_addresses, fallback_timeout, .. } = &options.intercept else {
-        let owner = Owner::new(tables, metrics, Direct, None, ready);
-        tasks.spawn(async move { Ok(owner.run(commands).await.map(|()| "owner")?) });
-        return Ok(None);
-    };
-    let to: Vec<SocketAddr> = node_addresses.iter().map(|ip| SocketAddr::new(*ip, traffic.port())).collect();
-    let interceptor = start_interceptor(&to, Arc::clone(workers), tasks)?;
-    let kernel = Kernel { interceptor: interceptor.clone(), reach: Reach::intercepted(&to) };
-    let interface = interface::of(&to);
-    let plan = Plan::new(options.node.clone(), interface.clone());
-    let settings = Settings { timeout: *fallback_timeout, listeners: to, interface };
-    let fallback = start_fallback(settings, &metrics, tasks).map(|fallback| (plan, fallback));
-    let owner = Owner::new(tables, metrics, kernel, fallback, ready);
-    tasks.spawn(async move { Ok(owner.run(commands).await.map(|()| "owner")?) });
-    Ok(Some(interceptor))
-}
-
-fn start_interceptor(
-    to: &[SocketAddr],
-    workers: SharedWorkers,
-    tasks: &mut Tasks,
-) -> Result<Interceptor, InterceptError> {
-    let alive = Box::new(move || ticked(&workers, BEATS_WITHIN));
-    let (interceptor, thread) = Interceptor::start(to, alive)?;
-    tasks.spawn_blocking(move || match thread.join() {
-        Ok(result) => Ok(result.map(|()| "interception")?),
-        Err(_) => Err(ProxyError::Task("interception panicked".into())),
-    });
-    Ok(interceptor)
-}
-
-/// Without one the proxy goes on: users are better off with it.
-fn start_fallback(settings: Settings, metrics: &Arc<Metrics>, tasks: &mut Tasks) -> Option<Fallback> {
-    match Fallback::start(settings, Arc::clone(metrics)) {
-        Ok(started) => {
-            let thread = started.thread;
-            tasks.spawn_blocking(move || match thread.join() {
-                Ok(()) => Ok("the fallback"),
-                Err(_) => Err(ProxyError::Task("the fallback panicked".into())),
-            });
-            Some(started.fallback)
-        }
-        Err(error) => {
-            tracing::error!(%error, "a crash of this process would leave users to kube-proxy");
-            metrics.kernel.failing.set(1);
-            None
-        }
-    }
-}
-
 fn lives(workers: SharedWorkers) -> Lives {
     Arc::new(move || ticked(&workers, LIVES_WITHIN))
 }
@@ -334,23 +273,28 @@ async fn serve(
     Ok("metrics and administration")
 }
 
-async fn serve_pushes(
+/// What the push port is served with.
+struct Pushes {
     listener: TcpListener,
     tls_dir: Option<PathBuf>,
     metrics: PushMetrics,
+    unprompted: watch::Receiver<u64>,
+}
+
+async fn serve_pushes(
+    pushes: Pushes,
     server: PushServer,
     stopping: CancellationToken,
 ) -> Result<&'static str, ProxyError> {
-    let tls = match &tls_dir {
+    let tls = match &pushes.tls_dir {
         Some(dir) => match stopping.run_until_cancelled(certificates(dir)).await {
             Some(tls) => Some(tls),
             None => return Ok("push"),
         },
         None => None,
     };
-    let listener = PushListener::new(listener, tls, metrics);
-    let service = server.router().into_make_service_with_connect_info::<Peer>();
-    axum::serve(listener, service).with_graceful_shutdown(stopping.cancelled_owned()).await?;
+    let listener = PushListener::new(pushes.listener, tls, pushes.metrics);
+    push::serve(listener, &server.router(), pushes.unprompted, stopping).await;
     Ok("push")
 }
 

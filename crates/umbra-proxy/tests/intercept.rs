@@ -15,7 +15,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 
 use namespaces::{Namespace, available};
-use umbra_proxy::intercept::{Interception, Interceptor, Sources};
+use umbra_proxy::intercept::{Adopt, Interception, Interceptor, Setup, Sources};
+use umbra_proxy::metrics::Metrics;
 
 /// This test program again, inside a namespace, as the holder of the table.
 struct Holder(Child);
@@ -51,19 +52,25 @@ fn targets(all: &[&str]) -> BTreeSet<std::net::SocketAddr> {
 #[ignore = "run by the other tests, inside a namespace"]
 fn inside_a_namespace() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let listeners = ["192.0.2.1:15001".parse().unwrap(), "[2001:db8::1]:15001".parse().unwrap()];
-    let (interceptor, _thread) = Interceptor::start(&listeners, Box::new(|| true)).unwrap();
+    let scene = std::env::var("UMBRA_TEST_SCENE").unwrap_or_default();
+    let setup = Setup {
+        listeners: vec!["192.0.2.1:15001".parse().unwrap(), "[2001:db8::1]:15001".parse().unwrap()],
+        adopt: if scene == "reset" { Adopt::Reset } else { Adopt::Leave },
+        alive: Box::new(|| true),
+        metrics: Metrics::new(),
+    };
+    let (interceptor, _thread) = Interceptor::start(setup).unwrap();
     let pods =
         Sources { v4: vec![(0x0af4_0100, 0x0af4_01ff)], v6: vec![(0xfd00 << 112, (0xfd00 << 112) + 0xffff)] };
     let first =
         Interception { targets: targets(&["10.96.0.50:80", "[fd00:96::50]:80"]), sources: pods.clone() };
     runtime.block_on(interceptor.set(first)).unwrap();
-    if std::env::var("UMBRA_TEST_SCENE").as_deref() == Ok("changed") {
+    if scene == "changed" {
         let pod = Sources { v4: vec![(0x0af4_0105, 0x0af4_0105), (0xffff_ff00, u32::MAX)], v6: Vec::new() };
         let second = Interception { targets: targets(&["10.96.0.51:8080"]), sources: pod };
         runtime.block_on(interceptor.set(second)).unwrap();
     }
-    if std::env::var("UMBRA_TEST_SCENE").as_deref() == Ok("many") {
+    if scene == "many" {
         let both = |n: u32| {
             [format!("10.{}.{}.{}:80", n >> 16, (n >> 8) & 255, n & 255), format!("[fd00::{n:x}]:80")]
         };
@@ -93,14 +100,48 @@ fn the_table_is_what_the_specification_says_and_dies_with_its_owner() {
     let node = Namespace::new("golden");
     let holder = Holder::start(&node, "first");
     assert_eq!(ruleset(&node), include_str!("ruleset.golden").trim_end());
-    let refused = node
-        .command("nft")
-        .args(["add", "element", "inet", "umbra", "v4", "{ 10.0.0.1 . 80 }"])
-        .output()
-        .unwrap();
-    assert!(!refused.status.success(), "nobody else may change the table");
     holder.kill();
     assert_eq!(ruleset(&node), "");
+}
+
+#[test]
+fn nobody_else_changes_the_table() {
+    let Some(()) = available(&["nft"]) else { return };
+    let node = Namespace::new("foreign");
+    let holder = Holder::start(&node, "first");
+    let before = ruleset(&node);
+    for change in [
+        "add element inet umbra v4 { 10.0.0.1 . 80 }",
+        "delete element inet umbra v4 { 10.96.0.50 . 80 }",
+        "flush set inet umbra src4",
+        "flush chain inet umbra nat",
+        "add rule inet umbra guard accept",
+        "delete table inet umbra",
+    ] {
+        let out = node.command("nft").arg(change).output().unwrap();
+        let said = String::from_utf8_lossy(&out.stderr);
+        assert!(!out.status.success() && said.contains("Operation not permitted"), "{change}: {said}");
+    }
+    node.run("nft", &["add table inet theirs"]);
+    node.run("nft", &["flush ruleset"]);
+    assert_eq!(ruleset(&node), before, "theirs is gone, and ours is as it was");
+    holder.kill();
+}
+
+#[test]
+fn connections_opened_before_can_be_reset() {
+    let Some(()) = available(&["nft"]) else { return };
+    let node = Namespace::new("reset");
+    let holder = Holder::start(&node, "reset");
+    let text = ruleset(&node);
+    for line in [
+        "meta l4proto tcp ct status dnat ct direction original ct original ip saddr @src4 ct original ip daddr . ct original proto-dst @v4 goto past",
+        "add @seen { ct id } counter name \"unseen\" goto reset",
+        "tcp flags psh meta l4proto @adopt reject with tcp reset",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    holder.kill();
 }
 
 #[test]

@@ -76,6 +76,11 @@ impl Bed {
 
     /// The proxy, with no capability but `NET_ADMIN`, as the DaemonSet runs it. Returns when it answers.
     fn proxy(&self) -> Program {
+        self.proxy_with(&[])
+    }
+
+    /// The same, with more flags.
+    fn proxy_with(&self, flags: &[&str]) -> Program {
         let proxy = self
             .node
             .command("setpriv")
@@ -83,6 +88,7 @@ impl Bed {
             .arg(env!("CARGO_BIN_EXE_umbra-proxy"))
             .args(["--node=n1", "--node-address=172.31.99.1,fd00:31::1", "--push-listen=127.0.0.1:15002"])
             .args(["--workers=2"])
+            .args(flags)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -329,6 +335,26 @@ fn a_stopped_proxy_loses_its_connections_to_others_within_seconds() {
     run("kill", &["-CONT", &pid]);
     let intercepted = bed.intercepted();
     until("it beats again", || bed.ask(VIPS[0]) == "b1" && bed.intercepted() > intercepted);
+}
+
+#[test]
+fn beside_a_network_that_hides_cluster_ips_nothing_is_armed_unless_told_so() {
+    let Some(()) = available(&["nft", "curl", "setpriv", "sysctl"]) else { return };
+    let bed = Bed::new("cni");
+    bed.node.ip(&["link", "add", "cilium_host", "type", "veth", "peer", "name", "cilium_net"]);
+    let proxy = bed.proxy();
+    let reply = bed.push("PUT", &configuration());
+    assert_eq!(reply["armed"], json!([]), "{reply}");
+    let reason = reply["refused"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("interface cilium_host") && reason.contains("--cni=trust"), "{reason}");
+    assert_eq!(bed.ask(VIPS[0]), "b2", "as without umbra");
+    let ready = bed.node.run("curl", &["-sS", "http://172.31.99.1:15020/readyz"]);
+    assert_eq!(ready, "ok\n");
+    drop(proxy);
+    let _trusting = bed.proxy_with(&["--cni=trust"]);
+    let reply = bed.push("PUT", &configuration());
+    assert_eq!(reply["armed"], json!(["service/default/a"]), "{reply}");
+    assert_eq!(bed.ask(VIPS[0]), "b1");
 }
 
 #[test]

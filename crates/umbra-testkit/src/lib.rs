@@ -11,6 +11,7 @@ mod process;
 mod program;
 mod samples;
 mod skip;
+mod thread;
 mod wait;
 
 pub use apiserver::ApiServer;
@@ -23,4 +24,5 @@ pub use process::Process;
 pub use program::program;
 pub use samples::Samples;
 pub use skip::skip;
+pub use thread::{StoppedThread, stop_thread};
 pub use wait::wait_for;

@@ -34,6 +34,9 @@ pub enum PushError {
     /// It has seen a newer controller: this one is not the leader any more, or its epoch went back.
     #[error("refused: the node follows a newer controller (epoch)")]
     Superseded,
+    /// This controller does not lead any more. Another one does, or will.
+    #[error("not sent: this controller does not lead any more")]
+    TermOver,
     /// It said no, with its word for the reason.
     #[error("refused: {reason}: {message}")]
     Refused {
@@ -195,7 +198,7 @@ impl NodeTask {
     async fn reconcile(&mut self, view: &NodeView) -> Result<(), PushError> {
         let answer = self.send(PushKind::state, Method::GET, "/v1/state", view.version, Bytes::new).await?;
         let state: State = answer.map_err(|refusal| self.refused(refusal))?;
-        if state.epoch.parse::<u128>().is_ok_and(|theirs| theirs > self.shared.epoch) {
+        if state.epoch.parse::<u128>().is_ok_and(|theirs| theirs > self.shared.term.epoch()) {
             return Err(PushError::Superseded);
         }
         // A node that has nothing always gets a push, even when there is nothing to say: it waits for its first one.
@@ -266,7 +269,11 @@ impl NodeTask {
         let bytes = BytesLabels { node: node.clone(), kind };
         self.shared.metrics.push_bytes.get_or_create(&bytes).inc_by(body.len() as u64);
         let connection = self.connection.as_mut().ok_or(ConnectionError::Lost)?;
-        let outgoing = Outgoing { method, path, epoch: self.shared.epoch, version, body };
+        // Last, and without a pause to the sending: this process may have stood still until now.
+        if !self.shared.term.is_valid(Instant::now()) {
+            return Err(PushError::TermOver);
+        }
+        let outgoing = Outgoing { method, path, epoch: self.shared.term.epoch(), version, body };
         let answer = connection.request(outgoing).await;
         let result = match &answer {
             Ok(answer) if answer.status == StatusCode::OK => Outcome::ok,
@@ -362,14 +369,15 @@ mod tests {
     use umbra_routing::{Encoded, Key, Snapshot};
 
     use super::*;
+    use crate::lead::Term;
 
     #[tokio::test]
     async fn a_body_is_made_when_there_is_a_place_to_send_it_from() {
         let (acks, _) = watch::channel(BTreeMap::new());
         let permits = Semaphore::new(0);
         let (recovered, _) = mpsc::channel(1);
-        let shared =
-            Arc::new(Shared { epoch: 1, tls: None, metrics: Arc::default(), acks, recovered, permits });
+        let term = Term::endless(1);
+        let shared = Arc::new(Shared { term, tls: None, metrics: Arc::default(), acks, recovered, permits });
         let node = Node { name: "node1".into(), address: String::new(), uid: String::new() };
         let (_publish, published) = watch::channel(None);
         let mut task = NodeTask::new(node, Arc::clone(&shared), published, CancellationToken::new());
@@ -399,8 +407,14 @@ mod tests {
         let (acks, _) = watch::channel(BTreeMap::from([("node1".to_owned(), ack)]));
         let permits = Semaphore::new(1);
         let (recovered, _) = mpsc::channel(1);
-        let shared =
-            Arc::new(Shared { epoch: 1, tls: None, metrics: Arc::default(), acks, recovered, permits });
+        let shared = Arc::new(Shared {
+            term: Term::endless(1),
+            tls: None,
+            metrics: Arc::default(),
+            acks,
+            recovered,
+            permits,
+        });
         let node = Node { name: "node1".into(), address: String::new(), uid: String::new() };
         let (_publish, published) = watch::channel(None);
         let mut task = NodeTask::new(node, shared, published, CancellationToken::new());

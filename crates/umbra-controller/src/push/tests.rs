@@ -147,12 +147,16 @@ impl Fixture {
     }
 
     fn push_to(node: Handle, address: &str, epoch: u128) -> Self {
+        Self::push_under(node, address, Term::endless(epoch))
+    }
+
+    fn push_under(node: Handle, address: &str, term: Term) -> Self {
         let (publish, published) = watch::channel(None);
         let (acknowledge, acks) = watch::channel(Acks::new());
         let live = Node { name: NODE.into(), address: address.into(), uid: String::new() };
         let (nodes, live) = watch::channel(Some(BTreeMap::from([(NODE.to_owned(), live)])));
         let (metrics, stop) = (Arc::new(Metrics::default()), CancellationToken::new());
-        let options = Options { epoch, tls: None };
+        let options = Options { term, tls: None };
         let (recover, recovered) = mpsc::channel(1);
         let shared = Arc::clone(&metrics);
         let pusher = tokio::spawn(run(published, live, acknowledge, recover, shared, options, stop.clone()));
@@ -467,5 +471,20 @@ async fn a_held_table_that_is_not_understood_stops_no_push() {
     fixture.acked().await;
     assert_eq!(fixture.node.lock().unwrap().config.held().count(), 1);
     assert!(fixture.recovered.try_recv().is_err());
+    fixture.finish().await;
+}
+
+/// As after SIGSTOP: whoever gives terms has not said yet that this one is over.
+#[tokio::test]
+async fn nothing_is_sent_by_a_term_that_is_over() {
+    let (node, address, _) = serve().await;
+    let term = Term::new(5, Instant::now());
+    let mut fixture = Fixture::push_under(node, &address, term.clone());
+    fixture.publish(&["a"]);
+    let ack = fixture.until(|ack| ack.failing.is_some()).await;
+    assert_eq!(ack.failing.unwrap(), "not sent: this controller does not lead any more");
+    assert_eq!(fixture.log(), [""; 0]);
+    term.extend(Instant::now() + Duration::from_secs(600));
+    fixture.acked().await;
     fixture.finish().await;
 }

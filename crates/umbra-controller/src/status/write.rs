@@ -23,7 +23,7 @@ use umbra_compile::ObjectRef;
 use umbra_index::{Kind, ObjectName};
 
 use super::{Truth, Wanted, World, conditions, merge};
-use crate::lead::ANSWER_LIMIT;
+use crate::lead::{ANSWER_LIMIT, Term};
 use crate::metrics::{Metrics, Outcome, ResultLabels};
 use crate::publish::Published;
 use crate::push::{Acks, Nodes};
@@ -76,6 +76,7 @@ struct Writer {
     client: Client,
     recorder: Recorder,
     metrics: Arc<Metrics>,
+    term: Term,
     started: Instant,
     /// What was last handed to a write.
     told: BTreeMap<ObjectName, Desired>,
@@ -92,9 +93,10 @@ pub async fn run(
     client: Client,
     mut sources: Sources,
     metrics: Arc<Metrics>,
+    term: Term,
     stop: CancellationToken,
 ) -> Result<(), JoinError> {
-    let mut writer = Writer::new(client, metrics);
+    let mut writer = Writer::new(client, metrics, term);
     let mut due: Option<Instant> = None;
     loop {
         let now = Instant::now();
@@ -132,12 +134,13 @@ pub async fn run(
 }
 
 impl Writer {
-    fn new(client: Client, metrics: Arc<Metrics>) -> Self {
+    fn new(client: Client, metrics: Arc<Metrics>, term: Term) -> Self {
         let recorder = Recorder::new(client.clone(), Reporter::from("umbra-controller"));
         Self {
             client,
             recorder,
             metrics,
+            term,
             started: Instant::now(),
             told: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -176,10 +179,10 @@ impl Writer {
             let Some(desired) = self.waiting.remove(&name) else { return };
             self.busy.insert(name.clone());
             let (client, recorder) = (self.client.clone(), self.recorder.clone());
-            let metrics = Arc::clone(&self.metrics);
+            let (metrics, term) = (Arc::clone(&self.metrics), self.term.clone());
             self.writes.spawn(async move {
                 let written =
-                    tokio::time::timeout(ANSWER_LIMIT, write(client, &recorder, &metrics, &desired));
+                    tokio::time::timeout(ANSWER_LIMIT, write(client, &recorder, &metrics, &term, &desired));
                 let result = written.await.map_err(|_| WriteError::Timeout);
                 (name, result.and_then(|written| written.map_err(WriteError::Api)))
             });
@@ -209,6 +212,7 @@ async fn write(
     client: Client,
     recorder: &Recorder,
     metrics: &Metrics,
+    term: &Term,
     desired: &Desired,
 ) -> Result<(), kube::Error> {
     let key = &desired.object.key;
@@ -230,6 +234,10 @@ async fn write(
             return Ok(());
         };
         object.data["status"] = serde_json::to_value(&merged).map_err(kube::Error::SerdeError)?;
+        if !term.is_valid(Instant::now()) {
+            // Another one leads, and writes what is so now.
+            return Ok(());
+        }
         match api.replace_status(&key.name, &PostParams::default(), &object).await {
             Ok(_) => {
                 count(metrics, Outcome::ok);
@@ -343,7 +351,7 @@ mod tests {
             }
         });
         let metrics = Arc::new(Metrics::default());
-        let mut writer = Writer::new(Client::new(service, "default"), Arc::clone(&metrics));
+        let mut writer = Writer::new(Client::new(service, "default"), Arc::clone(&metrics), Term::endless(1));
         let key = ObjectKey::new("default", "a");
         let object = ObjectRef { kind: Kind::VirtualService, key, uid: "u".into(), generation: 1 };
         let desired = Desired {

@@ -3,6 +3,7 @@ use std::sync::Mutex;
 use serde_json::json;
 
 use super::*;
+use crate::arm::Reach;
 
 pub(crate) fn put_of(resources: &[(&str, serde_json::Value)]) -> Put {
     let body: BTreeMap<_, _> = resources.iter().map(|(key, value)| (*key, value)).collect();
@@ -35,7 +36,13 @@ struct Fake {
     tables: Arc<Tables>,
     seen: Arc<Mutex<Vec<String>>>,
     fails: Arc<Mutex<bool>>,
+    /// What the next look at the node's network will find.
+    network: Arc<Mutex<Reach>>,
+    reach: Reach,
+    blocked: watch::Receiver<bool>,
 }
+
+const EVERYWHERE: Reach = Reach::Intercepted { v4: true, v6: true };
 
 impl Intercept for Fake {
     async fn set(&self, wanted: Interception) -> Result<(), InterceptError> {
@@ -51,8 +58,20 @@ impl Intercept for Fake {
         Ok(())
     }
 
-    fn reach(&self) -> Reach {
-        Reach::Intercepted { v4: true, v6: true }
+    fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    fn look(&mut self) {
+        self.reach = self.network.lock().unwrap().clone();
+    }
+
+    fn lapse(&self) -> Option<&'static str> {
+        self.blocked.borrow().then_some("not armed: blocked")
+    }
+
+    async fn changed(&mut self) {
+        self.blocked.changed().await.unwrap();
     }
 }
 
@@ -60,15 +79,28 @@ struct Node {
     owner: Owner<Fake>,
     fake: Fake,
     ready: watch::Receiver<bool>,
+    unprompted: watch::Receiver<u64>,
+    block: watch::Sender<bool>,
 }
 
 impl Node {
     fn new() -> Self {
         let metrics = Metrics::new();
         let tables = Tables::new(Arc::clone(&metrics));
-        let fake = Fake { tables: Arc::clone(&tables), seen: Arc::default(), fails: Arc::default() };
-        let (sender, ready) = watch::channel(false);
-        Self { owner: Owner::new(tables, metrics, fake.clone(), None, sender), fake, ready }
+        let (block, blocked) = watch::channel(false);
+        let network = Arc::new(Mutex::new(EVERYWHERE));
+        let (seen, fails) = Default::default();
+        let fake = Fake { tables: Arc::clone(&tables), seen, fails, network, reach: EVERYWHERE, blocked };
+        let (says_ready, ready) = watch::channel(false);
+        let (says_more, unprompted) = watch::channel(0);
+        let signals = Signals { ready: says_ready, unprompted: says_more };
+        let owner = Owner::new(tables, metrics, fake.clone(), None, signals);
+        Self { owner, fake, ready, unprompted, block }
+    }
+
+    /// The owner's tick, so long after its last change.
+    async fn tick_after(&mut self, seconds: u64) {
+        self.owner.tick(Instant::now() + Duration::from_secs(seconds)).await.unwrap();
     }
 
     async fn put(
@@ -197,6 +229,73 @@ async fn what_is_left_alone_from_the_start_gets_no_copies_by_other_ways() {
 }
 
 #[tokio::test]
+async fn what_the_kernel_refused_is_tried_again_without_a_push() {
+    let mut node = Node::new();
+    *node.fake.fails.lock().unwrap() = true;
+    node.put(1, &[one("a", "10.0.0.1")]).await.unwrap();
+    let told = node.owner.state();
+    node.tick_after(0).await;
+    assert_eq!(node.seen(), [""; 0], "not at once");
+    node.tick_after(1).await;
+    assert_eq!(node.owner.retry.pause, Duration::from_secs(4), "tried in vain, ever more rarely");
+    assert_eq!((node.owner.state(), *node.unprompted.borrow()), (told, 0), "nothing to tell");
+    *node.fake.fails.lock().unwrap() = false;
+    node.tick_after(5).await;
+    assert_eq!(node.owner.state().armed, ["service/default/a".parse().unwrap()]);
+    assert_eq!(node.owner.state().refused, []);
+    assert_eq!(*node.unprompted.borrow(), 1, "the controller is made to ask");
+}
+
+#[tokio::test]
+async fn while_connections_do_not_arrive_nothing_is_armed_and_each_service_says_why() {
+    let mut node = Node::new();
+    node.put(1, &[one("a", "10.0.0.1")]).await.unwrap();
+    node.seen();
+    let Node { owner, fake, block, mut unprompted, .. } = node;
+    let (commands, inbox) = mpsc::channel(1);
+    let run = tokio::spawn(owner.run(inbox));
+    let state = async || {
+        let (reply, answer) = oneshot::channel();
+        assert!(commands.send(Command::State(reply)).await.is_ok());
+        answer.await.unwrap()
+    };
+    block.send_replace(true);
+    unprompted.changed().await.unwrap();
+    let told = state().await;
+    assert_eq!((told.armed, told.refused[0].reason.as_str()), (vec![], "not armed: blocked"));
+    assert!(
+        fake.tables.by_address("10.0.0.1:80".parse().unwrap()).unwrap().is_in_force(),
+        "what is open stays"
+    );
+    block.send_replace(false);
+    unprompted.changed().await.unwrap();
+    let told = state().await;
+    assert_eq!((told.armed.len(), told.refused.len()), (1, 0));
+    assert_eq!(*fake.seen.lock().unwrap(), [""; 0], "the thread does this by itself");
+    drop(commands);
+    run.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_network_that_hides_cluster_ips_is_noticed_within_a_minute() {
+    let mut node = Node::new();
+    node.put(1, &[one("a", "10.0.0.1")]).await.unwrap();
+    node.seen();
+    let network = Arc::clone(&node.fake.network);
+    *network.lock().unwrap() = Reach::Nowhere { reason: "not armed: cilium_host".into() };
+    node.tick_after(30).await;
+    assert_eq!(node.owner.state().armed.len(), 1);
+    node.tick_after(61).await;
+    let state = node.owner.state();
+    assert_eq!((state.armed, state.refused[0].reason.as_str()), (vec![], "not armed: cilium_host"));
+    assert_eq!(node.seen(), ["", ""], "the kernel has forgotten it");
+    *network.lock().unwrap() = EVERYWHERE;
+    node.tick_after(200).await;
+    assert_eq!(node.owner.state().armed.len(), 1);
+    assert_eq!(*node.unprompted.borrow(), 2);
+}
+
+#[tokio::test]
 async fn failing_to_leave_ends_the_owner() {
     let mut node = Node::new();
     node.put(1, &[one("a", "10.0.0.1")]).await.unwrap();
@@ -278,4 +377,16 @@ async fn held_tables_fill_an_answer_up_to_its_bound() {
         .put(&serde_json::from_str(&json!({ "resources": {}, "hold": hold }).to_string()).unwrap())
         .unwrap();
     assert_eq!((config.held().count(), held(&config).len()), (4, 2));
+}
+
+/// A new leader that finds the node as it should be pushes nothing.
+#[tokio::test]
+async fn the_question_of_a_new_leader_shuts_the_old_one_out() {
+    let mut node = Node::new();
+    node.put(5, &[]).await.unwrap();
+    assert_eq!(node.owner.heartbeat(Some(9)).unwrap().epoch, "9");
+    for old in [node.owner.heartbeat(Some(5)).unwrap_err(), node.put(5, &[]).await.unwrap_err()] {
+        assert_eq!(old.to_string(), "epoch 5 is older than 9, which this node has seen");
+    }
+    assert_eq!(node.owner.heartbeat(None).unwrap().epoch, "9", "a person's look changes nothing");
 }

@@ -59,9 +59,6 @@ const COUNT_PRIORITY: i32 = libc::NF_IP_PRI_NAT_DST - 15;
 const NAT_PRIORITY: i32 = libc::NF_IP_PRI_NAT_DST - 5;
 /// Before kube-proxy's, which would masquerade with other words.
 const POST_PRIORITY: i32 = libc::NF_IP_PRI_NAT_SRC - 5;
-/// `IPS_DST_NAT` of the connection's status word.
-const DNATED: u32 = 1 << 5;
-
 /// What differs between the two IP families.
 struct Family {
     number: u8,
@@ -217,7 +214,7 @@ fn to_slot(family: &Family) -> Vec<Expression> {
 
 fn hairpin(family: &Family) -> Vec<Expression> {
     let mut rule = expression::family_is(family.number).to_vec();
-    rule.extend(expression::ct_status_with(DNATED));
+    rule.extend(expression::ct_is_dnated());
     rule.extend([
         expression::network(family.source, family.len, REGISTER_1),
         expression::network(family.destination, family.len, family.second),

@@ -2,23 +2,28 @@
 //!
 //! ```text
 //! table inet umbra { flags owner
-//!   counter intercepted, refused
+//!   counter intercepted, refused, arrived
 //!   set v4 { type ipv4_addr . inet_service }   set v6 { type ipv6_addr . inet_service }    # ClusterIP . port
 //!   set src4 { type ipv4_addr; flags interval }  set src6 { type ipv6_addr; flags interval }  # local pods
 //!   set alive { type inet_proto; flags timeout }                                           # dead-man switch
 //!   chain nat { type nat hook prerouting priority dstnat - 10
 //!     ip saddr @src4 ip daddr . tcp dport @v4 meta l4proto @alive counter name intercepted dnat ip to NODE:15001 }
 //!   chain guard { type filter hook input priority filter - 20
-//!     tcp dport 15001 ct status & dnat == 0 counter name refused reject with tcp reset } }
+//!     tcp dport 15001 ct status & dnat == 0 counter name refused reject with tcp reset }
+//!   chain arrived { type filter hook input priority 299
+//!     tcp dport 15001 ct status dnat ct state new counter name arrived } }
 //! ```
-//! Why so, and what else was tried: spec/interception.md 3.
+//! Why so, and what else was tried: spec/interception.md 3. `arrived` stands behind every filter of INPUT: what is
+//! counted by `intercepted` and never there was dropped on this node (`blocked`). The rest of the table is in `unseen`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use netlink_packet_core::NLM_F_EXCL;
 use netlink_packet_netfilter::nftables::{InetHookNumber, SetElementAttribute, SetFlags, TableFlags};
 
 use super::sources::Sources;
+use super::unseen::{self, Adopt};
 use crate::nft::expression::{self, Expression, REGISTER_1, REGISTER_1_PLUS_4, REGISTER_2};
 use crate::nft::table::{
     Change, Element, Set, TYPE_IPV4, TYPE_IPV6, TYPE_PORT, TYPE_PROTOCOL, Table, concat, interval, key,
@@ -28,38 +33,44 @@ use crate::nft::table::{
 pub(super) const TABLE: Table = Table("umbra");
 /// Counts connections given to the listener.
 pub(super) const INTERCEPTED: &str = "intercepted";
+/// Counts those of them that no filter of this node has eaten.
+pub(super) const ARRIVED: &str = "arrived";
 const REFUSED: &str = "refused";
 const ALIVE: &str = "alive";
-/// How long the rules work without a beat (spec/interception.md 3), in milliseconds.
-const ALIVE_FOR_MS: u64 = 3_000;
+/// How long the rules work without a beat (spec/interception.md 3).
+pub(super) const ALIVE_FOR: Duration = Duration::from_secs(3);
 /// Before kube-proxy, which sits at `dstnat`, and before the fallback table at `dstnat - 5`.
 const NAT_PRIORITY: i32 = libc::NF_IP_PRI_NAT_DST - 10;
 /// Before other programs' filters.
 const GUARD_PRIORITY: i32 = libc::NF_IP_PRI_FILTER - 20;
-/// `IPS_DST_NAT` of the connection's status word.
-const DNATED: u32 = 1 << 5;
+/// Behind other programs' filters, security modules and address translation, and before the kernel's own last steps.
+const ARRIVED_PRIORITY: i32 = libc::NF_IP_PRI_CONNTRACK_HELPER - 1;
 
 /// A ClusterIP and port to take over.
 pub type Target = SocketAddr;
 
 /// Everything that is there before the first service is armed. `listeners` are the proxy's own addresses, one for each
 /// IP family that is to be taken over.
-pub(super) fn create(listeners: &[SocketAddr]) -> Vec<Change> {
+pub(super) fn create(listeners: &[SocketAddr], adopt: Adopt) -> Vec<Change> {
     // Exclusive: a table of that name that somebody else left is not ours to change.
     let mut changes = vec![TABLE.create(TableFlags::Owner, NLM_F_EXCL)];
-    changes.extend([INTERCEPTED, REFUSED].map(|name| TABLE.counter(name)));
+    changes.extend([INTERCEPTED, REFUSED, ARRIVED].map(|name| TABLE.counter(name)));
     changes.extend([
         set("v4", 1, concat(TYPE_IPV4, TYPE_PORT), 8, SetFlags::empty()),
         set("v6", 2, concat(TYPE_IPV6, TYPE_PORT), 20, SetFlags::empty()),
         set("src4", 3, TYPE_IPV4, 4, SetFlags::Interval),
         set("src6", 4, TYPE_IPV6, 16, SetFlags::Interval),
-        set(ALIVE, 5, TYPE_PROTOCOL, 1, SetFlags::Timeout),
+        protocol_set(ALIVE, 5),
         TABLE.chain("nat", "nat", InetHookNumber::PreRouting, NAT_PRIORITY),
         TABLE.chain("guard", "filter", InetHookNumber::LocalIn, GUARD_PRIORITY),
+        TABLE.chain("arrived", "filter", InetHookNumber::LocalIn, ARRIVED_PRIORITY),
     ]);
     changes.extend(listeners.iter().map(|listener| TABLE.rule("nat", intercept(*listener))));
     let ports: std::collections::BTreeSet<u16> = listeners.iter().map(SocketAddr::port).collect();
-    changes.extend(ports.into_iter().map(|port| TABLE.rule("guard", guard(port))));
+    for port in ports {
+        changes.extend([TABLE.rule("guard", guard(port)), TABLE.rule("arrived", arrived(port))]);
+    }
+    changes.extend(unseen::create(adopt));
     changes
 }
 
@@ -90,15 +101,29 @@ pub(super) fn replace_sources(sources: &Sources) -> Vec<Change> {
     changes
 }
 
-/// Makes the rules work for another three seconds. Adding an element again does not renew it, and deleting one that
-/// has expired fails the batch: hence add, delete, add.
+/// Makes the rules work for another three seconds.
 pub(super) fn beat() -> Vec<Change> {
+    renew(ALIVE)
+}
+
+/// Has connections past umbra reset for another three seconds; for a table made with [`Adopt::Reset`].
+pub(super) fn adopt() -> Vec<Change> {
+    renew(unseen::ADOPT)
+}
+
+/// Adding an element again does not renew it, and deleting one that has expired fails the batch: hence add, delete, add.
+fn renew(set: &str) -> Vec<Change> {
     let protocol = || vec![libc::IPPROTO_TCP as u8];
-    let living = [vec![key(protocol()), SetElementAttribute::Timeout(ALIVE_FOR_MS)]];
-    let mut changes = TABLE.add(ALIVE, &living);
-    changes.extend(TABLE.delete(ALIVE, &[vec![key(protocol())]]));
-    changes.extend(TABLE.add(ALIVE, &living));
+    let living = [vec![key(protocol()), SetElementAttribute::Timeout(ALIVE_FOR.as_millis() as u64)]];
+    let mut changes = TABLE.add(set, &living);
+    changes.extend(TABLE.delete(set, &[vec![key(protocol())]]));
+    changes.extend(TABLE.add(set, &living));
     changes
+}
+
+/// A set whose element, `tcp`, has to be renewed to stay.
+pub(super) fn protocol_set(name: &'static str, id: u32) -> Change {
+    set(name, id, TYPE_PROTOCOL, 1, SetFlags::Timeout)
 }
 
 fn set(name: &'static str, id: u32, key_type: u32, key_len: u32, flags: SetFlags) -> Change {
@@ -131,8 +156,18 @@ fn intercept(listener: SocketAddr) -> Vec<Expression> {
 fn guard(port: u16) -> Vec<Expression> {
     let mut rule = expression::is_tcp().to_vec();
     rule.extend([expression::destination_port(REGISTER_1), expression::equal(&port.to_be_bytes())]);
-    rule.extend(expression::ct_status_without(DNATED));
+    rule.extend(expression::ct_is_not_dnated());
     rule.extend([expression::count(REFUSED), expression::reset()]);
+    rule
+}
+
+/// Counts first packets, like `intercepted`: a SYN that is sent again is counted again by both.
+fn arrived(port: u16) -> Vec<Expression> {
+    let mut rule = expression::is_tcp().to_vec();
+    rule.extend([expression::destination_port(REGISTER_1), expression::equal(&port.to_be_bytes())]);
+    rule.extend(expression::ct_is_dnated());
+    rule.extend(expression::ct_is_new());
+    rule.push(expression::count(ARRIVED));
     rule
 }
 

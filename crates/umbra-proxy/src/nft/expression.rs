@@ -27,13 +27,34 @@ const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const PAYLOAD_NETWORK: u32 = 1;
 const PAYLOAD_TRANSPORT: u32 = 2;
+const CT_STATE: u32 = 0;
+const CT_DIRECTION: u32 = 1;
 const CT_STATUS: u32 = 2;
+const CT_PROTO_DST: u32 = 12;
+const CT_SRC_IP: u32 = 19;
+const CT_DST_IP: u32 = 20;
+const CT_SRC_IP6: u32 = 21;
+const CT_DST_IP6: u32 = 22;
+const CT_ID: u32 = 23;
+/// `IP_CT_DIR_ORIGINAL`: what whoever opened the connection sends.
+const DIRECTION_ORIGINAL: u8 = 0;
 const CMP_EQ: u32 = 0;
 const CMP_NEQ: u32 = 1;
 const META_IIFNAME: u32 = 6;
 /// `NFT_NG_RANDOM`
 const RANDOM: u32 = 1;
+const DYNSET_ADD: u32 = 0;
+const DYNSET_UPDATE: u32 = 1;
+/// `NF_ACCEPT`
+const VERDICT_ACCEPT: u32 = 1;
+/// `NFT_GOTO`, -4.
+const VERDICT_GOTO: u32 = -4_i32 as u32;
+/// `IPS_DST_NAT` of a connection's status word.
+const STATUS_DNATED: u32 = 1 << 5;
+/// `NF_CT_STATE_BIT(IP_CT_NEW)`: no answer has come yet.
+const STATE_NEW: u32 = 1 << 3;
 const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
 const NAT_DNAT: u32 = 1;
 /// `NF_NAT_RANGE_PROTO_SPECIFIED`: the port is given, too.
 const NAT_PORT_GIVEN: u32 = 2;
@@ -66,9 +87,28 @@ pub(crate) fn destination_port(register: u32) -> Expression {
     payload(PAYLOAD_TRANSPORT, 2, 2, register)
 }
 
+/// The segment has this one of TCP's flags.
+pub(crate) fn tcp_flag(flag: TcpFlag) -> [Expression; 3] {
+    const FLAGS: u32 = 13;
+    [payload(PAYLOAD_TRANSPORT, FLAGS, 1, REGISTER_1), masked(&[flag as u8]), compare(CMP_NEQ, &[0])]
+}
+
+/// Flags of a TCP segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TcpFlag {
+    /// It ends the connection at once.
+    Reset = 1 << 2,
+    /// It carries data to be read now.
+    Push = 1 << 3,
+}
+
 /// What starts at register 1 equals `bytes`.
 pub(crate) fn equal(bytes: &[u8]) -> Expression {
-    expression("cmp", vec![number(1, REGISTER_1), number(2, CMP_EQ), data(3, bytes)])
+    compare(CMP_EQ, bytes)
+}
+
+fn compare(how: u32, bytes: &[u8]) -> Expression {
+    expression("cmp", vec![number(1, REGISTER_1), number(2, how), data(3, bytes)])
 }
 
 /// What starts at register 1 is an element of `set`.
@@ -96,13 +136,6 @@ pub(crate) fn not_from_interface(name: &str) -> [Expression; 2] {
     [meta(META_IIFNAME), expression("cmp", vec![number(1, REGISTER_1), number(2, CMP_NEQ), data(3, &padded)])]
 }
 
-/// The connection's status word has one of `bits`.
-pub(crate) fn ct_status_with(bits: u32) -> [Expression; 3] {
-    let [load, mask, _] = ct_status_without(bits);
-    let not_zero = expression("cmp", vec![number(1, REGISTER_1), number(2, CMP_NEQ), data(3, &[0; 4])]);
-    [load, mask, not_zero]
-}
-
 /// The source becomes the address of the interface that the packet leaves by.
 pub(crate) fn masquerade() -> Expression {
     expression("masq", Vec::new())
@@ -120,20 +153,64 @@ pub(crate) fn dnat_to_registers(family: u32, port: u32) -> Expression {
     expression("nat", nat)
 }
 
-/// The connection's status word has none of `bits`. The kernel keeps it in host byte order.
-pub(crate) fn ct_status_without(bits: u32) -> [Expression; 3] {
-    let mask = vec![
-        number(1, REGISTER_1),
-        number(2, REGISTER_1),
-        number(3, 4),
-        data(4, &bits.to_ne_bytes()),
-        data(5, &[0; 4]),
-    ];
-    [
-        expression("ct", vec![number(1, REGISTER_1), number(2, CT_STATUS)]),
-        expression("bitwise", mask),
-        equal(&[0; 4]),
-    ]
+/// The connection was bound to another destination.
+pub(crate) fn ct_is_dnated() -> [Expression; 3] {
+    ct_bits(CT_STATUS, STATUS_DNATED, CMP_NEQ)
+}
+
+/// The connection goes where it was headed.
+pub(crate) fn ct_is_not_dnated() -> [Expression; 3] {
+    ct_bits(CT_STATUS, STATUS_DNATED, CMP_EQ)
+}
+
+/// No answer has come yet: the packet is a connection's first, or the first again.
+pub(crate) fn ct_is_new() -> [Expression; 3] {
+    ct_bits(CT_STATE, STATE_NEW, CMP_NEQ)
+}
+
+/// The packet comes from whoever opened the connection.
+pub(crate) fn ct_is_original() -> [Expression; 2] {
+    [ct(CT_DIRECTION, REGISTER_1), equal(&[DIRECTION_ORIGINAL])]
+}
+
+/// Loads who opened the connection, as an address of this family (another one's connection does not match).
+pub(crate) fn ct_original_source(v4: bool) -> Expression {
+    ct_original(if v4 { CT_SRC_IP } else { CT_SRC_IP6 }, REGISTER_1)
+}
+
+/// Loads where the connection was headed before any translation.
+pub(crate) fn ct_original_destination(v4: bool) -> Expression {
+    ct_original(if v4 { CT_DST_IP } else { CT_DST_IP6 }, REGISTER_1)
+}
+
+/// Loads the port that the connection was headed to.
+pub(crate) fn ct_original_port(register: u32) -> Expression {
+    ct_original(CT_PROTO_DST, register)
+}
+
+/// Loads the connection's number.
+pub(crate) fn ct_id() -> Expression {
+    ct(CT_ID, REGISTER_1)
+}
+
+/// Adds what starts at register 1 to `set`; one that is there stays as it is. A full set ends the rule.
+pub(crate) fn add_to(set: &str) -> Expression {
+    dynset(set, DYNSET_ADD)
+}
+
+/// The same, and its time begins anew.
+pub(crate) fn renew_in(set: &str) -> Expression {
+    dynset(set, DYNSET_UPDATE)
+}
+
+/// Ends this table's part of the hook.
+pub(crate) fn accept() -> Expression {
+    verdict(&[number(1, VERDICT_ACCEPT)])
+}
+
+/// Goes on in another chain, for good.
+pub(crate) fn go_to(chain: &str) -> Expression {
+    verdict(&[number(1, VERDICT_GOTO), text(2, chain)])
 }
 
 /// Counts into the table's counter `name`.
@@ -157,6 +234,38 @@ pub(crate) fn dnat(to: IpAddr, port: u16) -> [Expression; 3] {
 /// Answers with a TCP reset.
 pub(crate) fn reset() -> Expression {
     expression("reject", vec![number(1, REJECT_TCP_RESET), DefaultNla::new(2, vec![0])])
+}
+
+/// One bit of a word about the connection, which the kernel keeps in host byte order.
+fn ct_bits(key: u32, bit: u32, zero_is: u32) -> [Expression; 3] {
+    [ct(key, REGISTER_1), masked(&bit.to_ne_bytes()), compare(zero_is, &[0; 4])]
+}
+
+/// Leaves these bits of register 1.
+fn masked(bits: &[u8]) -> Expression {
+    let zeros = vec![0; bits.len()];
+    let length = number(3, bits.len() as u32);
+    let mask = vec![number(1, REGISTER_1), number(2, REGISTER_1), length, data(4, bits), data(5, &zeros)];
+    expression("bitwise", mask)
+}
+
+fn ct(key: u32, register: u32) -> Expression {
+    expression("ct", vec![number(1, register), number(2, key)])
+}
+
+fn ct_original(key: u32, register: u32) -> Expression {
+    let direction = DefaultNla::new(3, vec![DIRECTION_ORIGINAL]);
+    expression("ct", vec![number(1, register), number(2, key), direction])
+}
+
+fn dynset(set: &str, operation: u32) -> Expression {
+    expression("dynset", vec![text(1, set), number(3, operation), number(4, REGISTER_1)])
+}
+
+fn verdict(verdict: &[DefaultNla]) -> Expression {
+    const VERDICT_REGISTER: u32 = 0;
+    let verdict = nested(2, &[nested(DATA_VERDICT, verdict)]);
+    expression("immediate", vec![number(1, VERDICT_REGISTER), verdict])
 }
 
 fn meta(key: u32) -> Expression {

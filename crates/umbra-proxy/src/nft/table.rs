@@ -151,6 +151,12 @@ impl Table {
         Change { message: NfTablesMessage::NewChain(ChainMessage { attributes }), flags: NLM_F_CREATE }
     }
 
+    /// Creates a chain that rules of others lead to.
+    pub(crate) fn chain_of_rules(self, name: &str) -> Change {
+        let attributes = vec![ChainAttribute::Table(self.0.into()), ChainAttribute::Name(name.into())];
+        Change { message: NfTablesMessage::NewChain(ChainMessage { attributes }), flags: NLM_F_CREATE }
+    }
+
     /// Appends a rule.
     pub(crate) fn rule(self, chain: &str, expressions: Vec<Expression>) -> Change {
         let attributes = vec![

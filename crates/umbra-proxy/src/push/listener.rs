@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::{IncomingStream, Listener};
+use axum::serve::Listener;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -101,12 +100,6 @@ impl Listener for PushListener {
 
     fn local_addr(&self) -> io::Result<Peer> {
         Ok(Peer::Loopback)
-    }
-}
-
-impl Connected<IncomingStream<'_, PushListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, PushListener>) -> Self {
-        *stream.remote_addr()
     }
 }
 
