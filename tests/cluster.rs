@@ -11,6 +11,7 @@ mod cluster_crash;
 mod cluster_fallback;
 mod cluster_faults;
 mod cluster_firewall;
+mod cluster_hold;
 mod cluster_load;
 mod cluster_order;
 mod cluster_policy;

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use umbra_testkit::{CEILING, Signal, wait_for};
+use umbra_testkit::{CEILING, Samples, Signal, stop_thread, wait_for};
 
 use crate::cluster_load::{Fault, Load, Seen, adds_up, paths};
 use crate::cluster_proxies::{
-    PROXY, kill_proxy, not_armed_because, pod_on, wait_armed, wait_mirrored_everywhere, wait_rolled_out,
+    PROXY, kill_proxy, metrics_on, not_armed_because, pod_on, wait_armed, wait_mirrored_everywhere,
+    wait_rolled_out,
 };
 use crate::cluster_status::wait_for_copies;
 use crate::cluster_system::{Example, Second, UMBRA, with_example};
@@ -79,6 +80,29 @@ fn a_hung_proxy_is_passed_by_after_the_dead_mans_time() {
         // From here on nobody may notice.
         load.wait_for_node(&node, 500)?;
         drop(resumed);
+        Ok(vec![Fault { node, from, to }])
+    });
+}
+
+#[test]
+fn one_blocked_worker_thread_is_enough_to_be_passed_by() {
+    under_load("blocked-worker", |example, load| {
+        let node = example.cluster().nodes().first().context("a node")?.name.clone();
+        let pod = pod_on(example, PROXY, &node)?;
+        let process = *example.cluster().pod_processes(UMBRA, &pod)?.first().context("a process")?;
+        let from = Instant::now();
+        let blocked = stop_thread(u32::try_from(process)?, "worker-0")?;
+        // The other worker goes on with its share until the kernel lets all of them pass: no beat for 3 s.
+        let passed_by =
+            |samples: &Samples| samples.sum("umbra_node_connections_total", &[("path", "fallback")]);
+        let before = passed_by(&Samples::of(metrics_on(example, &node)?)?);
+        let to = wait_for("the fallback serves", CEILING, || {
+            ensure!(passed_by(&Samples::of(metrics_on(example, &node)?)?) > before);
+            Ok(Instant::now())
+        })?;
+        println!("measured: fault: one blocked worker: passed by after {:.1?}", to - from);
+        load.wait_for_node(&node, 500)?;
+        drop(blocked);
         Ok(vec![Fault { node, from, to }])
     });
 }
