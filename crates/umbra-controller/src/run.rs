@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::Args;
 use crate::lead::{Term, elect};
 use crate::metrics::Metrics;
-use crate::publish::{self, Windows};
+use crate::publish::{self, Published, Windows};
 use crate::push::IdentityError;
 use crate::trust::TrustError;
 use crate::watch::{self, KINDS, Sink};
@@ -121,7 +121,8 @@ impl Begin {
         // Not before what is done by the term has ended is the Lease given back.
         let release = CancellationToken::new();
         let (given, terms) = value::channel(self.alone.clone());
-        let elect = self.elect(given, Arc::clone(metrics), release.clone());
+        let ready = observed.published.clone();
+        let elect = self.elect(given, ready, Arc::clone(metrics), release.clone());
         let leading =
             Leading { client: self.client, args: args.clone(), metrics: Arc::clone(metrics), observed };
         let work = leading.run(terms, edge.clone());
@@ -197,6 +198,7 @@ impl Begin {
     fn elect(
         &self,
         terms: value::Sender<Option<Term>>,
+        mut ready: value::Receiver<Option<Arc<Published>>>,
         metrics: Arc<Metrics>,
         release: CancellationToken,
     ) -> impl Future<Output = Result<(), RunError>> + use<> {
@@ -209,6 +211,11 @@ impl Begin {
             if alone {
                 release.cancelled().await;
                 drop(terms);
+                return Ok(());
+            }
+            // One that cannot list everything has nothing to push: it must not keep the Lease from one that can.
+            let listed = ready.wait_for(Option::is_some);
+            if release.run_until_cancelled(listed).await.is_none() {
                 return Ok(());
             }
             Ok(elect::run(client, NAMESPACE, terms, metrics, release).await?)
