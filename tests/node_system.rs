@@ -249,6 +249,23 @@ impl System {
         ips.map(|(index, ip)| who(&self.ask(ip, &format!("{id}-{index}"))?)).collect()
     }
 
+    /// New connections, both families in turn, are answered by v1 alone, past the proxy: the kernel's fallback takes each.
+    pub(crate) fn fallback_serves(&self, id: &str, times: u8) -> Result<()> {
+        self.fallback_serves_within(PATIENCE, id, times)
+    }
+
+    /// The same, for a client that gives up when it hears nothing for so long.
+    pub(crate) fn fallback_serves_within(&self, patience: Duration, id: &str, times: u8) -> Result<()> {
+        let [_, before, _] = self.counted()?;
+        for ip in cluster_ips().into_iter().cycle().take(times.into()) {
+            let by = who(&self.ask_within(patience, ip, id)?)?;
+            ensure!(by == "v1", "{id}: {by} answered");
+        }
+        let [_, now, _] = self.counted()?;
+        ensure!(now == before + u64::from(times), "{id}: the fallback took {before} connections, then {now}");
+        Ok(())
+    }
+
     /// Waits until the proxy serves new connections, then checks that it serves all.
     pub(crate) fn wait_intercepted(&self, id: &str) -> Result<()> {
         wait_for("connections are intercepted", CEILING, || {
