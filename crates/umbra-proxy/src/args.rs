@@ -25,6 +25,9 @@ pub struct Args {
     /// Delete umbra's nft tables on this node and exit: for uninstalling.
     #[arg(long, env = "UMBRA_CLEANUP")]
     pub cleanup: bool,
+    /// After --cleanup wait for SIGTERM, as a DaemonSet's container has to.
+    #[arg(long, env = "UMBRA_THEN_WAIT", requires = "cleanup")]
+    pub then_wait: bool,
     /// How long the kernel leads users to the primary when no proxy runs; renewed while one does.
     #[arg(long, env = "UMBRA_FALLBACK_TIMEOUT", value_parser = duration, default_value = "300s")]
     pub fallback_timeout: Duration,
@@ -190,6 +193,15 @@ mod tests {
     #[test]
     fn interception_needs_the_node_s_address() {
         assert!(options(&[]).err().unwrap().contains("--node-address"));
+    }
+
+    #[test]
+    fn cleaning_needs_no_other_flag() {
+        let parse = |arguments: &[&str]| Args::try_parse_from([&["umbra-proxy"], arguments].concat());
+        assert!(parse(&["--cleanup"]).is_ok_and(|args| args.cleanup && !args.then_wait));
+        assert!(parse(&["--cleanup", "--then-wait"]).is_ok_and(|args| args.then_wait));
+        assert!(parse(&["--then-wait", "--node=n1"]).is_err(), "there is nothing to wait after");
+        assert!(parse(&[]).is_err(), "a proxy needs its node's name");
     }
 
     #[test]

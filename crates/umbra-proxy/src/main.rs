@@ -37,8 +37,7 @@ fn die_of_panics() {
 fn started() -> anyhow::Result<()> {
     let args = Args::parse();
     if args.cleanup {
-        umbra_proxy::fallback::cleanup()?;
-        return Ok(());
+        return clean(args.then_wait);
     }
     let log_filter = start_logging(&args.log, args.log_format)?;
     let options = args.options(Some(log_filter)).map_err(anyhow::Error::msg)?;
@@ -48,6 +47,21 @@ fn started() -> anyhow::Result<()> {
     // Whatever is left after a failure must not keep the process, and with it the nft table.
     runtime.shutdown_background();
     ended
+}
+
+/// Deletes what the kernel keeps of umbra on this node.
+fn clean(then_wait: bool) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Before anybody is told that it is done, and may end it.
+        let mut terminate = signal(SignalKind::terminate())?;
+        umbra_proxy::fallback::cleanup()?;
+        eprintln!("umbra-proxy: no nft table of umbra is on this node now");
+        if then_wait {
+            terminate.recv().await;
+        }
+        Ok(())
+    })
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {

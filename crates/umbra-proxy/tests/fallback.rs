@@ -235,4 +235,7 @@ fn cleanup_deletes_both_tables_and_refuses_while_a_proxy_runs() {
     assert!(node.cleanup().status.success());
     assert_eq!(node.run("nft", &["list", "tables"]), "");
     assert!(node.cleanup().status.success(), "also when there is nothing");
+    let mut cleaner = node.cleaner();
+    node.signal_to(&cleaner, "TERM");
+    assert!(cleaner.wait().unwrap().success());
 }

@@ -144,7 +144,7 @@ impl Node {
     }
 
     pub(crate) fn signal(&self, signal: &str) {
-        super::namespaces::run("kill", &[&format!("-{signal}"), &self.id().to_string()]);
+        self.signal_to(&self.proxy.as_ref().unwrap().0, signal);
     }
 
     /// Waits for its end by itself.
@@ -156,6 +156,19 @@ impl Node {
 
     pub(crate) fn cleanup(&self) -> Output {
         self.namespace.command(env!("CARGO_BIN_EXE_umbra-proxy")).arg("--cleanup").output().unwrap()
+    }
+
+    /// The program that cleans and waits; returns when it has cleaned.
+    pub(crate) fn cleaner(&self) -> Child {
+        let mut command = self.namespace.command(env!("CARGO_BIN_EXE_umbra-proxy"));
+        let mut child = command.args(["--cleanup", "--then-wait"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        assert!(said.any(|line| line.contains("no nft table of umbra")));
+        child
+    }
+
+    pub(crate) fn signal_to(&self, child: &Child, signal: &str) {
+        super::namespaces::run("kill", &[&format!("-{signal}"), &child.id().to_string()]);
     }
 
     pub(crate) fn push(&self, method: &str, body: &Value) -> Value {
