@@ -141,3 +141,23 @@ pub fn cleanup() -> Result<(), NetlinkError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+impl Fallback {
+    /// One that asks `kernel` in place of the kernel: about a change, or (`None`) about renewing all.
+    pub(crate) fn faked(
+        kernel: impl Fn(Option<&Change>) -> Result<(), FallbackError> + Send + 'static,
+    ) -> Self {
+        let (commands, mut inbox) = channel(COMMANDS);
+        std::thread::spawn(move || {
+            while let Some(command) = inbox.blocking_recv() {
+                let (answer, reply) = match command {
+                    Command::Change(change, reply) => (kernel(Some(&change)), reply),
+                    Command::RenewAll(reply) => (kernel(None), reply),
+                };
+                let _gone = reply.send(answer);
+            }
+        });
+        Self { commands }
+    }
+}

@@ -390,3 +390,65 @@ async fn the_question_of_a_new_leader_shuts_the_old_one_out() {
     }
     assert_eq!(node.owner.heartbeat(None).unwrap().epoch, "9", "a person's look changes nothing");
 }
+
+impl Node {
+    /// With a fallback that notes what it is told among the rest, and whether the workers knew the service then.
+    fn with_fallback(kernel_refuses: bool) -> Self {
+        let mut node = Self::new();
+        let (tables, seen) = (Arc::clone(&node.fake.tables), Arc::clone(&node.fake.seen));
+        let note = move |change: Option<&keep::Change>| {
+            let known = |target: &std::net::SocketAddr| match tables.by_address(*target) {
+                Some(_) => format!("{target} known"),
+                None => format!("{target} unknown"),
+            };
+            let text = change.map_or("renewed".into(), |change| {
+                let led = change.set.keys().map(|target| format!("led: {}", known(target)));
+                let left = change.gone.iter().map(|target| format!("left: {}", known(target)));
+                led.chain(left).collect::<Vec<_>>().join(", ")
+            });
+            seen.lock().unwrap().push(text);
+            if kernel_refuses { Err(crate::fallback::FallbackError::Ended) } else { Ok(()) }
+        };
+        node.owner.fallback = Some((Plan::new("n1".into(), None), Fallback::faked(note)));
+        node
+    }
+}
+
+#[tokio::test]
+async fn the_fallback_is_there_before_interception_and_goes_before_the_table() {
+    for kernel_refuses in [false, true] {
+        let mut node = Node::with_fallback(kernel_refuses);
+        let reply = node.put(1, &[one("a", "10.0.0.1")]).await.unwrap();
+        assert_eq!(reply.armed, ["service/default/a".parse().unwrap()]);
+        assert_eq!(node.seen(), ["led: 10.0.0.1:80 known", "10.0.0.1:80 known"]);
+        node.put(1, &[]).await.unwrap();
+        assert_eq!(node.seen(), ["", "left: 10.0.0.1:80 known", ""]);
+
+        node.put(1, &[one("a", "10.0.0.1")]).await.unwrap();
+        node.seen();
+        let (reply, disarmed) = oneshot::channel();
+        node.owner.serve(Command::Disarm(reply)).await.unwrap();
+        disarmed.await.unwrap();
+        assert_eq!(node.seen(), ["renewed", ""]);
+    }
+}
+
+#[tokio::test]
+async fn the_fallback_follows_endpoints_of_services_that_use_them() {
+    let mut node = Node::with_fallback(false);
+    let reference: umbra_routing::BackendRef = serde_json::from_value(json!({
+        "service": { "namespace": "default", "name": "a" }, "port": 80, "subset": "v1", "selector": { "version": "v1" }
+    }))
+    .unwrap();
+    let key = reference.key().unwrap().to_string();
+    let set =
+        json!({ "service": reference.service, "port": 80, "selector": { "version": "v1" }, "endpoints": [] });
+    let reply = node.put(1, &[one("a", "10.0.0.1"), one("b", "10.0.0.2"), (&key, set)]).await.unwrap();
+    node.seen();
+    let endpoint = json!({
+        "address": "10.244.1.1:8080", "namespace": "default", "workload": "w", "app": "a", "version": "v1",
+        "canonicalName": "a", "canonicalRevision": "v1"
+    });
+    node.patch(json!({ "base": reply.digest, "patch": { key: { "add": [endpoint] } } })).await.unwrap();
+    assert_eq!(node.seen(), ["led: 10.0.0.1:80 known"], "nothing is said of b");
+}
