@@ -15,12 +15,18 @@
 //! What is armed also changes without a push: connections do not arrive, the node's network changes, or the kernel takes
 //! what it had refused. Then `unprompted` moves, and the push server has the controller ask again.
 
+mod command;
+mod shown;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
-use umbra_routing::{Applied, Config, ConfigError, Key, Patch, Put, RefusedKey, Reply, Resource, State};
+use tokio::sync::{mpsc, watch};
+use umbra_routing::{Applied, Config, Key, RefusedKey, Reply, Resource, State};
+
+pub(crate) use command::{ApplyError, Body, Command, Push};
+use shown::{dump, held, new_boot_id};
 
 use crate::arm::{self, Armed};
 use crate::fallback::Fallback;
@@ -36,63 +42,10 @@ use crate::tables::Tables;
 const SHADOWS_STOP_AFTER: Duration = Duration::from_secs(600);
 /// How often the age of the configuration is looked at.
 const TICK: Duration = Duration::from_secs(1);
-/// Of held tables in one answer: the controller takes 16 MiB, of which armed and refused services may need 3 MB. Some
-/// thousand tables; more come with the next answers.
-const HELD_BYTES: usize = 8 << 20;
 /// What the kernel refused is tried again after this; it doubles up to the longest pause.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Between two tries, and between two looks at where the node's network lets us reach.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
-
-/// A push, read and parsed.
-#[derive(Debug)]
-pub(crate) struct Push {
-    /// The controller's epoch.
-    pub(crate) epoch: u128,
-    /// The snapshot's version.
-    pub(crate) version: u64,
-    /// What is in it.
-    pub(crate) body: Body,
-}
-
-/// Everything, or what changes.
-#[derive(Debug)]
-pub(crate) enum Body {
-    /// `PUT`
-    Put(Put),
-    /// `PATCH`
-    Patch(Patch),
-}
-
-/// A push that was not applied: the controller's fault. Nothing has changed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ApplyError {
-    /// Another controller has pushed meanwhile.
-    #[error("epoch {epoch} is older than {in_force}, which this node has seen")]
-    Epoch {
-        /// The push's.
-        epoch: u128,
-        /// The node's.
-        in_force: u128,
-    },
-    /// Not what this node has, or not understood.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-}
-
-/// What the owner is asked.
-pub(crate) enum Command {
-    /// Apply this.
-    Push(Push, oneshot::Sender<Result<Reply, ApplyError>>),
-    /// What is in force? Asked by a controller of this epoch, this is its heartbeat, too.
-    Heartbeat(Option<u128>, oneshot::Sender<Result<State, ApplyError>>),
-    /// What is in force? For people.
-    State(oneshot::Sender<State>),
-    /// All resources, for people.
-    Dump(oneshot::Sender<serde_json::Value>),
-    /// The process ends: take over nothing from now on.
-    Disarm(oneshot::Sender<()>),
-}
 
 /// Whether there is more to do.
 enum Next {
@@ -422,42 +375,6 @@ impl<I: Intercept> Owner<I> {
         self.tables.stop_shadows(age > SHADOWS_STOP_AFTER);
         self.tables.forget_retired(now);
     }
-}
-
-/// As many held tables as have room in an answer, and one at least.
-fn held(config: &Config) -> BTreeMap<Key, serde_json::Value> {
-    let mut held = BTreeMap::new();
-    let mut bytes = 0;
-    for (key, table) in config.held() {
-        let value = serde_json::to_value(table).expect("tables are plain data with text keys");
-        bytes += value.to_string().len();
-        if bytes > HELD_BYTES && !held.is_empty() {
-            break;
-        }
-        held.insert(key.clone(), value);
-    }
-    held
-}
-
-/// Two starts never have the same.
-fn new_boot_id() -> String {
-    let mut bytes = [0; 16];
-    let random = rustls::crypto::ring::default_provider().secure_random;
-    random.fill(&mut bytes).expect("the kernel gives random numbers");
-    format!("{:032x}", u128::from_ne_bytes(bytes))
-}
-
-fn dump(config: &Config) -> serde_json::Value {
-    let value = |resource: &Resource| match resource {
-        Resource::Service(table) => serde_json::to_value(table),
-        Resource::Backends(set) => serde_json::to_value(set),
-        Resource::Client(client) => serde_json::to_value(client),
-        Resource::Node(settings) => serde_json::to_value(settings),
-    };
-    let all = config.iter().map(|(key, resource)| {
-        (key.to_string(), value(resource).expect("tables are plain data with text keys"))
-    });
-    serde_json::Value::Object(all.collect())
 }
 
 #[cfg(test)]

@@ -2,6 +2,10 @@ use std::sync::Mutex;
 
 use serde_json::json;
 
+use tokio::sync::oneshot;
+use umbra_routing::{ConfigError, Put};
+
+use super::shown::HELD_BYTES;
 use super::*;
 use crate::arm::Reach;
 
