@@ -11,6 +11,7 @@ mod served;
 mod sought;
 #[cfg(test)]
 mod tests;
+mod told;
 mod unreadable;
 
 use std::collections::BTreeSet;

@@ -7,41 +7,41 @@ use std::time::Duration;
 use tokio::time::Instant;
 use umbra_compile::{Finding, ObjectRef, Outcome};
 use umbra_index::api::ObjectKey;
-use umbra_index::{Dirty, Index, Kind, ObjectName};
+use umbra_index::{Dirty, Index, ObjectName};
 use umbra_routing::{BackendRef, Encoded, Key, Port, Resources, ServiceName, ServiceTable, Snapshot};
 
-use super::objects::{Collected, ObjectState, Objects, Undecodable};
+use super::objects::{Objects, Undecodable};
 use super::served::{Served, served};
 use super::sought::Sought;
 use super::{Input, Published};
-use crate::metrics::{KindLabels, Metrics};
+use crate::metrics::Metrics;
 
 /// Owner of the index and of everything computed from it.
 pub(super) struct Publisher {
     pub(super) index: Index,
     dirty: Dirty,
     options: umbra_compile::Options,
-    metrics: Arc<Metrics>,
-    services: BTreeMap<ServiceName, Served>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) services: BTreeMap<ServiceName, Served>,
     /// Published backend sets.
-    backends: BTreeMap<Key, Used>,
+    pub(super) backends: BTreeMap<Key, Used>,
     /// Services that wait because their primary would become unresolved, or because rules of theirs are sought.
     waiting: BTreeMap<ServiceName, Wait>,
     sought: Sought,
     /// How long such a service waits.
     patience: Duration,
     pub(super) undecodable: BTreeMap<ObjectName, Undecodable>,
-    objects: Arc<Objects>,
-    snapshot: Snapshot,
+    pub(super) objects: Arc<Objects>,
+    pub(super) snapshot: Snapshot,
 }
 
 /// A backend set that is published.
-struct Used {
-    reference: BackendRef,
+pub(super) struct Used {
+    pub(super) reference: BackendRef,
     /// How many services use it.
     users: usize,
     /// Nobody is ready: what goes there gets 503 or is dropped.
-    empty: bool,
+    pub(super) empty: bool,
 }
 
 /// A result that is kept back.
@@ -302,85 +302,6 @@ impl Publisher {
         }
         own.insert(Encoded::node(&umbra_compile::node_settings(view, node, &self.options)));
         self.snapshot.nodes.insert(node.to_owned(), Arc::new(own));
-    }
-
-    fn refresh_objects(&mut self, names: &[ObjectName], now: Instant) {
-        if names.is_empty() {
-            return;
-        }
-        let mut collected = self.collect(names);
-        let mut objects = Arc::clone(&self.objects);
-        let all = Arc::make_mut(&mut objects);
-        for name in names {
-            let state = self.state(name, collected.remove(name).unwrap_or_default(), now);
-            match state {
-                Some(state) => drop(all.insert(name.clone(), state.follow(self.objects.get(name)))),
-                None => drop(all.remove(name)),
-            }
-        }
-        self.objects = objects;
-        self.count_objects();
-    }
-
-    fn state(&self, name: &ObjectName, mut collected: Collected, now: Instant) -> Option<ObjectState> {
-        let view = self.index.view();
-        let undecodable = self.undecodable.get(name);
-        let readable = match name.kind {
-            Kind::VirtualService => view.virtual_service(&name.key).map(|object| &object.metadata),
-            Kind::DestinationRule => view.destination_rule(&name.key).map(|object| &object.metadata),
-        };
-        if readable.is_some() {
-            collected.findings.extend(umbra_compile::object_findings(view, name));
-        }
-        let object = match (undecodable, readable) {
-            (Some(undecodable), _) => undecodable.object.clone(),
-            (None, Some(metadata)) => ObjectRef::new(name.kind, metadata),
-            (None, None) => return None,
-        };
-        Some(ObjectState {
-            object,
-            findings: collected.findings.into_iter().collect(),
-            undecodable: undecodable.map(|undecodable| undecodable.error.clone()),
-            services: collected.services,
-            empty: collected.empty,
-            version: self.snapshot.version,
-            since: now,
-        })
-    }
-
-    /// What all services say of these objects.
-    fn collect(&self, names: &[ObjectName]) -> BTreeMap<ObjectName, Collected> {
-        let mut all: BTreeMap<ObjectName, Collected> =
-            names.iter().map(|name| (name.clone(), Collected::default())).collect();
-        for (service, served) in &self.services {
-            for finding in &served.findings {
-                if let Some(collected) = all.get_mut(&finding.object.name()) {
-                    collected.findings.insert(finding.clone());
-                }
-            }
-            for object in &served.governed_by {
-                if let Some(collected) = all.get_mut(&object.name()) {
-                    collected.services.insert(service.clone(), served.part_of(object));
-                    collected.empty.extend(self.empty_sets(served));
-                }
-            }
-        }
-        all
-    }
-
-    fn empty_sets(&self, served: &Served) -> impl Iterator<Item = BackendRef> {
-        let used = served.references.iter().filter_map(|reference| self.backends.get(&reference.key()?));
-        used.filter(|used| used.empty).map(|used| used.reference.clone())
-    }
-
-    fn count_objects(&self) {
-        for (kind, word) in
-            [(Kind::VirtualService, "VirtualService"), (Kind::DestinationRule, "DestinationRule")]
-        {
-            let count = self.objects.keys().filter(|name| name.kind == kind).count();
-            let labels = KindLabels { kind: word.into() };
-            self.metrics.objects.get_or_create(&labels).set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
     }
 }
 
