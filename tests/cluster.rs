@@ -23,5 +23,6 @@ mod cluster_scale;
 mod cluster_status;
 mod cluster_system;
 mod cluster_trust;
+mod cluster_uninstall;
 mod cluster_upgrade;
 mod cluster_users;

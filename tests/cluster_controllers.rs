@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use umbra_testkit::{CEILING, Signal, wait_for};
 
 use crate::cluster_firewall::Rules;
-use crate::cluster_load::Load;
+use crate::cluster_load::{Load, adds_up, paths};
 use crate::cluster_proxies::{CONTROLLER, eligible_on, kill, state, wait_mirrored_everywhere};
 use crate::cluster_status::{patch, wait_condition, wait_for_copies};
 use crate::cluster_system::{Example, Second, UMBRA, with_example};
@@ -46,6 +46,7 @@ fn epoch(example: &Example, node: &str) -> Result<u128> {
 fn unnoticed(name: &str, fault: impl FnOnce(&Example, &Load) -> Result<()>) {
     with_example(name, Second::Right, |example| {
         example.route()?;
+        let before = paths(example)?;
         let load = Load::start(example)?;
         wait_for_copies(example)?;
         fault(example, &load)?;
@@ -58,7 +59,10 @@ fn unnoticed(name: &str, fault: impl FnOnce(&Example, &Load) -> Result<()>) {
         wait_mirrored_everywhere(example, &load)?;
         let seen = load.finish();
         println!("measured: fault: {name}: {seen}; copies {:?}", example.settled_shadows()?);
-        seen.unharmed()
+        seen.unharmed()?;
+        let since = adds_up(example, &before, &seen)?;
+        println!("measured: fault: {name}: connections {since:?}");
+        Ok(())
     });
 }
 
