@@ -8,7 +8,7 @@ use umbra_testkit::{CEILING, Signal, wait_for};
 
 use crate::cluster_firewall::Rules;
 use crate::cluster_load::{Load, adds_up, paths};
-use crate::cluster_proxies::{CONTROLLER, eligible_on, kill, state, wait_mirrored_everywhere};
+use crate::cluster_proxies::{CONTROLLER, client_nodes, eligible_on, kill, state, wait_mirrored_everywhere};
 use crate::cluster_status::{patch, wait_condition, wait_for_copies};
 use crate::cluster_system::{Example, Second, UMBRA, with_example};
 
@@ -72,14 +72,13 @@ fn changed_everywhere(example: &Example) -> Result<()> {
     let mirror = json!({"host": "sa-logic", "subset": "v2"});
     patch(example, "vs/sa-logic", &json!({"http": [{"route": to}]}))?;
     wait_condition(example, "vs/sa-logic", "Programmed", "True")?;
-    let nodes = example.cluster().nodes();
-    let before: Vec<u64> =
-        nodes.iter().map(|node| eligible_on(example, &node.name)).collect::<Result<_>>()?;
+    let nodes = client_nodes(example)?;
+    let before: Vec<u64> = nodes.iter().map(|node| eligible_on(example, node)).collect::<Result<_>>()?;
     patch(example, "vs/sa-logic", &json!({"http": [{"route": to, "mirror": mirror}]}))?;
     wait_condition(example, "vs/sa-logic", "Programmed", "True")?;
     for (node, before) in nodes.iter().zip(before) {
-        wait_for(&format!("copies on {}", node.name), CEILING, || {
-            let now = eligible_on(example, &node.name)?;
+        wait_for(&format!("copies on {node}"), CEILING, || {
+            let now = eligible_on(example, node)?;
             ensure!(now > before, "{now} eligible, {before} before");
             Ok(())
         })?;

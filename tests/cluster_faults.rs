@@ -9,8 +9,8 @@ use umbra_testkit::{CEILING, Samples, Signal, stop_thread, wait_for};
 
 use crate::cluster_load::{Fault, Load, Seen, adds_up, paths};
 use crate::cluster_proxies::{
-    PROXY, kill_proxy, metrics_on, not_armed_because, pod_on, wait_armed, wait_mirrored_everywhere,
-    wait_rolled_out,
+    PROXY, client_nodes, kill_proxy, metrics_on, not_armed_because, pod_on, wait_armed,
+    wait_mirrored_everywhere, wait_rolled_out,
 };
 use crate::cluster_status::wait_for_copies;
 use crate::cluster_system::{Example, Second, UMBRA, with_example};
@@ -51,7 +51,7 @@ fn under_load(name: &str, fault: impl FnOnce(&Example, &Load) -> Result<Vec<Faul
 #[test]
 fn a_proxy_killed_again_and_again_costs_only_what_was_in_flight() {
     under_load("killed", |example, load| {
-        let nodes: Vec<_> = example.cluster().nodes().iter().map(|node| node.name.clone()).collect();
+        let nodes = client_nodes(example)?;
         let mut random = Scatter(u64::from(std::process::id()));
         let mut faults = Vec::new();
         for number in 0..KILLS {

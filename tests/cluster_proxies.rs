@@ -117,13 +117,20 @@ pub(crate) fn wait_mirrored(example: &Example, node: &str) -> Result<()> {
     })
 }
 
-/// The same on every node, while users ask.
+/// The same on every node that users are on.
 pub(crate) fn wait_mirrored_everywhere(example: &Example, load: &Load) -> Result<()> {
-    for node in example.cluster().nodes() {
-        wait_mirrored(example, &node.name)?;
-        load.wait_for_node(&node.name, 20)?;
+    for node in client_nodes(example)? {
+        wait_mirrored(example, &node)?;
+        load.wait_for_node(&node, 20)?;
     }
     Ok(())
+}
+
+/// The nodes that users are on: a cluster of three has one without.
+pub(crate) fn client_nodes(example: &Example) -> Result<Vec<String>> {
+    let mut nodes: Vec<_> = example.clients()?.into_iter().map(|pod| pod.node).collect();
+    nodes.dedup();
+    Ok(nodes)
 }
 
 /// The DaemonSet has been rolled out.
