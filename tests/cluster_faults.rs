@@ -69,7 +69,7 @@ fn a_proxy_killed_again_and_again_costs_only_what_was_in_flight() {
 #[test]
 fn a_hung_proxy_is_passed_by_after_the_dead_mans_time() {
     under_load("hung", |example, load| {
-        let node = example.cluster().nodes().first().context("a node")?.name.clone();
+        let node = client_nodes(example)?.first().cloned().context("a node with users")?;
         let pod = pod_on(example, PROXY, &node)?;
         let from = Instant::now();
         example.cluster().signal_container(UMBRA, &pod, Signal::SIGSTOP)?;
@@ -87,7 +87,7 @@ fn a_hung_proxy_is_passed_by_after_the_dead_mans_time() {
 #[test]
 fn one_blocked_worker_thread_is_enough_to_be_passed_by() {
     under_load("blocked-worker", |example, load| {
-        let node = example.cluster().nodes().first().context("a node")?.name.clone();
+        let node = client_nodes(example)?.first().cloned().context("a node with users")?;
         let pod = pod_on(example, PROXY, &node)?;
         let process = *example.cluster().pod_processes(UMBRA, &pod)?.first().context("a process")?;
         let from = Instant::now();

@@ -8,7 +8,7 @@ use umbra_testkit::{CEILING, repository, wait_for};
 
 use crate::cluster_load::{Fault, Load};
 use crate::cluster_proxies::{
-    kill_proxy, not_armed_because, on_node, wait_armed, wait_mirrored, wait_mirrored_everywhere,
+    client_nodes, kill_proxy, not_armed_because, on_node, wait_armed, wait_mirrored, wait_mirrored_everywhere,
 };
 use crate::cluster_status::{wait_condition, wait_for_copies};
 use crate::cluster_system::{Example, Second, with_example};
@@ -43,7 +43,7 @@ impl Drop for Rules<'_> {
 fn a_firewall_in_front_of_the_proxy_disarms_it_until_it_is_gone() {
     with_example("firewall", Second::Right, |example| {
         example.route()?;
-        let node = example.cluster().nodes().first().context("a node")?.name.clone();
+        let node = client_nodes(example)?.first().cloned().context("a node with users")?;
         let load = Load::start(example)?;
         wait_for_copies(example)?;
         let from = Instant::now();
@@ -85,7 +85,7 @@ fn a_firewall_in_front_of_the_proxy_disarms_it_until_it_is_gone() {
 fn a_flushed_ruleset_recovers() {
     with_example("flushed", Second::Right, |example| {
         example.route()?;
-        let node = example.cluster().nodes().first().context("a node")?.name.clone();
+        let node = client_nodes(example)?.first().cloned().context("a node with users")?;
         let load = Load::start(example)?;
         wait_for_copies(example)?;
         on_node(example, &node, "nft", &["flush", "ruleset"])?;
