@@ -17,7 +17,7 @@ sum=$(cat "$binary" "$root/deploy/Dockerfile" | sha256sum)
 context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 cp "$binary" "$context/$name"
-build=(--file "$root/deploy/Dockerfile" --target "$name" --build-arg "BINARY=$name" --tag "$tag" "$context")
+build=(--file "$root/deploy/Dockerfile" --target "${name%-next-wire}" --build-arg "BINARY=$name" --tag "$tag" "$context")
 rm -f "$tar"
 if command -v buildah >/dev/null; then
   # chroot: needs neither a daemon nor a container runtime, and nothing is run here anyway.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # `make images`: static binaries of the programs, and their images as tars under target/images.
-#   images.sh [NAME...]    only those images
+#   images.sh [NAME...]    only those images; umbra-proxy-next-wire, for the test of an upgrade, alone and only when named
 #   PROFILE=dev            unoptimised and much quicker to build (default: release)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,6 +14,7 @@ out=target/static/$target/${profile/#dev/debug}
 declare -A built=(
   [umbra-controller]=umbra-controller/umbra-controller
   [umbra-proxy]=umbra-proxy/umbra-proxy
+  [umbra-proxy-next-wire]=umbra-proxy/umbra-proxy
   [sentiment-sa-logic]=sentiment-example/sa-logic
   [sentiment-sa-web-app]=sentiment-example/sa-web-app
 )
@@ -24,6 +25,8 @@ for name in "${names[@]}"; do
   [ -n "${built[$name]:-}" ] || { echo "error: no image is called $name; there are: ${!built[*]}" >&2; exit 1; }
   arguments+=(--package "${built[$name]%/*}" --bin "${built[$name]#*/}")
 done
+# As a feature: what does not depend on it is not built a second time.
+[[ " ${names[*]} " != *-next-wire* ]] || arguments+=(--features next-wire)
 
 RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
   cargo build --locked --profile "$profile" --target "$target" --target-dir target/static "${arguments[@]}"

@@ -12,7 +12,7 @@ use crate::cluster_proxies::{
     PROXY, client_nodes, kill_proxy, metrics_on, not_armed_because, pod_on, wait_armed,
     wait_mirrored_everywhere, wait_rolled_out,
 };
-use crate::cluster_status::wait_for_copies;
+use crate::cluster_status::{wait_condition, wait_for_copies};
 use crate::cluster_system::{Example, Second, UMBRA, with_example};
 
 /// How often a proxy is killed.
@@ -150,17 +150,22 @@ fn deleting_the_daemonset_fails_no_request() {
     });
 }
 
-/// An image of another wire version is one that the controller cannot talk to: here its push port is elsewhere. The
-/// rollout stops at the first node, whose new proxy is not ready, and its users are led to v1 by what the old one left.
+/// An image of another wire version: the rollout stops at the first node, whose new proxy is not ready, and its users are
+/// led to v1 by what the old one left.
 #[test]
 fn an_upgrade_that_the_controller_cannot_talk_to_leaves_users_on_v1() {
     under_load("upgrade", |example, load| {
+        example
+            .cluster()
+            .load_images(&["umbra-proxy-next-wire"])
+            .context("deploy/images.sh umbra-proxy-next-wire")?;
         let before: Vec<_> = proxies(example)?;
         let kubectl = example.cluster().kubectl();
-        let set = |assignment: &str| {
-            kubectl.run(&["-n", UMBRA, "set", "env", "ds/umbra-proxy", assignment]).map(drop)
+        let set = |image: &str| {
+            let image = format!("*=localhost/{image}:dev");
+            kubectl.run(&["-n", UMBRA, "set", "image", "ds/umbra-proxy", &image]).map(drop)
         };
-        set("UMBRA_PUSH_LISTEN=[::]:15003")?;
+        set("umbra-proxy-next-wire")?;
         let upgraded = wait_for("one node has a new proxy, which runs", CEILING, || {
             let now = proxies(example)?;
             let new = now.into_iter().find(|(name, node, running)| {
@@ -168,17 +173,24 @@ fn an_upgrade_that_the_controller_cannot_talk_to_leaves_users_on_v1() {
             });
             new.map(|(_, node, _)| node).context("not yet")
         });
-        let served = upgraded.and_then(|node| {
-            load.wait_for_node(&node, 500)?;
-            let because = not_armed_because(example, &node)?;
-            ensure!(because.is_empty(), "it has a table: {because}");
-            Ok(())
-        });
-        set("UMBRA_PUSH_LISTEN-")?;
+        let served = upgraded.and_then(|node| cannot_be_talked_to(example, load, &node));
+        set("umbra-proxy")?;
         served?;
         wait_rolled_out(example)?;
         Ok(Vec::new())
     });
+}
+
+fn cannot_be_talked_to(example: &Example, load: &Load, node: &str) -> Result<()> {
+    load.wait_for_node(node, 500)?;
+    let because = not_armed_because(example, node)?;
+    ensure!(because.is_empty(), "it has a table: {because}");
+    wait_for("Programmed says so", CEILING, || {
+        let (word, message) = wait_condition(example, "vs/sa-logic", "Programmed", "False")?;
+        ensure!(message.contains(node) && message.contains("another version of the push API"), "{message}");
+        println!("measured: fault: upgrade: Programmed=False {word}: {message}");
+        Ok(())
+    })
 }
 
 /// Name and node of each proxy's pod, and whether its program runs.

@@ -37,8 +37,8 @@ pub struct Metrics {
 }
 
 /// Words for a refused push, a closed list: what a node says must not become new time series without end.
-const REFUSALS: [&str; 8] =
-    ["base", "epoch", "malformed", "forbidden", "too_large", "busy", "digest", OTHER_REFUSAL];
+const REFUSALS: [&str; 9] =
+    ["base", "wire", "epoch", "malformed", "forbidden", "too_large", "busy", "digest", OTHER_REFUSAL];
 const OTHER_REFUSAL: &str = "other";
 
 /// What a request to a node was.

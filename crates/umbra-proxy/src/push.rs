@@ -22,7 +22,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use umbra_routing::{ConfigError, EPOCH_HEADER, Refusal, Reply, VERSION_HEADER};
+use umbra_routing::{CONFIG_PATH, ConfigError, EPOCH_HEADER, Refusal, Reply, STATE_PATH, VERSION_HEADER};
 
 use crate::config::{self, ApplyError, Command, Push};
 use crate::metrics::Labels;
@@ -128,8 +128,8 @@ impl PushServer {
     /// The paths of the push API.
     pub(crate) fn router(self) -> Router {
         Router::new()
-            .route("/v1/config", put(push).patch(push))
-            .route("/v1/state", get(state))
+            .route(CONFIG_PATH, put(push).patch(push))
+            .route(STATE_PATH, get(state))
             // The body is read with a bound of our own, so that it has our answer.
             .layer(DefaultBodyLimit::disable())
             .with_state(self)

@@ -29,5 +29,6 @@ pub use table::{
     Variant, WeightedBackend,
 };
 pub use wire::{
-    EPOCH_HEADER, Holds, Patch, Put, Refusal, RefusedKey, Reply, SetPatch, State, VERSION_HEADER,
+    CONFIG_PATH, EPOCH_HEADER, Holds, Patch, Put, Refusal, RefusedKey, Reply, STATE_PATH, SetPatch, State,
+    VERSION_HEADER,
 };

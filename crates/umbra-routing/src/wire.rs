@@ -14,6 +14,11 @@ use serde_json::value::RawValue;
 use crate::digest::Digest;
 use crate::key::Key;
 
+/// Where pushes go. The path names the wire's version: two that differ do not misread each other, they cannot talk.
+pub const CONFIG_PATH: &str = if cfg!(feature = "next-wire") { "/next/config" } else { "/v1/config" };
+/// Where a node tells what it has. See [`CONFIG_PATH`].
+pub const STATE_PATH: &str = if cfg!(feature = "next-wire") { "/next/state" } else { "/v1/state" };
+
 /// Header with the leader's epoch; a node refuses one older than it has seen (409).
 pub const EPOCH_HEADER: &str = "umbra-epoch";
 /// Header with the snapshot's version.

@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use umbra_routing::{Digest, Key, NodeView, Refusal, Reply, ServiceTable, State};
+use umbra_routing::{CONFIG_PATH, Digest, Key, NodeView, Refusal, Reply, STATE_PATH, ServiceTable, State};
 
 use super::backoff::Backoff;
 use super::connection::{Connection, ConnectionError, Outgoing};
@@ -45,6 +45,11 @@ pub enum PushError {
         /// For people.
         message: String,
     },
+    /// It knows no such path: it speaks another version of the push API.
+    #[error(
+        "the node's proxy speaks another version of the push API: run umbra-proxy and umbra-controller of one release"
+    )]
+    Wire,
     /// An answer that is not the push API's. Something else listens there, or versions differ too much.
     #[error("not understood: {0}")]
     Answer(String),
@@ -196,7 +201,7 @@ impl NodeTask {
 
     /// Asks what the node has, and believes it.
     async fn reconcile(&mut self, view: &NodeView) -> Result<(), PushError> {
-        let answer = self.send(PushKind::state, Method::GET, "/v1/state", view.version, Bytes::new).await?;
+        let answer = self.send(PushKind::state, Method::GET, STATE_PATH, view.version, Bytes::new).await?;
         let state: State = answer.map_err(|refusal| self.refused(refusal))?;
         if state.epoch.parse::<u128>().is_ok_and(|theirs| theirs > self.shared.term.epoch()) {
             return Err(PushError::Superseded);
@@ -224,7 +229,7 @@ impl NodeTask {
     /// False: the node has another base (or does not understand the delta) and needs all.
     async fn patch(&mut self, base: &NodeView, view: &NodeView) -> Result<bool, PushError> {
         let body = || encode(&view.patch_from(base));
-        match self.send(PushKind::patch, Method::PATCH, "/v1/config", view.version, body).await? {
+        match self.send(PushKind::patch, Method::PATCH, CONFIG_PATH, view.version, body).await? {
             Ok(reply) => {
                 self.heard(&reply);
                 let agrees = reply.digest == view.digest();
@@ -243,7 +248,7 @@ impl NodeTask {
 
     async fn put(&mut self, view: &NodeView) -> Result<(), PushError> {
         let body = || encode(&view.put());
-        let answer = self.send(PushKind::put, Method::PUT, "/v1/config", view.version, body).await?;
+        let answer = self.send(PushKind::put, Method::PUT, CONFIG_PATH, view.version, body).await?;
         let reply = answer.map_err(|refusal| self.refused(refusal))?;
         self.heard(&reply);
         if reply.digest != view.digest() {
@@ -283,6 +288,10 @@ impl NodeTask {
         self.shared.metrics.pushes.get_or_create(&PushLabels { node, kind, result }).inc();
         let answer = answer?;
         let unreadable = |error: serde_json::Error| PushError::Answer(error.to_string());
+        if answer.status == StatusCode::NOT_FOUND {
+            self.count_refusal("wire");
+            return Err(PushError::Wire);
+        }
         if answer.status == StatusCode::OK {
             return Ok(Ok(serde_json::from_slice(&answer.body).map_err(unreadable)?));
         }
@@ -386,7 +395,7 @@ mod tests {
             made.set(true);
             Bytes::new()
         };
-        let send = task.send(PushKind::put, Method::PUT, "/v1/config", 1, body);
+        let send = task.send(PushKind::put, Method::PUT, CONFIG_PATH, 1, body);
         tokio::pin!(send);
         assert!(polled_once(send.as_mut()).await.is_none() && !made.get(), "all places are taken");
         shared.permits.add_permits(1);
