@@ -45,6 +45,16 @@ pub struct Args {
     /// (Cilium, Antrea, OVN-Kubernetes, Calico eBPF); `trust` does not look.
     #[arg(long, env = "UMBRA_CNI", value_enum, default_value_t = Cni::Check)]
     pub cni: Cni,
+    /// With --cni=check: a connection to this ClusterIP and port is begun each minute, and closed at once, to see whether
+    /// the CNI translates it inside connect(2) [default: the API server's, of the environment].
+    #[arg(long, env = "UMBRA_CANARY")]
+    pub canary: Option<SocketAddr>,
+    /// Set by the kubelet. May be a name; then there is no canary.
+    #[arg(long, env = "KUBERNETES_SERVICE_HOST", hide = true)]
+    pub kubernetes_service_host: Option<String>,
+    /// Set by the kubelet.
+    #[arg(long, env = "KUBERNETES_SERVICE_PORT", hide = true)]
+    pub kubernetes_service_port: Option<u16>,
     /// Where connections arrive. With --intercept=on only its port counts [default: port 15001].
     #[arg(long, env = "UMBRA_LISTEN")]
     pub listen: Option<SocketAddr>,
@@ -99,6 +109,14 @@ pub enum LogFormat {
 }
 
 impl Args {
+    fn canary(&self) -> Option<SocketAddr> {
+        let api_server = || {
+            let host = self.kubernetes_service_host.as_ref()?.parse().ok()?;
+            Some(SocketAddr::new(host, self.kubernetes_service_port?))
+        };
+        self.canary.or_else(api_server).filter(|_| self.cni == Cni::Check)
+    }
+
     /// What the proxy is told.
     ///
     /// # Errors
@@ -111,6 +129,7 @@ impl Args {
             (Switch::Off, None) => IpAddr::V4(Ipv4Addr::LOCALHOST),
             (Switch::On, None) => return Err("--node-address is needed with --intercept=on".into()),
         };
+        let canary = self.canary();
         let intercept = match self.intercept {
             Switch::On => Intercept::On {
                 node_addresses: self.node_address,
@@ -118,6 +137,7 @@ impl Args {
                 fallback_timeout: self.fallback_timeout,
                 adopt: self.adopt,
                 cni: self.cni,
+                canary,
             },
             Switch::Off => Intercept::Off {
                 listen: self.listen.unwrap_or_else(|| SocketAddr::new(address, TRAFFIC_PORT)),

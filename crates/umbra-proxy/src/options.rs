@@ -54,6 +54,8 @@ pub enum Intercept {
         adopt: Adopt,
         /// Whether pod networks that hide ClusterIPs are looked for.
         cni: Cni,
+        /// A ClusterIP and port that connections are begun to, to see whether they leave as they are.
+        canary: Option<SocketAddr>,
     },
     /// Clients come by themselves, and the Host header chooses the service.
     Off {

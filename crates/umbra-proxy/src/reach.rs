@@ -2,6 +2,8 @@
 //!
 //! Takes: what is to be taken over. Gives: whether that can be done here, and whether it is being done just now.
 
+use std::net::SocketAddr;
+
 use tokio::sync::watch;
 
 use crate::arm::Reach;
@@ -47,19 +49,26 @@ impl Intercept for Without {
 pub(crate) struct Kernel {
     interceptor: Interceptor,
     blocked: watch::Receiver<bool>,
+    /// Whether to look, and at which ClusterIP.
     cni: Cni,
+    canary: Option<SocketAddr>,
     /// Where it is not hidden.
     listeners: Reach,
-    hidden: Option<&'static Hidden>,
+    hidden: Option<Hidden>,
     reach: Reach,
 }
 
 impl Kernel {
     /// Looks at the node's network, when told to.
-    pub(crate) fn new(interceptor: Interceptor, listeners: Reach, cni: Cni) -> Self {
+    pub(crate) fn new(
+        interceptor: Interceptor,
+        listeners: Reach,
+        cni: Cni,
+        canary: Option<SocketAddr>,
+    ) -> Self {
         let blocked = interceptor.blocked();
         let reach = listeners.clone();
-        let mut kernel = Self { interceptor, blocked, cni, listeners, hidden: None, reach };
+        let mut kernel = Self { interceptor, blocked, cni, canary, listeners, hidden: None, reach };
         kernel.look();
         kernel
     }
@@ -79,7 +88,7 @@ impl Intercept for Kernel {
             return;
         }
         let hidden = match cni::look() {
-            Ok(hidden) => hidden,
+            Ok(hidden) => hidden.or(self.canary.filter(|_| self.interceptor.is_hidden()).map(Hidden::Canary)),
             Err(error) => {
                 tracing::warn!(%error, "network interfaces cannot be listed; tried again in a minute");
                 return;

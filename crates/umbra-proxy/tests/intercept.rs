@@ -56,6 +56,7 @@ fn inside_a_namespace() {
     let setup = Setup {
         listeners: vec!["192.0.2.1:15001".parse().unwrap(), "[2001:db8::1]:15001".parse().unwrap()],
         adopt: if scene == "reset" { Adopt::Reset } else { Adopt::Leave },
+        canary: None,
         alive: Box::new(|| true),
         metrics: Metrics::new(),
     };

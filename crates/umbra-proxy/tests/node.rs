@@ -11,11 +11,12 @@
     reason = "a test that cannot go on fails; children talk by standard output"
 )]
 
+mod connect_time;
 mod namespaces;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv6Addr, TcpListener};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -81,9 +82,14 @@ impl Bed {
 
     /// The same, with more flags.
     fn proxy_with(&self, flags: &[&str]) -> Program {
-        let proxy = self
-            .node
-            .command("setpriv")
+        self.proxy_in("/dev/null", flags)
+    }
+
+    /// The same, in the control group of this list of processes.
+    fn proxy_in(&self, procs: &str, flags: &[&str]) -> Program {
+        // First into the group: inside the namespace `ip` shows another /sys.
+        let proxy = Command::new("sh")
+            .args(["-c", "echo $$ >\"$0\" && exec ip netns exec \"$@\"", procs, self.node.name(), "setpriv"])
             .args(["--bounding-set=-all,+net_admin", "--inh-caps=-all,+net_admin", "--no-new-privs"])
             .arg(env!("CARGO_BIN_EXE_umbra-proxy"))
             .args(["--node=n1", "--node-address=172.31.99.1,fd00:31::1", "--push-listen=127.0.0.1:15002"])
@@ -357,6 +363,35 @@ fn beside_a_network_that_hides_cluster_ips_nothing_is_armed_unless_told_so() {
     let reply = bed.push("PUT", &configuration());
     assert_eq!(reply["armed"], json!(["service/default/a"]), "{reply}");
     assert_eq!(bed.ask(VIPS[0]), "b1");
+}
+
+/// The canary is the Service itself: what becomes of the connection after the hook makes no difference.
+#[test]
+fn where_connect_itself_translates_cluster_ips_nothing_is_armed() {
+    let Some(()) = available(&["nft", "curl", "setpriv", "sysctl"]) else { return };
+    let bed = Bed::new("canary");
+    let canary = "--canary=10.96.0.50:80";
+    let armed = |flags: &[&str], procs: &str| {
+        let _proxy = bed.proxy_in(procs, flags);
+        bed.push("PUT", &configuration())
+    };
+    let reply = armed(&[canary], "/dev/null");
+    assert_eq!(reply["armed"], json!(["service/default/a"]), "no way there, so nothing is known: {reply}");
+    bed.node.ip(&["route", "add", "10.96.0.0/16", "dev", "lo"]);
+    let reply = armed(&[canary], "/dev/null");
+    assert_eq!(reply["armed"], json!(["service/default/a"]), "it leaves as it is: {reply}");
+
+    let Some(group) = connect_time::translated("canary", "172.31.99.1".parse().unwrap()) else {
+        println!("skipped: no control groups of version 2 are mounted");
+        assert!(std::env::var_os("CI").is_none(), "CI has them");
+        return;
+    };
+    let reply = armed(&[canary], &group.procs());
+    let reason = reply["refused"][0]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("a connection to 10.96.0.50:80 left under another address"), "{reply}");
+    assert_eq!(reply["armed"], json!([]), "{reply}");
+    let reply = armed(&[canary, "--cni=trust"], &group.procs());
+    assert_eq!(reply["armed"], json!(["service/default/a"]), "{reply}");
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! there (`blocked`): when not, it empties the sets of targets, remembers what is wanted, says so, and tries again.
 
 mod blocked;
+mod canary;
 pub mod cni;
 mod lapses;
 mod owner;
@@ -33,7 +34,7 @@ pub use unseen::Adopt;
 
 use crate::metrics::Metrics;
 use crate::nft::netlink::Netlink;
-use owner::Owner;
+use owner::{Owner, Say};
 
 /// The owner of the configuration sends one command at a time; the rest are readers of the counter.
 const COMMANDS: usize = 16;
@@ -48,6 +49,8 @@ pub struct Setup {
     pub listeners: Vec<SocketAddr>,
     /// What becomes of connections opened before.
     pub adopt: Adopt,
+    /// A ClusterIP and port, to see whether connections to one leave this node as they are; `None` does not look.
+    pub canary: Option<SocketAddr>,
     /// Asked before each beat.
     pub alive: Alive,
     /// Where it counts.
@@ -92,6 +95,7 @@ impl InterceptError {
 pub struct Interceptor {
     commands: Sender<Command>,
     blocked: watch::Receiver<bool>,
+    hidden: watch::Receiver<bool>,
 }
 
 enum Command {
@@ -109,16 +113,24 @@ impl Interceptor {
         let mut netlink = Netlink::open()?;
         netlink.commit(&ruleset::create(&setup.listeners, setup.adopt))?;
         netlink.commit(&ruleset::beat())?;
+        let hidden = match setup.canary {
+            Some(canary) => {
+                netlink.commit(&canary::create(canary))?;
+                canary::is_hidden(&mut netlink, canary)?.unwrap_or(false)
+            }
+            None => false,
+        };
         let (commands, inbox) = channel(COMMANDS);
-        let (blocked_sender, blocked) = watch::channel(false);
+        let (say_blocked, blocked) = watch::channel(false);
+        let (say_hidden, hidden) = watch::channel(hidden);
         let clock = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let clock = clock.map_err(NetlinkError::Socket)?;
-        let owner = Owner::new(netlink, setup, blocked_sender);
+        let owner = Owner::new(netlink, setup, Say { blocked: say_blocked, hidden: say_hidden });
         let thread = std::thread::Builder::new()
             .name("umbra-nft".into())
             .spawn(move || owner.run(inbox, &clock))
             .map_err(NetlinkError::Socket)?;
-        Ok((Self { commands, blocked }, thread))
+        Ok((Self { commands, blocked, hidden }, thread))
     }
 
     /// Makes the kernel take over exactly this. When it returns without an error, it does, or, while it is
@@ -136,6 +148,11 @@ impl Interceptor {
     /// True while nothing is taken over, or only on trial, because connections that were did not arrive.
     pub fn blocked(&self) -> watch::Receiver<bool> {
         self.blocked.clone()
+    }
+
+    /// The canary left under another address, when last looked at.
+    pub(crate) fn is_hidden(&self) -> bool {
+        *self.hidden.borrow()
     }
 
     /// Connections given to the listener since the table was made.
@@ -161,7 +178,8 @@ mod tests {
         let (commands, mut inbox) = channel(1);
         let (reply, _asker) = oneshot::channel();
         assert!(commands.try_send(Command::Count(reply)).is_ok(), "there is room for one");
-        let interceptor = Interceptor { commands, blocked: watch::channel(false).1 };
+        let interceptor =
+            Interceptor { commands, blocked: watch::channel(false).1, hidden: watch::channel(false).1 };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let serve = async {
             while let Some(command) = inbox.recv().await {

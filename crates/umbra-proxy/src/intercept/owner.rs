@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use super::blocked::{Verdict, Watch};
 use super::lapses::{self, Broken, Lapses};
 use super::sets::Sets;
-use super::{Adopt, Command, InterceptError, Interception, NetlinkError, Setup, ruleset, unseen};
+use super::{Adopt, Command, InterceptError, Interception, NetlinkError, Setup, canary, ruleset, unseen};
 use crate::metrics::{KernelCounts, LapseReason};
 use crate::nft::netlink::Netlink;
 
@@ -21,6 +21,17 @@ const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// Beats that may fail in a row. The rules work for three seconds after one; from then on connections pass by, and a
 /// kernel that still refuses is not one whose table can be kept right.
 const FAILED_BEATS: u32 = 3;
+
+/// Looks at the canary every so many beats: a node's network changes its kind when somebody replaces the CNI.
+const BEATS_A_CANARY: u32 = 60;
+
+/// What the thread tells.
+pub(super) struct Say {
+    /// Nothing is taken over, or only on trial.
+    pub(super) blocked: watch::Sender<bool>,
+    /// The canary leaves under another address.
+    pub(super) hidden: watch::Sender<bool>,
+}
 
 /// What the thread holds.
 pub(super) struct Owner {
@@ -31,17 +42,19 @@ pub(super) struct Owner {
     watch: Watch,
     /// Since when the watch has not been content.
     blocked_since: Option<Instant>,
-    say: watch::Sender<bool>,
+    say: Say,
     lapses: Lapses,
     counts: KernelCounts,
     last_beat: Instant,
     /// In a row.
     failed_beats: u32,
+    /// Since the last look at the canary.
+    beats: u32,
 }
 
 impl Owner {
     /// An owner of a table that takes over nothing, and that has been beaten for just now.
-    pub(super) fn new(netlink: Netlink, setup: Setup, say: watch::Sender<bool>) -> Self {
+    pub(super) fn new(netlink: Netlink, setup: Setup, say: Say) -> Self {
         Self {
             setup,
             sets: Sets::new(netlink),
@@ -53,6 +66,7 @@ impl Owner {
             counts: KernelCounts::default(),
             last_beat: Instant::now(),
             failed_beats: 0,
+            beats: 0,
         }
     }
 
@@ -67,6 +81,7 @@ impl Owner {
                 self.count_lapses(now);
                 self.beat()?;
                 self.look(now)?;
+                self.look_at_canary();
             }
             let next = async { tokio::time::timeout_at(beat_at.into(), inbox.recv()).await };
             match clock.block_on(next) {
@@ -132,7 +147,7 @@ impl Owner {
                 );
                 self.blocked_since.get_or_insert(now);
                 self.sets.bring_to(&self.effective())?;
-                self.say.send_replace(true);
+                self.say.blocked.send_replace(true);
             }
             Verdict::Try => {
                 tracing::info!("taking connections over again, to see whether they arrive");
@@ -146,13 +161,26 @@ impl Owner {
         Ok(())
     }
 
+    fn look_at_canary(&mut self) {
+        self.beats += 1;
+        let Some(canary) = self.setup.canary.filter(|_| self.beats >= BEATS_A_CANARY) else { return };
+        self.beats = 0;
+        match canary::is_hidden(&mut self.sets.netlink, canary) {
+            Ok(Some(hidden)) => drop(self.say.hidden.send_replace(hidden)),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the canary's counter cannot be read; tried again in a minute")
+            }
+        }
+    }
+
     /// Says so once the kernel has all of it, which a trial may have failed to bring about.
     fn report_armed(&mut self) {
         match self.sets.bring_to(&self.effective()) {
             Ok(()) => {
                 tracing::info!("connections arrive, or nothing says that they do not: taken over again");
                 self.blocked_since = None;
-                self.say.send_replace(false);
+                self.say.blocked.send_replace(false);
             }
             Err(error) => tracing::warn!(%error, "not taken over yet; tried again in a second"),
         }

@@ -96,6 +96,8 @@ pub(crate) fn tcp_flag(flag: TcpFlag) -> [Expression; 3] {
 /// Flags of a TCP segment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum TcpFlag {
+    /// It opens a connection.
+    Open = 1 << 1,
     /// It ends the connection at once.
     Reset = 1 << 2,
     /// It carries data to be read now.

@@ -35,15 +35,16 @@ pub(super) fn start(
     commands: mpsc::Receiver<Command>,
     tasks: &mut Tasks,
 ) -> Result<Option<Interceptor>, StartError> {
-    let Intercept::On { node_addresses, adopt, cni, fallback_timeout, .. } = &options.intercept else {
+    let Intercept::On { node_addresses, adopt, cni, canary, fallback_timeout, .. } = &options.intercept
+    else {
         run(shared, Without(Reach::Direct), None, commands, tasks);
         return Ok(None);
     };
     let to: Vec<SocketAddr> = node_addresses.iter().map(|ip| SocketAddr::new(*ip, traffic.port())).collect();
     let metrics = Arc::clone(&shared.metrics);
-    match start_interceptor(to.clone(), *adopt, Arc::clone(workers), Arc::clone(&metrics), tasks) {
+    match start_interceptor(to.clone(), *adopt, *canary, Arc::clone(workers), Arc::clone(&metrics), tasks) {
         Ok(interceptor) => {
-            let kernel = Kernel::new(interceptor.clone(), Reach::intercepted(&to), *cni);
+            let kernel = Kernel::new(interceptor.clone(), Reach::intercepted(&to), *cni, *canary);
             let interface = interface::of(&to);
             let plan = Plan::new(options.node.clone(), interface.clone());
             let settings = Settings { timeout: *fallback_timeout, listeners: to, interface };
@@ -76,12 +77,13 @@ fn run(
 fn start_interceptor(
     listeners: Vec<SocketAddr>,
     adopt: Adopt,
+    canary: Option<SocketAddr>,
     workers: SharedWorkers,
     metrics: Arc<Metrics>,
     tasks: &mut Tasks,
 ) -> Result<Interceptor, InterceptError> {
     let alive = Box::new(move || ticked(&workers, BEATS_WITHIN));
-    let (interceptor, thread) = Interceptor::start(Setup { listeners, adopt, alive, metrics })?;
+    let (interceptor, thread) = Interceptor::start(Setup { listeners, adopt, canary, alive, metrics })?;
     tasks.spawn_blocking(move || match thread.join() {
         Ok(result) => Ok(result.map(|()| "interception")?),
         Err(_) => Err(ProxyError::Task("interception panicked".into())),
