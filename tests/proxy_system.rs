@@ -136,9 +136,9 @@ fn put(v1: SocketAddr, v2: Option<SocketAddr>) -> Result<Put> {
     let mirror = v2.map(|_| Mirror { backend: subset("v2"), per_million: 1_000_000 });
     let rule = Rule {
         name: "main".into(),
-        matches: vec![],
-        destinations: vec![WeightedBackend { weight: 1, backend: subset("v1") }],
+        destinations: vec![WeightedBackend::new(1, subset("v1"))],
         mirrors: mirror.into_iter().collect(),
+        ..Rule::default()
     };
     let variants = vec![Variant { client_namespace: None, rules: vec![rule] }];
     let port = Port { number: 80, protocol: Protocol::Http, variants };

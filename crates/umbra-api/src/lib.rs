@@ -29,8 +29,10 @@ pub use service::{Service, ServicePort, ServiceSpec};
 pub use status::{Condition, Generation, Status};
 pub use validate::Problem;
 pub use virtual_service::{
-    Destination, HttpMatchRequest, HttpMirrorPolicy, HttpRoute, HttpRouteDestination, Percent, PortSelector,
-    StringMatch, VirtualService, VirtualServiceSpec,
+    CorsPolicy, Delegate, Destination, FaultAbort, FaultDelay, HeaderOperations, Headers, HttpBody,
+    HttpDirectResponse, HttpFaultInjection, HttpMatchRequest, HttpMirrorPolicy, HttpRedirect, HttpRetry,
+    HttpRewrite, HttpRoute, HttpRouteDestination, Percent, PortSelector, RegexRewrite, StringMatch,
+    VirtualService, VirtualServiceSpec,
 };
 #[cfg(feature = "kubernetes")]
 pub use watched::{Guarded, Undecodable, Watchable, Watched, opened};

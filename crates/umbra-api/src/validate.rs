@@ -78,14 +78,12 @@ impl Problems {
     }
 }
 
-/// Actions that stand in for `route`. umbra does not know them, but a rule with one is not empty.
-const OTHER_ACTIONS: [&str; 3] = ["redirect", "directResponse", "delegate"];
-
 fn http_route(rule: &HttpRoute, path: &str, problems: &mut Problems) {
     for (index, block) in rule.matches.iter().enumerate() {
         match_request(block, &format!("{path}.match[{index}]"), problems);
     }
-    if rule.route.is_empty() && !OTHER_ACTIONS.iter().any(|action| rule.rest.contains_key(*action)) {
+    let answers = rule.redirect.is_some() || rule.direct_response.is_some() || rule.delegate.is_some();
+    if rule.route.is_empty() && !answers {
         problems.add(format!("{path}.route"), "is empty; name the destination that users' answers come from");
     }
     for (index, entry) in rule.route.iter().enumerate() {

@@ -6,7 +6,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::meta::{Meta, Rest, null_is_default};
+use crate::meta::{Labels, Meta, Rest, null_is_default};
+
+mod actions;
+
+pub use actions::{
+    CorsPolicy, Delegate, FaultAbort, FaultDelay, HeaderOperations, Headers, HttpBody, HttpDirectResponse,
+    HttpFaultInjection, HttpRedirect, HttpRetry, HttpRewrite, RegexRewrite,
+};
 
 /// Routes requests for hosts to destinations, and copies of them to mirrors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,7 +39,10 @@ pub struct VirtualServiceSpec {
     /// Rules in order; the first that matches serves.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub http: Vec<HttpRoute>,
-    /// Fields umbra does not know: `tcp`, `tls`, `exportTo`, ...
+    /// Namespaces whose clients it is for: `.`, `*`, names; absent is all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub export_to: Option<Vec<String>>,
+    /// Fields umbra does not know: `tcp`, `tls`, ...
     #[serde(flatten)]
     pub rest: Rest,
 }
@@ -66,7 +76,34 @@ pub struct HttpRoute {
     /// The second spelling that Istio's CRD has of `mirrorPercent`.
     #[serde(rename = "mirror_percent", skip_serializing_if = "Option::is_none")]
     pub mirror_percent_snake: Option<i64>,
-    /// Actions umbra does not know: `rewrite`, `fault`, `retries`, ...
+    /// Header changes for every destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<Headers>,
+    /// Answers with another address, instead of a destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<HttpRedirect>,
+    /// Answers by itself, instead of a destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direct_response: Option<HttpDirectResponse>,
+    /// The rules of another VirtualService stand in for this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delegate: Option<Delegate>,
+    /// Changes path and authority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<HttpRewrite>,
+    /// How long the whole request may take; absent: as long as it takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// Sends a request again that failed; absent: twice, when it never reached a destination.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<HttpRetry>,
+    /// Failures on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<HttpFaultInjection>,
+    /// Which pages of other origins may call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors_policy: Option<CorsPolicy>,
+    /// Actions umbra does not know.
     #[serde(flatten)]
     pub rest: Rest,
 }
@@ -85,9 +122,39 @@ pub struct HttpMatchRequest {
     /// The request method.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<StringMatch>,
+    /// `http` or `https`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<StringMatch>,
+    /// The Host header or `:authority`, as sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<StringMatch>,
     /// Header name to condition; an empty condition asks for presence.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
     pub headers: BTreeMap<String, StringMatch>,
+    /// Headers whose condition must not hold; an empty condition asks for absence.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    pub without_headers: BTreeMap<String, StringMatch>,
+    /// Query parameter to condition on its first value.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_default")]
+    pub query_params: BTreeMap<String, StringMatch>,
+    /// Exact and prefix conditions on the uri ignore case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ignore_uri_case: Option<bool>,
+    /// The Service's port that the client used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u32>,
+    /// Labels that the client's pod has.
+    #[serde(skip_serializing_if = "Labels::is_empty", deserialize_with = "null_is_default")]
+    pub source_labels: Labels,
+    /// The namespace of the client's pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_namespace: Option<String>,
+    /// In place of the object's gateways.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub gateways: Vec<String>,
+    /// A prefix for Istio's statistics; umbra has none by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stat_prefix: Option<String>,
     /// Conditions umbra does not know: the block then never matches.
     #[serde(flatten)]
     pub rest: Rest,
@@ -130,7 +197,10 @@ pub struct HttpRouteDestination {
     /// Relative share; a single destination gets all, whatever its weight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<i64>,
-    /// Fields umbra does not know: `headers`.
+    /// Header changes for this destination alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<Headers>,
+    /// Fields umbra does not know.
     #[serde(flatten)]
     pub rest: Rest,
 }

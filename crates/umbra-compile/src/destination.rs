@@ -44,7 +44,7 @@ impl<'a> Resolver<'a> {
             // Also looked up at weight 0: the author learns of a bad name before giving it a share.
             let backend = self.backend(target);
             if *weight > 0 {
-                destinations.push(WeightedBackend { weight: *weight, backend });
+                destinations.push(WeightedBackend::new(*weight, backend));
             }
         }
         let mirrors = spec.mirrors.iter();
@@ -55,6 +55,7 @@ impl<'a> Resolver<'a> {
             matches: spec.matches.clone(),
             mirrors: mirrors.collect(),
             destinations,
+            ..Rule::default()
         }
     }
 

@@ -23,7 +23,7 @@ enum Subject {
 /// Reads the block at `path`.
 pub(crate) fn block(report: &mut Report, path: &str, block: &HttpMatchRequest) -> RequestMatch {
     let mut reader = Reader { report, never: false };
-    for field in meaningful(&block.rest) {
+    for field in meaningful(&block.rest).chain(not_yet(block)) {
         reader.never(&format!("{path}.{field}"), &format!("umbra does not know the condition {field}"));
     }
     let always_there = |condition: &StringMatch| *condition != StringMatch::Present;
@@ -36,7 +36,24 @@ pub(crate) fn block(report: &mut Report, path: &str, block: &HttpMatchRequest) -
         uri: uri.filter(always_there),
         method: method.filter(always_there),
         headers,
+        ..RequestMatch::default()
     }
+}
+
+/// Conditions that are typed and not compiled yet.
+fn not_yet(block: &HttpMatchRequest) -> impl Iterator<Item = &str> {
+    let given = [
+        ("scheme", block.scheme.is_some()),
+        ("authority", block.authority.is_some()),
+        ("withoutHeaders", !block.without_headers.is_empty()),
+        ("queryParams", !block.query_params.is_empty()),
+        ("ignoreUriCase", block.ignore_uri_case == Some(true)),
+        ("port", block.port.is_some()),
+        ("sourceLabels", !block.source_labels.is_empty()),
+        ("sourceNamespace", block.source_namespace.is_some()),
+        ("gateways", !block.gateways.is_empty()),
+    ];
+    given.into_iter().filter_map(|(field, given): (&str, bool)| given.then_some(field))
 }
 
 struct Reader<'r> {

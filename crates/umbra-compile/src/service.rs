@@ -244,9 +244,8 @@ fn to_all_endpoints(service: &ServiceName, port: u16) -> Rule {
     let backend = BackendRef::all(service.clone(), port);
     Rule {
         name: "default".to_owned(),
-        matches: Vec::new(),
-        destinations: vec![WeightedBackend { weight: 1, backend }],
-        mirrors: Vec::new(),
+        destinations: vec![WeightedBackend::new(1, backend)],
+        ..Rule::default()
     }
 }
 

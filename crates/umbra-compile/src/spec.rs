@@ -44,7 +44,9 @@ pub(crate) fn is_for_mesh(vs: &VirtualService) -> bool {
 /// Reads a spec.
 pub(crate) fn understand(vs: &VirtualService) -> Understood<'_> {
     let mut report = Report::new(ObjectRef::new(Kind::VirtualService, &vs.metadata));
-    unsupported(&mut report, "spec", meaningful(&vs.spec.rest));
+    let to_all = |to: &Vec<String>| to.is_empty() || to == &["*"];
+    let exported = vs.spec.export_to.as_ref().filter(|to| !to_all(to)).map(|_| "exportTo");
+    unsupported(&mut report, "spec", meaningful(&vs.spec.rest).chain(exported));
     let mut rules: Vec<RuleSpec<'_>> = Vec::new();
     let mut taken_by = None;
     for (index, route) in vs.spec.http.iter().enumerate() {
@@ -74,7 +76,7 @@ fn unsupported<'f>(report: &mut Report, path: &str, fields: impl Iterator<Item =
 }
 
 fn rule<'a>(report: &mut Report, path: &str, index: usize, route: &'a HttpRoute) -> RuleSpec<'a> {
-    unsupported(report, path, meaningful(&route.rest));
+    unsupported(report, path, meaningful(&route.rest).chain(not_yet(route)));
     let blocks = route.matches.iter().enumerate();
     let matches =
         blocks.map(|(at, block)| matches::block(report, &format!("{path}.match[{at}]"), block)).collect();
@@ -85,6 +87,26 @@ fn rule<'a>(report: &mut Report, path: &str, index: usize, route: &'a HttpRoute)
         destinations: destinations(report, path, route),
         mirrors: mirrors(report, path, route),
     }
+}
+
+/// Actions that are typed and not compiled yet. An empty one says nothing.
+fn not_yet(route: &HttpRoute) -> impl Iterator<Item = &str> {
+    let given = [
+        ("headers", says(&route.headers)),
+        ("redirect", says(&route.redirect)),
+        ("directResponse", says(&route.direct_response)),
+        ("delegate", says(&route.delegate)),
+        ("rewrite", says(&route.rewrite)),
+        ("timeout", says(&route.timeout)),
+        ("retries", says(&route.retries)),
+        ("fault", says(&route.fault)),
+        ("corsPolicy", says(&route.cors_policy)),
+    ];
+    given.into_iter().filter_map(|(field, given): (&str, bool)| given.then_some(field))
+}
+
+fn says<T: Default + PartialEq>(field: &Option<T>) -> bool {
+    field.as_ref().is_some_and(|field| *field != T::default())
 }
 
 /// A single destination gets everything whatever its weight; several share by weight.
@@ -100,7 +122,7 @@ fn destinations<'a>(report: &mut Report, path: &str, route: &'a HttpRoute) -> Ve
     let mut destinations = Vec::new();
     for (at, entry) in route.route.iter().enumerate() {
         let path = format!("{path}.route[{at}]");
-        unsupported(report, &path, meaningful(&entry.rest));
+        unsupported(report, &path, meaningful(&entry.rest).chain(says(&entry.headers).then_some("headers")));
         let weight = if single { 1 } else { weight(report, &path, entry) };
         destinations.push((weight, target(report, format!("{path}.destination"), &entry.destination)));
     }

@@ -30,7 +30,9 @@ impl RequestMatch {
             Some(StringMatch::Regex(regex)) => regex == ".*",
             Some(StringMatch::Exact(_)) => false,
         };
-        any_path && !self.never && self.method.is_none() && self.headers.is_empty()
+        let only_uri =
+            Self { uri: self.uri.clone(), ignore_uri_case: self.ignore_uri_case, ..Self::default() };
+        any_path && *self == only_uri
     }
 }
 
@@ -155,9 +157,8 @@ mod tests {
     use crate::table::ServiceName;
 
     fn weighted(weights: &[u32]) -> Vec<usize> {
-        let to = |weight: &u32| WeightedBackend {
-            weight: *weight,
-            backend: BackendRef::all(ServiceName::new("default", "a"), 80),
+        let to = |weight: &u32| {
+            WeightedBackend::new(*weight, BackendRef::all(ServiceName::new("default", "a"), 80))
         };
         shares(&weights.iter().map(to).collect::<Vec<_>>())
     }

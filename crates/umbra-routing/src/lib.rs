@@ -5,6 +5,7 @@
 //! controller, what to send so that a node gets from one snapshot to the next (`snapshot`).
 //! Pure: no I/O, no clock, no randomness of its own; the caller passes draws.
 
+mod action;
 mod backends;
 mod config;
 mod digest;
@@ -16,12 +17,16 @@ mod snapshot;
 mod table;
 mod wire;
 
+pub use action::{
+    Abort, AbortWith, Answer, Cors, Delay, DirectResponse, Fault, HeaderChanges, HeaderEdits, PathRewrite,
+    Redirect, RedirectPath, RedirectPort, Retries, RetryOn, Rewrite,
+};
 pub use backends::{BackendRef, BackendSet, Endpoint};
 pub use config::{Applied, Config, ConfigError, Resource};
 pub use digest::Digest;
 pub use fallback::{SLOTS, Slots, sets_of, slots_of};
 pub use key::{Key, KeyError};
-pub use matcher::{HeaderMatch, MatchError, RequestMatch, StringMatch};
+pub use matcher::{HeaderMatch, MatchError, QueryMatch, RequestMatch, StringMatch};
 pub use select::{Draw, MIRROR_DENOMINATOR, Route, RouteMirror, RouteTable, Selection};
 pub use snapshot::{Encoded, NodeView, Resources, Snapshot};
 pub use table::{

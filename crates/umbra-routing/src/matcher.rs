@@ -2,6 +2,8 @@
 //!
 //! What the controller could not understand arrives as `Never`: nothing a node does not know can widen a match.
 
+use std::collections::BTreeMap;
+
 use http::HeaderMap;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -19,9 +21,36 @@ pub struct RequestMatch {
     /// The method.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<StringMatch>,
+    /// Exact and prefix conditions on the path ignore case.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_uri_case: bool,
+    /// `http` or `https`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<StringMatch>,
+    /// Host as sent, with its port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<StringMatch>,
     /// Headers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<HeaderMatch>,
+    /// Headers of which no copy may be so; a missing one is taken as empty text (spec/istio.md 1A).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub without_headers: Vec<HeaderMatch>,
+    /// Query parameters: raw name, and what its raw first value must be.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub query: Vec<QueryMatch>,
+    /// Labels that the client's pod has; a client that is not known has none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub source_labels: BTreeMap<String, String>,
+}
+
+/// A condition on a query parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryMatch {
+    /// Raw, not decoded.
+    pub name: String,
+    /// What its first value must be, raw.
+    pub value: StringMatch,
 }
 
 /// A condition on the header of that name.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::action::{Answer, Cors, Fault, HeaderChanges, Retries, Rewrite};
 use crate::backends::BackendRef;
 use crate::matcher::RequestMatch;
 
@@ -138,19 +139,41 @@ pub struct Variant {
 }
 
 /// One rule.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Rule {
     /// `name` of the rule, or `http[N]`; a metric label.
     pub name: String,
     /// Any of these; empty matches all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub matches: Vec<RequestMatch>,
-    /// Where the user's answer comes from; a single one gets all.
+    /// Where the user's answer comes from; a single one gets all. None when there is an `answer`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub destinations: Vec<WeightedBackend>,
     /// Where copies go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<Mirror>,
+    /// The answer itself, in place of destinations: nothing of what is below but `headers.response` applies then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
+    /// Changes of path and authority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<Rewrite>,
+    /// Changes of headers. With several destinations those of the destination come first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<HeaderChanges>,
+    /// How long a request may take, with all its retries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// When it is sent again; absent: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<Retries>,
+    /// Failures on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<Fault>,
+    /// Which pages of other origins may call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
 }
 
 /// A destination with its weight.
@@ -160,6 +183,16 @@ pub struct WeightedBackend {
     pub weight: u32,
     /// Which backend set; a set that is not defined answers 503.
     pub backend: BackendRef,
+    /// Changes of headers for this destination alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headers: Option<HeaderChanges>,
+}
+
+impl WeightedBackend {
+    /// A destination without header changes.
+    pub fn new(weight: u32, backend: BackendRef) -> Self {
+        Self { weight, backend, headers: None }
+    }
 }
 
 /// A mirror with its share.

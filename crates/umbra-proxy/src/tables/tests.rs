@@ -8,9 +8,8 @@ fn table(name: &str, namespace: &str, address: Option<&str>) -> ServiceTable {
     let backend = BackendRef::all(service.clone(), 80);
     let rule = Rule {
         name: "http[0]".into(),
-        matches: vec![],
-        destinations: vec![WeightedBackend { weight: 0, backend }],
-        mirrors: vec![],
+        destinations: vec![WeightedBackend::new(0, backend)],
+        ..Rule::default()
     };
     ServiceTable {
         service,

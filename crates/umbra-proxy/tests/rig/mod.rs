@@ -45,12 +45,12 @@ pub fn undefined(version: &str) -> BackendRef {
 }
 
 pub fn to(backend: BackendRef, weight: u32) -> WeightedBackend {
-    WeightedBackend { weight, backend }
+    WeightedBackend::new(weight, backend)
 }
 
 pub fn rule(destinations: Vec<WeightedBackend>, mirrors: Vec<BackendRef>) -> Rule {
     let mirrors = mirrors.into_iter().map(|backend| Mirror { backend, per_million: 1_000_000 }).collect();
-    Rule { name: "main".into(), matches: vec![], destinations, mirrors }
+    Rule { name: "main".into(), destinations, mirrors, ..Rule::default() }
 }
 
 pub fn on_path(prefix: &str, rule: Rule) -> Rule {

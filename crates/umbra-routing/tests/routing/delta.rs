@@ -21,9 +21,8 @@ fn table(number: u8, weight: u32) -> ServiceTable {
     let backend = BackendRef::all(service(number), 80);
     let rule = Rule {
         name: "http[0]".into(),
-        matches: Vec::new(),
-        destinations: vec![WeightedBackend { weight, backend }],
-        mirrors: Vec::new(),
+        destinations: vec![WeightedBackend::new(weight, backend)],
+        ..Rule::default()
     };
     let variants = vec![Variant { client_namespace: None, rules: vec![rule] }];
     let port = Port { number: 80, protocol: Protocol::Http, variants };

@@ -38,14 +38,14 @@ fn endpoint(address: &str) -> Endpoint {
 }
 
 fn rule(matches: Vec<RequestMatch>, destinations: &[(u32, BackendRef)], mirrors: &[BackendRef]) -> Rule {
-    let weighted =
-        |(weight, backend): &(u32, BackendRef)| WeightedBackend { weight: *weight, backend: backend.clone() };
+    let weighted = |(weight, backend): &(u32, BackendRef)| WeightedBackend::new(*weight, backend.clone());
     let mirror = |backend: &BackendRef| Mirror { backend: backend.clone(), per_million: 1_000_000 };
     Rule {
         name: "http[0]".into(),
         matches,
         destinations: destinations.iter().map(weighted).collect(),
         mirrors: mirrors.iter().map(mirror).collect(),
+        ..Rule::default()
     }
 }
 

@@ -8,11 +8,11 @@ use umbra_routing::{
 };
 
 fn to(name: &str, weight: u32) -> WeightedBackend {
-    WeightedBackend { weight, backend: BackendRef::all(ServiceName::new("default", name), 80) }
+    WeightedBackend::new(weight, BackendRef::all(ServiceName::new("default", name), 80))
 }
 
 fn rule(name: &str, matches: Vec<RequestMatch>) -> Rule {
-    Rule { name: name.into(), matches, destinations: vec![to(name, 1)], mirrors: Vec::new() }
+    Rule { name: name.into(), matches, destinations: vec![to(name, 1)], ..Rule::default() }
 }
 
 fn uri(uri: StringMatch) -> RequestMatch {
