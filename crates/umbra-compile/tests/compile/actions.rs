@@ -11,7 +11,7 @@ use crate::world::{World, assert_has, to};
 /// A rule to v1 with these fields.
 fn routed(fields: Value) -> World {
     let mut rule = json!({"route": [to("v1")]});
-    rule.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    rule.as_object_mut().expect("a rule").extend(fields.as_object().expect("fields").clone());
     World::with_rules(json!([rule]))
 }
 

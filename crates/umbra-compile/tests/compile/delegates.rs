@@ -22,7 +22,7 @@ fn names(rules: &[Rule]) -> Vec<&str> {
 fn api(fields: Value) -> Value {
     let mut rule =
         json!({"name": "root", "match": [{"uri": {"prefix": "/api"}}], "delegate": {"name": "api"}});
-    rule.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    rule.as_object_mut().expect("a rule").extend(fields.as_object().expect("fields").clone());
     rule
 }
 
