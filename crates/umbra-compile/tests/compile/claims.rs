@@ -131,6 +131,7 @@ fn hosts_that_say_the_same_twice_or_everything_are_invalid() {
         (json!(["sa-logic", "sa-logic"]), "spec.hosts[1]"),
         (json!(["sa-logic.default.svc.cluster.local", "*.default.svc.cluster.local"]), "spec.hosts[1]"),
         (json!(["sa-logic", "*"]), "spec.hosts[1]"),
+        (json!(["*"]), "spec.hosts[0]"),
     ] {
         let mut world = world();
         world.virtual_service("default/a", spec(hosts.clone(), "v1"));
