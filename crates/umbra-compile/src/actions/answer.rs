@@ -97,9 +97,9 @@ fn port(report: &mut Report, path: &str, redirect: &HttpRedirect) -> Option<Redi
 /// Reads the answer at `path`.
 pub(crate) fn direct(report: &mut Report, path: &str, answer: &HttpDirectResponse) -> DirectResponse {
     report.unsupported(path, &answer.rest);
-    let status = u16::try_from(answer.status).ok().filter(|status| (200..=600).contains(status));
+    let status = u16::try_from(answer.status).ok().filter(|status| (200..=599).contains(status));
     if status.is_none() {
-        let message = format!("{} is not the status of an answer; use 200 to 600", answer.status);
+        let message = format!("{} is not the status of an answer; use 200 to 599", answer.status);
         report.reject(Reason::Invalid, format!("{path}.status"), message);
     }
     let body = answer.body.as_ref().map(|body| bytes(report, &format!("{path}.body"), body));

@@ -86,9 +86,9 @@ fn abort(report: &mut Report, path: &str, abort: &FaultAbort) -> Option<Abort> {
 }
 
 fn http_status(report: &mut Report, path: &str, status: i64) -> Option<AbortWith> {
-    let usable = u16::try_from(status).ok().filter(|status| (200..=600).contains(status));
+    let usable = u16::try_from(status).ok().filter(|status| (200..=599).contains(status));
     if usable.is_none() {
-        let message = format!("{status} is not the status of an answer; use 200 to 600");
+        let message = format!("{status} is not the status of an answer; use 200 to 599");
         report.reject(Reason::Invalid, format!("{path}.httpStatus"), message);
     }
     usable.map(AbortWith::Http)

@@ -94,6 +94,7 @@ fn direct_responses() {
     let world = |direct: Value| World::with_rules(json!([{"directResponse": direct}]));
     for (direct, field) in [
         (json!({"status": 99}), "directResponse.status"),
+        (json!({"status": 600}), "directResponse.status"),
         (json!({"status": 9999}), "directResponse.status"),
         (json!({"status": 200, "body": {"string": "a", "bytes": "AA=="}}), "directResponse.body"),
         (json!({"status": 200, "body": {"bytes": "%%%"}}), "directResponse.body.bytes"),
@@ -266,6 +267,7 @@ fn faults_that_make_no_sense() {
         (json!({"abort": {"percentage": {"value": 1}}}), "fault.abort"),
         (json!({"abort": {"httpStatus": 500, "grpcStatus": "OK"}}), "fault.abort"),
         (json!({"abort": {"httpStatus": 99}}), "fault.abort.httpStatus"),
+        (json!({"abort": {"httpStatus": 600}}), "fault.abort.httpStatus"),
         (json!({"abort": {"grpcStatus": "SAD"}}), "fault.abort.grpcStatus"),
         (json!({"abort": {"http2Error": "x"}}), "fault.abort.http2Error"),
         (json!({"abort": {"httpStatus": 500, "percentage": {"value": 150}}}), "fault.abort.percentage.value"),
