@@ -151,7 +151,12 @@ impl Request {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         match &self.0["headers"] {
             Value::Object(map) => {
-                let copies = map.iter().flat_map(|(name, value)| {
+                // Copies of one header are written with names of different case, in this order; a map loses it.
+                let mut map: Vec<_> = map.iter().collect();
+                map.sort_by_key(|(name, _)| {
+                    (name.to_lowercase(), name.starts_with(char::is_uppercase), (*name).clone())
+                });
+                let copies = map.into_iter().flat_map(|(name, value)| {
                     let values = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
                     values.into_iter().map(move |value| (name.clone(), value))
                 });
