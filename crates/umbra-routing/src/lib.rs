@@ -10,8 +10,10 @@ mod backends;
 mod config;
 mod digest;
 mod fallback;
+mod head;
 mod key;
 mod matcher;
+mod route;
 mod select;
 mod snapshot;
 mod table;
@@ -25,9 +27,11 @@ pub use backends::{BackendRef, BackendSet, Endpoint};
 pub use config::{Applied, Config, ConfigError, Resource};
 pub use digest::Digest;
 pub use fallback::{SLOTS, Slots, sets_of, slots_of};
+pub use head::{RequestHead, authority, scheme};
 pub use key::{Key, KeyError};
 pub use matcher::{HeaderMatch, MatchError, QueryMatch, RequestMatch, StringMatch};
-pub use select::{Draw, MIRROR_DENOMINATOR, Route, RouteMirror, RouteTable, Selection};
+pub use route::{MIRROR_DENOMINATOR, Route, RouteMirror};
+pub use select::{Draw, RouteTable, Selection};
 pub use snapshot::{Encoded, NodeView, Resources, Snapshot};
 pub use table::{
     Client, Mirror, NOT_ARMED_UNRESOLVED, NodeSettings, Port, Protocol, Rule, ServiceName, ServiceTable,
