@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
-use umbra_routing::{Client, ServiceName};
+use umbra_routing::{Client, RequestHead, ServiceName};
 
 pub(crate) use answer::AnswerBody;
 use answer::Record;
@@ -184,9 +184,8 @@ fn select(
     let rules = port.variant(namespace).ok_or_else(|| no_rule(service, "has no rules for this client"))?;
     let mut rng = serving.worker.rng();
     let draw = &mut |bound| rng.u64(0..bound);
-    let (method, uri) = (request.method().as_str(), request.uri());
     let selection = rules
-        .select(method, uri.path(), request.headers(), draw)
+        .select(&head(request, subject), draw)
         .ok_or_else(|| no_rule(service, "has no rule that matches this request"))?;
     // Drawn before anything can fail: what was eligible and did not go out is counted.
     let drawn = Drawn::new(&subject.governed, (last_routes, !serving.is_in_force()), selection.route, draw);
@@ -208,6 +207,19 @@ fn select(
         ),
     })?;
     Ok(Decision { set, drawn })
+}
+
+/// What of a request decides about it.
+fn head<'r>(request: &'r Request<Incoming>, subject: &'r Subject) -> RequestHead<'r> {
+    let (uri, headers) = (request.uri(), request.headers());
+    RequestHead {
+        method: request.method().as_str(),
+        scheme: umbra_routing::scheme(request.version(), uri.scheme_str(), headers),
+        authority: umbra_routing::authority(uri, headers),
+        target: uri.path_and_query().map_or("/", |target| target.as_str()),
+        headers,
+        labels: subject.client.as_ref().map(|client| &client.labels),
+    }
 }
 
 fn no_rule(service: &ServiceName, what: &str) -> Refusal {

@@ -1,6 +1,7 @@
 //! What a node knows and decides.
 //!
-//! Takes: tables as the controller computed them (`table`, `backends`), requests (`select`), pushes (`wire`, `config`).
+//! Takes: tables as the controller computed them (`table`, `backends`), requests (`normalise`, `select`), pushes (`wire`,
+//! `config`).
 //! Gives: which rule, destination and mirrors a request gets; the node's configuration after a push; and, for the
 //! controller, what to send so that a node gets from one snapshot to the next (`snapshot`).
 //! Pure: no I/O, no clock, no randomness of its own; the caller passes draws.
@@ -10,8 +11,11 @@ mod backends;
 mod config;
 mod digest;
 mod fallback;
+mod head;
 mod key;
 mod matcher;
+mod normalise;
+mod route;
 mod select;
 mod snapshot;
 mod table;
@@ -25,9 +29,12 @@ pub use backends::{BackendRef, BackendSet, Endpoint};
 pub use config::{Applied, Config, ConfigError, Resource};
 pub use digest::Digest;
 pub use fallback::{SLOTS, Slots, sets_of, slots_of};
+pub use head::{RequestHead, authority, scheme};
 pub use key::{Key, KeyError};
 pub use matcher::{HeaderMatch, MatchError, QueryMatch, RequestMatch, StringMatch};
-pub use select::{Draw, MIRROR_DENOMINATOR, Route, RouteMirror, RouteTable, Selection};
+pub use normalise::{BadPath, normalise};
+pub use route::{MIRROR_DENOMINATOR, Route, RouteMirror};
+pub use select::{Draw, RouteTable, Selection};
 pub use snapshot::{Encoded, NodeView, Resources, Snapshot};
 pub use table::{
     Client, Mirror, NOT_ARMED_UNRESOLVED, NodeSettings, Port, Protocol, Rule, ServiceName, ServiceTable,

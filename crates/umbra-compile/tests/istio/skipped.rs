@@ -10,7 +10,7 @@ const WITHOUT_HEADERS: &str = "withoutHeaders is not supported yet and never mat
 const HELD: &str =
     "on purpose: weights that make no sense hold that object; Istio keeps the previous routes of the port";
 
-const SKIPPED: [(&str, &str); 30] = [
+const SKIPPED: [(&str, &str); 29] = [
     (
         "DestinationRules of different exportTo are not put together, a younger private one serves its namespace instead of an older public one",
         EXPORT_TO,
@@ -56,7 +56,6 @@ const SKIPPED: [(&str, &str); 30] = [
         "consistentHash is not supported yet",
     ),
     ("headers that describe the body can be matched", "this test sends no body, and so none of its headers"),
-    ("headers the proxy itself adds before it routes", "on purpose: umbra adds nothing to a request"),
     (
         "two mirrors of 50 percent copy the same requests",
         "on purpose: independent draws, so that shares are what they say",

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use umbra_compile::{Options, Outcome};
 use umbra_index::api::ObjectKey;
 use umbra_index::{Change, Event, Index};
-use umbra_routing::{BackendRef, Draw, Endpoint, RouteTable, Rule, ServiceName};
+use umbra_routing::{BackendRef, Draw, Endpoint, RequestHead, RouteTable, Rule, ServiceName};
 
 use crate::cases::{Case, Drawn, base};
 
@@ -139,8 +139,17 @@ impl Prepared {
             Self::Rules(table) => table,
         };
         let method = request["method"].as_str().unwrap_or("GET");
-        let path = request["path"].as_str().unwrap_or("/").split('?').next().unwrap_or_default();
-        let Some(selection) = table.select(method, path, &headers(request), draw) else {
+        let to = request["to"].as_str().and_then(|to| to.split(':').next()).unwrap_or_default();
+        let headers = headers(request);
+        let head = RequestHead {
+            method,
+            scheme: umbra_routing::scheme(http::Version::HTTP_11, None, &headers),
+            authority: request["host"].as_str().unwrap_or(to),
+            target: request["path"].as_str().unwrap_or("/"),
+            headers: &headers,
+            labels: None,
+        };
+        let Some(selection) = table.select(&head, draw) else {
             return (404, None, Vec::new());
         };
         let sampled: Vec<_> = selection.route.mirrors.iter().filter(|mirror| mirror.samples(draw)).collect();
