@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use umbra_index::api::{DestinationRule, VirtualService};
+use umbra_index::api::{DestinationRule, TrafficPolicy, VirtualService};
 use umbra_index::{Kind, ObjectName, View, host};
 
 use crate::finding::{Finding, ObjectRef, Reason};
 use crate::report::{Report, meaningful};
 use crate::spec;
+use crate::subsets::is_for_some_clients;
 
 /// What the author of `object` should know apart from the findings that [`service`](crate::service) gives for each
 /// service; sorted. Empty for an object that is not there.
@@ -44,7 +45,7 @@ fn of_virtual_service(view: View<'_>, vs: &VirtualService) -> BTreeSet<Finding> 
 fn no_http_rule(report: &mut Report, vs: &VirtualService) {
     let message = "no http rule, so the hosts are served as if this object was not there";
     report.reject(Reason::NoHttpRule, "spec.http", message);
-    for field in meaningful(&vs.spec.rest) {
+    for field in meaningful(&vs.spec.rest).chain(spec::not_http(vs)) {
         report.note(
             Reason::UnsupportedField,
             format!("spec.{field}"),
@@ -87,7 +88,7 @@ fn hosts(report: &mut Report, view: View<'_>, vs: &VirtualService) {
 fn of_destination_rule(view: View<'_>, rule: &DestinationRule) -> BTreeSet<Finding> {
     let mut report = Report::new(ObjectRef::new(Kind::DestinationRule, &rule.metadata));
     rule_host(&mut report, view, rule);
-    for field in meaningful(&rule.spec.rest) {
+    for field in meaningful(&rule.spec.rest).chain(not_yet(rule)) {
         let path = format!("spec.{field}");
         if field == "workloadSelector" {
             let message = "umbra does not support workloadSelector; the whole DestinationRule is left out";
@@ -100,7 +101,8 @@ fn of_destination_rule(view: View<'_>, rule: &DestinationRule) -> BTreeSet<Findi
     let mut names = BTreeSet::new();
     for (index, subset) in rule.spec.subsets.iter().enumerate() {
         let path = format!("spec.subsets[{index}]");
-        for field in meaningful(&subset.rest) {
+        let policy = subset.traffic_policy.as_ref().filter(|policy| **policy != TrafficPolicy::default());
+        for field in meaningful(&subset.rest).chain(policy.map(|_| "trafficPolicy")) {
             let message = format!("umbra does not support {field}; it is left out and the subset is used");
             report.note(Reason::PartiallyInvalid, format!("{path}.{field}"), message);
         }
@@ -110,6 +112,16 @@ fn of_destination_rule(view: View<'_>, rule: &DestinationRule) -> BTreeSet<Findi
         }
     }
     report.into_findings()
+}
+
+/// Fields that are typed and not compiled yet. An empty one says nothing, nor does exporting to everybody.
+fn not_yet(rule: &DestinationRule) -> impl Iterator<Item = &str> {
+    let spec = &rule.spec;
+    let policy = spec.traffic_policy.as_ref().is_some_and(|policy| *policy != TrafficPolicy::default());
+    let exported = spec.export_to.as_ref().is_some_and(|to| !to.is_empty() && to != &["*"]);
+    let given =
+        [("exportTo", exported), ("trafficPolicy", policy), ("workloadSelector", is_for_some_clients(rule))];
+    given.into_iter().filter_map(|(field, given): (&str, bool)| given.then_some(field))
 }
 
 fn rule_host(report: &mut Report, view: View<'_>, rule: &DestinationRule) {

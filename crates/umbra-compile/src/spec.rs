@@ -46,7 +46,7 @@ pub(crate) fn understand(vs: &VirtualService) -> Understood<'_> {
     let mut report = Report::new(ObjectRef::new(Kind::VirtualService, &vs.metadata));
     let to_all = |to: &Vec<String>| to.is_empty() || to == &["*"];
     let exported = vs.spec.export_to.as_ref().filter(|to| !to_all(to)).map(|_| "exportTo");
-    unsupported(&mut report, "spec", meaningful(&vs.spec.rest).chain(exported));
+    unsupported(&mut report, "spec", meaningful(&vs.spec.rest).chain(exported).chain(not_http(vs)));
     let mut rules: Vec<RuleSpec<'_>> = Vec::new();
     let mut taken_by = None;
     for (index, route) in vs.spec.http.iter().enumerate() {
@@ -64,6 +64,12 @@ pub(crate) fn understand(vs: &VirtualService) -> Understood<'_> {
     }
     let rules = if report.is_accepted() { Ok(rules) } else { Err(held_scope(vs)) };
     Understood { rules, findings: report.into_findings() }
+}
+
+/// Rules for connections that are not HTTP.
+pub(crate) fn not_http(vs: &VirtualService) -> impl Iterator<Item = &str> {
+    let given = [("tls", !vs.spec.tls.is_empty()), ("tcp", !vs.spec.tcp.is_empty())];
+    given.into_iter().filter_map(|(field, given): (&str, bool)| given.then_some(field))
 }
 
 fn unsupported<'f>(report: &mut Report, path: &str, fields: impl Iterator<Item = &'f str>) {

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use umbra_index::View;
-use umbra_index::api::{DestinationRule, ObjectKey, Subset};
-
-use crate::report::meaningful;
+use umbra_index::api::{DestinationRule, ObjectKey, Subset, WorkloadSelector};
 
 /// Istio's root namespace: its DestinationRules are for services that have none of their own.
 const ROOT_NAMESPACE: &str = "istio-system";
@@ -48,7 +46,7 @@ impl<'a> Subsets<'a> {
 /// A rule with a `workloadSelector` is for some clients of its namespace only, which umbra does not know to tell:
 /// it is left out (and its author told), because the other clients must not see it.
 pub(crate) fn is_for_some_clients(rule: &DestinationRule) -> bool {
-    meaningful(&rule.spec.rest).any(|field| field == "workloadSelector")
+    rule.spec.workload_selector.as_ref().is_some_and(|selector| *selector != WorkloadSelector::default())
 }
 
 fn in_namespace<'a>(rules: &[&'a DestinationRule], namespace: &str) -> Vec<&'a DestinationRule> {
@@ -65,7 +63,6 @@ fn specificity(rule: &DestinationRule) -> (bool, usize) {
 }
 
 /// As written, as a set; absent is not the same as `["*"]`.
-fn exported_to(rule: &DestinationRule) -> Option<BTreeSet<String>> {
-    let list = rule.spec.rest.get("exportTo")?.as_array()?;
-    Some(list.iter().map(ToString::to_string).collect())
+fn exported_to(rule: &DestinationRule) -> Option<BTreeSet<&str>> {
+    Some(rule.spec.export_to.as_ref()?.iter().map(String::as_str).collect())
 }
