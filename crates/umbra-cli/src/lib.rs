@@ -2,8 +2,9 @@
 //!
 //! Takes: flags, and manifests in files. Gives: `umbra up`, the whole of umbra on a laptop: the controller's index,
 //! compile, publish and push, and the node's proxy, talking over loopback HTTP as they do in a cluster.
-//! Never applies a table itself: what the proxy knows, it was pushed.
+//! Never applies a table itself: what the proxy knows, it was pushed. `umbra explain` says what would become of a request.
 
 pub mod args;
+pub mod explain;
 pub mod files;
 pub mod up;

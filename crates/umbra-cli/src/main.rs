@@ -16,6 +16,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match cli.command {
         Command::Up(args) => runtime.block_on(umbra_cli::up::run(args))?,
+        Command::Explain(args) => umbra_cli::explain::run(&args)?,
     }
     Ok(())
 }

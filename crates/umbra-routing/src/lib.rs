@@ -37,8 +37,8 @@ pub use route::{MIRROR_DENOMINATOR, Route, RouteMirror};
 pub use select::{Draw, RouteTable, Selection};
 pub use snapshot::{Encoded, NodeView, Resources, Snapshot};
 pub use table::{
-    Client, Mirror, NOT_ARMED_UNRESOLVED, NodeSettings, Port, Protocol, Rule, ServiceName, ServiceTable,
-    Variant, WeightedBackend,
+    Client, Mirror, NOT_ARMED_UNRESOLVED, NodeSettings, Port, Protocol, Rule, RuleOrigin, ServiceName,
+    ServiceTable, Variant, WeightedBackend,
 };
 pub use wire::{
     CONFIG_PATH, EPOCH_HEADER, Holds, Patch, Put, Refusal, RefusedKey, Reply, STATE_PATH, SetPatch, State,
