@@ -6,6 +6,7 @@
 //! controller, what to send so that a node gets from one snapshot to the next (`snapshot`).
 //! Pure: no I/O, no clock, no randomness of its own; the caller passes draws.
 
+mod act;
 mod action;
 mod backends;
 mod config;
@@ -21,6 +22,11 @@ mod snapshot;
 mod table;
 mod wire;
 
+pub use act::{
+    ABORT_MESSAGE, Aborted, Attempt, CorsDecision, CorsHeaders, Exchange, Failure, FormatError, LocalAnswer,
+    RetryPolicy, RuleError, check_format, grpc_status, grpc_status_of, grpc_timeout, grpc_timeout_text,
+    is_grpc,
+};
 pub use action::{
     Abort, AbortWith, Answer, Cors, Delay, DirectResponse, Fault, HeaderChanges, HeaderEdits, PathRewrite,
     Redirect, RedirectPath, RedirectPort, Retries, RetryOn, Rewrite,

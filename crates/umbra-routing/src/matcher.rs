@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use block::Block;
+pub(crate) use block::{Block, Taken};
+pub(crate) use text::{Text, bounded};
 
 /// One block of conditions; all must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! One rule, ready to use.
 
+use crate::act::{Actions, RuleError};
 use crate::backends::BackendRef;
 use crate::head::Split;
 use crate::matcher::{Block, MatchError, RequestMatch};
@@ -19,6 +20,7 @@ pub struct Route<B> {
     pub mirrors: Vec<RouteMirror<B>>,
     /// At least one: a rule without conditions has one block that holds for all.
     pub(crate) blocks: Vec<Block>,
+    pub(crate) actions: Actions,
     total_weight: u64,
 }
 
@@ -53,13 +55,16 @@ pub(crate) fn happens(per_million: u32, draw: &mut impl Draw) -> bool {
 }
 
 impl<B> Route<B> {
-    pub(crate) fn new(rule: &Rule, backend: &mut impl FnMut(&BackendRef) -> B) -> Result<Self, MatchError> {
+    pub(crate) fn new(rule: &Rule, backend: &mut impl FnMut(&BackendRef) -> B) -> Result<Self, RuleError> {
+        // A rule that answers itself sends nothing anywhere, and nothing is copied.
+        let mirrors: &[Mirror] = if rule.answer.is_some() { &[] } else { &rule.mirrors };
         Ok(Self {
             name: rule.name.clone(),
             blocks: blocks(&rule.matches)?,
+            actions: Actions::new(rule)?,
             total_weight: rule.destinations.iter().map(|to| u64::from(to.weight)).sum(),
             destinations: rule.destinations.iter().map(|to| (to.clone(), backend(&to.backend))).collect(),
-            mirrors: rule.mirrors.iter().map(|mirror| RouteMirror::new(mirror, backend)).collect(),
+            mirrors: mirrors.iter().map(|mirror| RouteMirror::new(mirror, backend)).collect(),
         })
     }
 

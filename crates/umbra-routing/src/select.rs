@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use index::{BlockId, Index};
 
+use crate::act::RuleError;
 use crate::backends::BackendRef;
 use crate::head::{RequestHead, Split};
-use crate::matcher::MatchError;
 use crate::route::Route;
 use crate::table::Rule;
 
@@ -46,10 +46,10 @@ impl<B> RouteTable<B> {
     /// Prepares rules; `backend` gives the caller's handle for a destination or mirror.
     ///
     /// # Errors
-    /// A match that cannot be used: the push is refused.
-    pub fn new(rules: &[Rule], mut backend: impl FnMut(&BackendRef) -> B) -> Result<Self, MatchError> {
+    /// A condition or action that cannot be used: the push is refused.
+    pub fn new(rules: &[Rule], mut backend: impl FnMut(&BackendRef) -> B) -> Result<Self, RuleError> {
         let routes = rules.iter().map(|rule| Ok(Arc::new(Route::new(rule, &mut backend)?)));
-        let routes = routes.collect::<Result<Vec<_>, MatchError>>()?;
+        let routes = routes.collect::<Result<Vec<_>, RuleError>>()?;
         let blocks = routes.iter().enumerate().flat_map(|(rule, route)| {
             route.blocks.iter().enumerate().map(move |(block, of)| (BlockId { rule, block }, of))
         });

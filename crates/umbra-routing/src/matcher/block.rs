@@ -27,6 +27,13 @@ struct Uri {
     ignore_case: bool,
 }
 
+/// What a block's uri condition took of the path: a prefix of so many bytes, or all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    Prefix(usize),
+    Whole,
+}
+
 impl Block {
     pub(crate) fn new(block: &RequestMatch) -> Result<Self, MatchError> {
         let text = |condition: &Option<_>| condition.as_ref().map(Text::new).transpose();
@@ -60,6 +67,15 @@ impl Block {
                 .iter()
                 .all(|(name, value)| first(request.query, name).is_some_and(|raw| value.holds(raw)))
             && self.source_labels.iter().all(|wanted| has(request.head.labels, wanted))
+    }
+
+    /// What the uri condition took of a path that it holds for; without one the prefix is `/` (spec/istio.md 1A).
+    pub(crate) fn taken(&self) -> Taken {
+        match self.uri.as_ref().map(|uri| &uri.text) {
+            None | Some(Text::Present) => Taken::Prefix("/".len()),
+            Some(Text::Prefix(prefix)) => Taken::Prefix(prefix.len()),
+            Some(Text::Exact(_) | Text::Regex(_)) => Taken::Whole,
+        }
     }
 
     /// The path that a request must have, letter case aside.

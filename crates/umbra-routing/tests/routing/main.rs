@@ -1,5 +1,6 @@
 //! The wire format from both ends, and what a request gets.
 
+mod acting;
 mod asked;
 mod delta;
 mod fallback;
