@@ -105,7 +105,11 @@ fn a_rule_that_does_not_serve_says_which_condition_does_not_hold() {
 #[test]
 fn names_are_completed_as_dns_does_it() {
     let file = File::new("dns");
-    for url in ["http://sa-logic.default/", "http://sa-logic.default.svc:80/", "http://SA-LOGIC.default.svc.cluster.local/"] {
+    for url in [
+        "http://sa-logic.default/",
+        "http://sa-logic.default.svc:80/",
+        "http://SA-LOGIC.default.svc.cluster.local/",
+    ] {
         assert_eq!(file.json(&["--from", "other/client", url])["rule"], 1, "{url}");
     }
     let (_, error, success) = file.explain(&["--from", "other/client", "http://sa-logic/"]);

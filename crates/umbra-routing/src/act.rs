@@ -145,6 +145,12 @@ impl Actions {
     }
 }
 
+impl Actions {
+    fn edits(&self) -> impl Iterator<Item = &Headers> {
+        self.of_destinations.iter().chain([&self.headers])
+    }
+}
+
 impl Answer {
     fn new(answer: &action::Answer) -> Result<Self, RuleError> {
         Ok(match answer {
@@ -239,6 +245,16 @@ impl<B> Route<B> {
             own.answers.change_answer(answer, request, exchange);
         }
         self.actions.headers.answers.change_answer(answer, request, exchange);
+    }
+
+    /// Some header operation acts on requests: whoever carries them out has to say how the request came.
+    pub fn changes_requests(&self) -> bool {
+        self.actions.edits().any(|headers| !headers.requests.is_empty())
+    }
+
+    /// The same of answers.
+    pub fn changes_answers(&self) -> bool {
+        self.actions.edits().any(|headers| !headers.answers.is_empty())
     }
 
     /// When the request is sent again; `None`: never.

@@ -54,6 +54,11 @@ impl Edits {
         Ok(Self { remove: names(&edits.remove)?, set, add, authority: None })
     }
 
+    /// No header is changed; the authority is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+
     pub(crate) fn authority(&self) -> Option<&HeaderValue> {
         self.authority.as_ref()
     }
