@@ -38,7 +38,7 @@ use rewrite::PathRewrite;
 
 use crate::action::{self, HeaderChanges};
 use crate::head::RequestHead;
-use crate::matcher::{MatchError, Taken};
+use crate::matcher::{Block, MatchError, Taken};
 use crate::route::Route;
 use crate::select::Draw;
 use crate::table::Rule;
@@ -268,6 +268,6 @@ impl<B> Route<B> {
     }
 
     fn taken(&self, block: usize) -> Taken {
-        self.blocks[block].taken()
+        self.blocks.get(block).map_or(Taken::NOTHING_ASKED, Block::taken)
     }
 }

@@ -34,6 +34,11 @@ pub(crate) enum Taken {
     Whole,
 }
 
+impl Taken {
+    /// Without a uri condition the prefix is `/` (spec/istio.md 1A).
+    pub(crate) const NOTHING_ASKED: Self = Self::Prefix("/".len());
+}
+
 impl Block {
     pub(crate) fn new(block: &RequestMatch) -> Result<Self, MatchError> {
         let text = |condition: &Option<_>| condition.as_ref().map(Text::new).transpose();
@@ -69,10 +74,10 @@ impl Block {
             && self.source_labels.iter().all(|wanted| has(request.head.labels, wanted))
     }
 
-    /// What the uri condition took of a path that it holds for; without one the prefix is `/` (spec/istio.md 1A).
+    /// What the uri condition took of a path that it holds for.
     pub(crate) fn taken(&self) -> Taken {
         match self.uri.as_ref().map(|uri| &uri.text) {
-            None | Some(Text::Present) => Taken::Prefix("/".len()),
+            None | Some(Text::Present) => Taken::NOTHING_ASKED,
             Some(Text::Prefix(prefix)) => Taken::Prefix(prefix.len()),
             Some(Text::Exact(_) | Text::Regex(_)) => Taken::Whole,
         }

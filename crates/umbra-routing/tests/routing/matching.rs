@@ -142,6 +142,16 @@ fn on_http_1_the_client_says_the_scheme_and_on_http_2_the_pseudo_header() {
 }
 
 #[test]
+fn the_authority_is_the_targets_own_or_host() {
+    let with_host = Asked::get("/").header("host", "H:80").headers;
+    for (uri, headers, expected) in
+        [("/a", &with_host, "H:80"), ("http://u:81/a", &with_host, "u:81"), ("/a", &HeaderMap::new(), "")]
+    {
+        assert_eq!(umbra_routing::authority(&uri.parse().expect("an URI"), headers), expected, "{uri}");
+    }
+}
+
+#[test]
 fn header_keys_can_name_what_of_a_request_is_no_header() {
     each(&[
         (with("host", exact("b")), Asked::get("/").host("b"), true),
