@@ -53,14 +53,14 @@ const TOLD: [Told; 11] = [
     Told {
         object: "vs/rewrites",
         conditions: &[
-            ("Accepted", "False", "UnsupportedField", "spec.http[0].rewrite: "),
+            ("Accepted", "False", "Invalid", "spec.http[0].rewrite: "),
             ("Programmed", "False", "Invalid", "has no rules of an earlier generation to keep"),
         ],
     },
     Told {
         object: "vs/exports",
         conditions: &[
-            ("Accepted", "False", "UnsupportedField", "spec.exportTo: "),
+            ("Accepted", "False", "Invalid", "spec.exportTo[1]: "),
             ("Programmed", "False", "Invalid", "has no rules of an earlier generation to keep"),
         ],
     },
@@ -153,7 +153,7 @@ fn is_told(system: &System, told: &Told) -> Result<()> {
 fn refusals_have_events(system: &System) -> Result<()> {
     for (name, reason, part) in [
         ("bad-regex", "Invalid", "Accepted: spec.http[0].match[0].uri.regex"),
-        ("rewrites", "UnsupportedField", "Accepted: spec.http[0].rewrite"),
+        ("rewrites", "Invalid", "Accepted: spec.http[0].rewrite"),
         ("no-subset", "SubsetNotFound", "ResolvedRefs: spec.http[0].mirror"),
         ("second", "Conflicted", "Accepted: spec.hosts[0]"),
     ] {
@@ -267,7 +267,7 @@ fn rules() -> Vec<Value> {
         objects::virtual_service_with(name, &json!({"hosts": [name], "http": [http]}))
     };
     let gate = json!({"hosts": ["gated"], "gateways": ["public"], "http": [{"route": to("gated")}]});
-    let exports = json!({"hosts": ["exports"], "exportTo": ["."], "http": [{"route": to("exports")}]});
+    let exports = json!({"hosts": ["exports"], "exportTo": [".", "*"], "http": [{"route": to("exports")}]});
     let nobody = json!({"hosts": ["nobody-there"], "http": [{"route": to("fine")}]});
     let second = json!({"hosts": ["fine"], "http": [{"route": to("fine")}]});
     let mut of_nobody = objects::destination_rule("nobody");
@@ -277,7 +277,7 @@ fn rules() -> Vec<Value> {
         vs("no-subset", json!({"route": to("no-subset"), "mirror": {"host": "no-subset", "subset": "v3"}})),
         vs("no-mirror", json!({"route": to("no-mirror"), "mirror": {"host": "nobody"}})),
         vs("bad-regex", json!({"match": [{"uri": {"regex": "/a("}}], "route": to("bad-regex")})),
-        vs("rewrites", json!({"rewrite": {"uri": "/"}, "route": to("rewrites")})),
+        vs("rewrites", json!({"rewrite": {}, "route": to("rewrites")})),
         objects::virtual_service_with("exports", &exports),
         objects::virtual_service_with("at-the-gate", &gate),
         objects::virtual_service_with("nobody-there", &nobody),

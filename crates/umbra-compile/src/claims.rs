@@ -1,143 +1,195 @@
-//! Which VirtualService governs a service, for clients of which namespace (spec/istio.md 2.4 and 4.7).
+//! Which VirtualService governs a service, for clients of which namespace on which port (spec/istio.md 2.4 and 4.7).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use umbra_index::api::{Destination, HttpRoute, ObjectKey, Service, VirtualService};
+use umbra_index::api::{ObjectKey, VirtualService};
 use umbra_index::{Kind, View, host};
+use umbra_routing::RequestMatch;
 
-use crate::finding::{Condition, Finding, ObjectRef, Reason};
-use crate::service::Options;
+use crate::delegates;
+use crate::exported::{self, Nearness};
+use crate::finding::{Finding, ObjectRef};
+use crate::hold::HeldScope;
+use crate::options::Options;
+use crate::rule_spec::RuleSpec;
+use crate::spec;
 
-/// The claims on one service, decided.
+/// The claims on one service.
 pub(crate) struct Claims<'a> {
-    service: &'a ObjectKey,
-    candidates: &'a [&'a VirtualService],
-    foreign: bool,
-    /// By client namespace (`None`: all others), the oldest VirtualService that applies to these clients. Namespaces
-    /// are here because a VirtualService or a DestinationRule in them may make a difference.
-    pub(crate) winners: BTreeMap<Option<String>, Option<&'a VirtualService>>,
+    pub(crate) service: &'a ObjectKey,
+    /// Oldest first.
+    pub(crate) candidates: Vec<Candidate<'a>>,
+    pub(crate) foreign: bool,
+}
+
+/// A VirtualService that names the service.
+pub(crate) struct Candidate<'a> {
+    pub(crate) vs: &'a VirtualService,
+    /// With those of its delegates.
+    pub(crate) rules: Vec<RuleSpec>,
+    pub(crate) valid: bool,
+    pub(crate) findings: BTreeSet<Finding>,
+    pub(crate) delegates: BTreeSet<ObjectRef>,
+    /// The longest of its hosts that covers the service is a wildcard so long.
+    wildcard: Option<usize>,
+}
+
+/// What clients of one namespace get on one port.
+pub(crate) enum Claim<'c, 'a> {
+    /// Rules; the service's default for clients that these leave over.
+    Rules(Vec<Part<'c, 'a>>),
+    /// What they had: this VirtualService is invalid.
+    Held(&'c Candidate<'a>),
+}
+
+/// What one VirtualService has for these clients.
+pub(crate) struct Part<'c, 'a> {
+    pub(crate) candidate: &'c Candidate<'a>,
+    pub(crate) rules: Vec<Applying<'c>>,
+    /// Every block asks for labels: clients with none of these are left to the next VirtualService.
+    pub(crate) is_for_some: bool,
+}
+
+/// A rule that is for these clients on this port.
+pub(crate) struct Applying<'c> {
+    pub(crate) spec: &'c RuleSpec,
+    /// None: every request.
+    pub(crate) matches: Vec<RequestMatch>,
 }
 
 impl<'a> Claims<'a> {
-    /// Decides between `candidates`, oldest first.
+    /// Reads what names the service, `candidates` oldest first.
     pub(crate) fn new(
         view: View<'_>,
         service: &'a ObjectKey,
-        candidates: &'a [&'a VirtualService],
+        candidates: Vec<&'a VirtualService>,
         options: &Options,
     ) -> Self {
-        let mut claims =
-            Self { service, candidates, foreign: options.foreign_virtual_services, winners: BTreeMap::new() };
-        let mut clients: BTreeSet<Option<String>> = BTreeSet::from([None]);
-        for vs in candidates {
-            clients.insert(Some(vs.metadata.namespace.clone()));
-            let destinations = vs.spec.http.iter().flat_map(HttpRoute::destinations);
-            clients.extend(destinations.flat_map(|to| rule_namespaces(view, vs, to)).map(Some));
-        }
-        for client in clients {
-            let winner = claims.winner(client.as_deref());
-            claims.winners.insert(client, winner);
-        }
-        claims
+        let candidates = candidates.into_iter().map(|vs| Candidate::new(view, service, vs)).collect();
+        Self { service, candidates, foreign: options.foreign_virtual_services }
     }
 
-    fn winner(&self, client: Option<&str>) -> Option<&'a VirtualService> {
-        self.candidates.iter().copied().find(|vs| {
-            let namespace = &vs.metadata.namespace;
-            self.foreign || *namespace == self.service.namespace || client == Some(namespace)
-        })
+    /// The namespaces whose clients may get something of their own; `None` stands for all others.
+    pub(crate) fn namespaces(&self) -> BTreeSet<Option<String>> {
+        let mut namespaces = BTreeSet::from([None]);
+        for candidate in &self.candidates {
+            let exported = exported::named(candidate.export_to()).cloned();
+            let blocks = candidate.rules.iter().flat_map(|rule| &rule.blocks);
+            let sources = blocks.filter_map(|block| block.source_namespace.clone());
+            let own = candidate.vs.metadata.namespace.clone();
+            namespaces.extend(exported.chain(sources).chain([own]).map(Some));
+        }
+        namespaces
     }
 
-    /// What authors should know of their claims.
-    pub(crate) fn findings(&self, service: &Service) -> BTreeSet<Finding> {
-        let mut findings = BTreeSet::new();
-        for vs in self.candidates {
-            if !self.wins(vs) {
-                findings.insert(self.conflict(vs));
+    /// Walks the VirtualServices in their order for these clients, until one leaves no client over. One that has no
+    /// rule for them here does not count.
+    pub(crate) fn claim(&self, client: Option<&str>, port: u16) -> Claim<'_, 'a> {
+        let mut parts = Vec::new();
+        for candidate in self.in_order(client) {
+            if !candidate.valid {
+                return Claim::Held(candidate);
+            }
+            let rules = applying(&candidate.rules, client, port);
+            if rules.is_empty() {
                 continue;
             }
-            let told = outside_umbra(service).map(|why| (Reason::ReachableOutsideUmbra, why.to_owned()));
-            let told = told.chain(not_kept(service).map(|why| (Reason::NotKept, why)));
-            findings.extend(told.map(|(reason, why)| about_host(vs, self.service, None, reason, &why)));
-            if !self.foreign && vs.metadata.namespace != self.service.namespace {
-                let why = format!(
-                    "the Service is in another namespace: the rules apply to clients in namespace {} only",
-                    vs.metadata.namespace
-                );
-                findings.insert(about_host(vs, self.service, None, Reason::OwnNamespaceOnly, &why));
+            let is_for_some = rules.iter().all(Applying::is_for_some);
+            parts.push(Part { candidate, rules, is_for_some });
+            if !is_for_some {
+                break;
             }
         }
-        findings
+        Claim::Rules(parts)
     }
 
-    /// The same information for each author whose rules some clients get.
-    pub(crate) fn of_winners(&self, reason: Reason, why: &str) -> impl Iterator<Item = Finding> {
-        let winners = self.candidates.iter().filter(|vs| self.wins(vs));
-        winners.map(move |vs| about_host(vs, self.service, None, reason, why))
+    /// Those that these clients see: private ones first, then those exported to them by name, then public ones. A
+    /// wildcard counts only when no exact host does, the longest alone (spec/istio.md 2.3, 4.7).
+    pub(crate) fn in_order(&self, client: Option<&str>) -> Vec<&Candidate<'a>> {
+        let seen = self.candidates.iter().filter_map(|it| Some((self.nearness(it, client)?, it)));
+        let mut seen: Vec<_> = seen.collect();
+        seen.sort_by_key(|(nearness, _)| *nearness);
+        let seen = || seen.iter().map(|(_, candidate)| *candidate);
+        if seen().any(|candidate| candidate.wildcard.is_none()) {
+            return seen().filter(|candidate| candidate.wildcard.is_none()).collect();
+        }
+        let longest = seen().filter_map(|candidate| candidate.wildcard).max();
+        seen().find(|candidate| candidate.wildcard == longest).into_iter().collect()
     }
 
-    fn wins(&self, vs: &VirtualService) -> bool {
-        self.winners.values().flatten().any(|winner| winner.metadata.key() == vs.metadata.key())
-    }
-
-    fn conflict(&self, vs: &VirtualService) -> Finding {
-        let winner = self.winner(Some(&vs.metadata.namespace)).map(|winner| winner.metadata.key());
-        let why = format!(
-            "the older virtualservice {} has this host, and only one can; merge the two, or delete one",
-            winner.unwrap_or_default()
-        );
-        about_host(vs, self.service, Some(Condition::Accepted), Reason::Conflicted, &why)
-    }
-}
-
-/// A finding about the host in `vs` that names `service`.
-pub(crate) fn about_host(
-    vs: &VirtualService,
-    service: &ObjectKey,
-    condition: Option<Condition>,
-    reason: Reason,
-    why: &str,
-) -> Finding {
-    let namespace = &vs.metadata.namespace;
-    let is_this =
-        |host: &String| host::service_of(&host.to_ascii_lowercase(), namespace).as_ref() == Some(service);
-    let index = vs.spec.hosts.iter().position(is_this).unwrap_or(0);
-    Finding {
-        object: ObjectRef::new(Kind::VirtualService, &vs.metadata),
-        condition,
-        reason,
-        path: format!("spec.hosts[{index}]"),
-        message: format!("{}: {why}", host::name_of(service)),
+    /// `None`: not for these clients. One of a foreign namespace is for clients of that namespace only, unless the
+    /// cluster has it Istio's way.
+    pub(crate) fn nearness(&self, candidate: &Candidate<'_>, client: Option<&str>) -> Option<Nearness> {
+        let namespace = &candidate.vs.metadata.namespace;
+        let may = self.foreign || *namespace == self.service.namespace || client == Some(namespace);
+        exported::nearness(candidate.export_to(), namespace, client).filter(|_| may)
     }
 }
 
-/// Ways past the ClusterIP, or past what it promises.
-fn outside_umbra(service: &Service) -> impl Iterator<Item = &'static str> {
-    let spec = &service.spec;
-    let kind = match spec.kind.as_str() {
-        "NodePort" => Some("the Service has node ports, whose callers umbra does not see"),
-        "LoadBalancer" => Some("the Service has a load balancer, whose callers umbra does not see"),
-        _ => None,
-    };
-    let sticky = (spec.session_affinity == "ClientIP").then_some(
-        "the Service has sessionAffinity ClientIP, which umbra does not keep for the callers it serves",
-    );
-    let external = (!spec.external_ips.is_empty())
-        .then_some("the Service has externalIPs, whose callers umbra does not see");
-    kind.into_iter().chain(sticky).chain(external)
+impl<'a> Candidate<'a> {
+    fn new(view: View<'_>, service: &ObjectKey, vs: &'a VirtualService) -> Self {
+        let understood = spec::understand(vs);
+        let expanded = delegates::expand(view, vs, understood.rules);
+        let mut findings = understood.findings;
+        findings.extend(expanded.findings);
+        Self {
+            vs,
+            rules: expanded.rules,
+            valid: understood.valid && expanded.valid,
+            findings,
+            delegates: expanded.used,
+            wildcard: wildcard(vs, service),
+        }
+    }
+
+    pub(crate) fn export_to(&self) -> &[String] {
+        self.vs.spec.export_to.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn object(&self) -> ObjectRef {
+        ObjectRef::new(Kind::VirtualService, &self.vs.metadata)
+    }
+
+    pub(crate) fn is_wildcard(&self) -> bool {
+        self.wildcard.is_some()
+    }
+
+    /// What stays while it is invalid.
+    pub(crate) fn held(&self) -> HeldScope {
+        let mirrors_still_named = spec::named_mirrors(&self.rules);
+        HeldScope { uid: self.vs.metadata.uid.clone(), mirrors_still_named }
+    }
 }
 
-/// Which endpoints are near, umbra does not ask.
-fn not_kept(service: &Service) -> impl Iterator<Item = String> {
-    let near = service.spec.traffic_distribution.iter().filter(|near| !near.is_empty());
-    near.map(|near| {
-        format!("the Service has trafficDistribution {near}, which umbra does not keep: it uses endpoints of all zones")
-    })
+impl Applying<'_> {
+    fn is_for_some(&self) -> bool {
+        !self.matches.is_empty() && self.matches.iter().all(|block| !block.source_labels.is_empty())
+    }
 }
 
-/// The namespaces with DestinationRules for a destination's service.
-fn rule_namespaces(view: View<'_>, vs: &VirtualService, to: &Destination) -> BTreeSet<String> {
-    let service = host::service_of(&to.host, &vs.metadata.namespace);
-    let rules = service.map(|service| view.destination_rules_for(&service)).unwrap_or_default();
-    rules.into_iter().map(|rule| rule.metadata.namespace.clone()).collect()
+/// The rules that are for these clients, up to the first that takes everything of them; a rule whose blocks are all
+/// for others is none (spec/istio.md 4.1).
+fn applying<'c>(rules: &'c [RuleSpec], client: Option<&str>, port: u16) -> Vec<Applying<'c>> {
+    let mut all = Vec::new();
+    for spec in rules {
+        let matches: Vec<_> =
+            spec.blocks.iter().filter_map(|block| block.for_clients(client, port)).collect();
+        if matches.is_empty() && !spec.blocks.is_empty() {
+            continue;
+        }
+        let is_last = matches.is_empty() || matches.iter().any(RequestMatch::takes_everything);
+        all.push(Applying { spec, matches });
+        if is_last {
+            break;
+        }
+    }
+    all
+}
+
+fn wildcard(vs: &VirtualService, service: &ObjectKey) -> Option<usize> {
+    let name = host::name_of(service);
+    let full = |host: &String| host::full_name(&host.to_ascii_lowercase(), &vs.metadata.namespace);
+    let covering: Vec<_> = vs.spec.hosts.iter().map(full).filter(|host| host::covers(host, &name)).collect();
+    let is_exact = covering.contains(&name);
+    covering.iter().map(String::len).max().filter(|_| !is_exact)
 }

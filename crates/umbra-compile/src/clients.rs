@@ -7,8 +7,8 @@ use umbra_index::{PodEntry, View};
 use umbra_routing::{Client, NodeSettings};
 
 use crate::identity::Identity;
+use crate::options::Options;
 use crate::policies;
-use crate::service::Options;
 
 /// The pods of a node that may call services, by address: not those on the node's own network, and only while they
 /// run or start, because addresses of finished pods are given out again.

@@ -2,24 +2,24 @@
 
 use std::collections::BTreeSet;
 
-use umbra_index::api::{Destination, ObjectKey, Service, VirtualService};
+use umbra_index::api::{Destination, ObjectKey, Service};
 use umbra_index::{Kind, View, host};
 use umbra_routing::{BackendRef, Mirror, Rule, ServiceName, WeightedBackend};
 
-use crate::finding::{Finding, ObjectRef, Reason};
+use crate::actions::{combine, default_retries};
+use crate::audience::Audience;
+use crate::claims::Applying;
+use crate::finding::{Condition, Finding, ObjectRef, Reason};
 use crate::protocol::is_tcp;
-use crate::report::Report;
-use crate::spec::{RuleSpec, Target};
+use crate::rule_spec::{RuleSpec, Target};
 use crate::subsets::Subsets;
 
-/// Turns the rules of one VirtualService into those that clients of one namespace get on one port.
+/// Turns rules into those that some clients get on one port.
 pub(crate) struct Resolver<'a> {
     view: View<'a>,
-    vs: &'a VirtualService,
-    /// `None`: clients of all namespaces that see nothing of their own.
-    client: Option<&'a str>,
+    audience: &'a Audience<'a>,
     port: u16,
-    report: Report,
+    findings: BTreeSet<Finding>,
     used: BTreeSet<ObjectRef>,
 }
 
@@ -27,43 +27,57 @@ pub(crate) struct Resolver<'a> {
 type Unresolved = (Reason, String);
 
 impl<'a> Resolver<'a> {
-    pub(crate) fn new(view: View<'a>, vs: &'a VirtualService, client: Option<&'a str>, port: u16) -> Self {
-        let object = ObjectRef::new(Kind::VirtualService, &vs.metadata);
-        let used = BTreeSet::from([object.clone()]);
-        Self { view, vs, client, port, report: Report::new(object), used }
+    pub(crate) fn new(view: View<'a>, audience: &'a Audience<'a>, port: u16) -> Self {
+        Self { view, audience, port, findings: BTreeSet::new(), used: BTreeSet::new() }
     }
 
-    /// What it came across: findings, and the objects that the rules rest on.
+    /// What it came across: findings, and the DestinationRules that the rules rest on.
     pub(crate) fn finish(self) -> (BTreeSet<Finding>, BTreeSet<ObjectRef>) {
-        (self.report.into_findings(), self.used)
+        (self.findings, self.used)
     }
 
-    pub(crate) fn rule(&mut self, spec: &RuleSpec<'_>) -> Rule {
+    pub(crate) fn rule(&mut self, applying: &Applying<'_>) -> Rule {
+        let spec = applying.spec;
+        let rule = Rule { name: spec.label(), matches: applying.matches.clone(), ..Rule::default() };
+        let actions = &spec.actions;
+        if let Some(answer) = actions.answer() {
+            let (headers, _) = combine(actions.headers.as_ref(), &[None]);
+            return Rule { answer: Some(answer), headers, ..rule };
+        }
+        let listed: Vec<_> = spec.destinations.iter().map(|to| to.headers.clone()).collect();
+        let (headers, of_destinations) = combine(actions.headers.as_ref(), &listed);
         let mut destinations = Vec::new();
-        for (weight, target) in &spec.destinations {
+        for (to, headers) in spec.destinations.iter().zip(of_destinations) {
             // Also looked up at weight 0: the author learns of a bad name before giving it a share.
-            let backend = self.backend(target);
-            if *weight > 0 {
-                destinations.push(WeightedBackend::new(*weight, backend));
+            let backend = self.backend(&to.target);
+            if to.weight > 0 {
+                destinations.push(WeightedBackend { weight: to.weight, backend, headers });
             }
         }
-        let mirrors = spec.mirrors.iter();
-        let mirrors =
-            mirrors.map(|(share, target)| Mirror { backend: self.backend(target), per_million: *share });
         Rule {
-            name: spec.name.clone(),
-            matches: spec.matches.clone(),
-            mirrors: mirrors.collect(),
             destinations,
-            ..Rule::default()
+            mirrors: self.mirrors(spec),
+            headers,
+            rewrite: actions.rewrite.clone(),
+            timeout_ms: actions.timeout_ms,
+            retries: actions.retries.clone().unwrap_or_else(|| Some(default_retries())),
+            fault: actions.fault.clone().filter(|fault| *fault != umbra_routing::Fault::default()),
+            cors: actions.cors.clone().flatten(),
+            ..rule
         }
     }
 
-    fn backend(&mut self, target: &Target<'_>) -> BackendRef {
-        let to = target.destination;
-        let named = host::service_of(&to.host, &self.vs.metadata.namespace);
+    fn mirrors(&mut self, spec: &RuleSpec) -> Vec<Mirror> {
+        let mirrors = spec.all_mirrors();
+        mirrors.map(|(share, to)| Mirror { backend: self.backend(to), per_million: share }).collect()
+    }
+
+    fn backend(&mut self, target: &Target) -> BackendRef {
+        let to = &target.destination;
+        let namespace = &target.object.key.namespace;
+        let named = host::service_of(&to.host, namespace);
         // A host that cannot be a service keeps its name for messages and metrics.
-        let service = named.clone().unwrap_or_else(|| ObjectKey::new(&self.vs.metadata.namespace, &to.host));
+        let service = named.clone().unwrap_or_else(|| ObjectKey::new(namespace, &to.host));
         let subset = to.subset.as_deref().filter(|subset| !subset.is_empty());
         let found = match named {
             Some(service) => {
@@ -75,7 +89,7 @@ impl<'a> Resolver<'a> {
         let selector = match found {
             Ok(selector) => Some(selector),
             Err((reason, message)) => {
-                self.report.unresolved(reason, &target.path, self.seen_from(message));
+                self.say(Some(Condition::ResolvedRefs), reason, target, self.seen_from(message));
                 None
             }
         };
@@ -87,14 +101,19 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn note_node_local(&mut self, key: &ObjectKey, target: &Target<'_>) {
+    fn say(&mut self, condition: Option<Condition>, reason: Reason, target: &Target, message: String) {
+        let (object, path) = (target.object.clone(), target.path.clone());
+        self.findings.insert(Finding { object, condition, reason, path, message });
+    }
+
+    fn note_node_local(&mut self, key: &ObjectKey, target: &Target) {
         if self.view.service(key).is_some_and(|service| service.spec.internal_traffic_policy == "Local") {
             let message = format!(
                 "Service {} has internalTrafficPolicy Local, which umbra does not keep for a destination: it uses \
                  endpoints of all nodes",
                 host::name_of(key)
             );
-            self.report.note(Reason::NotKept, &target.path, message);
+            self.say(None, Reason::NotKept, target, message);
         }
     }
 
@@ -139,7 +158,7 @@ impl<'a> Resolver<'a> {
         subset: Option<&str>,
     ) -> Result<umbra_index::api::Labels, Unresolved> {
         let Some(name) = subset else { return Ok(umbra_index::api::Labels::new()) };
-        let subsets = Subsets::of(self.view, service, self.client);
+        let subsets = Subsets::of(self.view, service, self.audience);
         let rules = subsets.rules.iter();
         self.used.extend(rules.map(|rule| ObjectRef::new(Kind::DestinationRule, &rule.metadata)));
         if let Some(subset) = subsets.get(name) {
@@ -156,9 +175,14 @@ impl<'a> Resolver<'a> {
     }
 
     fn seen_from(&self, message: String) -> String {
-        match self.client {
-            Some(client) => format!("{message} (for clients in namespace {client})"),
+        let labels: Vec<_> =
+            self.audience.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        match self.audience.namespace {
             None => message,
+            Some(client) if labels.is_empty() => format!("{message} (for clients in namespace {client})"),
+            Some(client) => {
+                format!("{message} (for clients in namespace {client} with labels {})", labels.join(","))
+            }
         }
     }
 }

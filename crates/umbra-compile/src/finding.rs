@@ -75,8 +75,14 @@ pub enum Reason {
     OwnNamespaceOnly,
     /// It is for gateways only.
     NotForMesh,
-    /// It has no http rule.
+    /// It has no http rule, or none for the clients it could be for.
     NoHttpRule,
+    /// `exportTo` makes it for nobody.
+    NotExported,
+    /// The VirtualService that a rule delegates to is not there, or of no use.
+    DelegateNotFound,
+    /// It has no hosts, and no VirtualService delegates to it.
+    NotDelegatedTo,
     /// Not a name that can be a service of this cluster.
     UnsupportedHost,
     /// No such Service.
@@ -112,6 +118,9 @@ impl Reason {
             Self::OwnNamespaceOnly => "OwnNamespaceOnly",
             Self::NotForMesh => "NotForMesh",
             Self::NoHttpRule => "NoHttpRule",
+            Self::NotExported => "NotExported",
+            Self::DelegateNotFound => "DelegateNotFound",
+            Self::NotDelegatedTo => "NotDelegatedTo",
             Self::UnsupportedHost => "UnsupportedHost",
             Self::HostNotFound => "HostNotFound",
             Self::PortNotFound => "PortNotFound",

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use umbra_routing::{BackendRef, Port, ServiceName, ServiceTable, Variant};
 
-use crate::service::push_variant;
+use crate::variants::push_variant;
 
 /// What invalid VirtualServices leave standing.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Hold {
-    /// By client namespace (`None`: all others), the VirtualService that holds these clients' rules.
-    pub scopes: BTreeMap<Option<String>, HeldScope>,
+    /// By client namespace (`None`: all others) and port, the VirtualService that holds these clients' rules there.
+    pub scopes: BTreeMap<(Option<String>, u16), HeldScope>,
     /// The service as it compiles now: addresses, ports, and the variants that nobody holds. A port may lack its
     /// default variant here, so only [`held`] gives a table to publish.
     pub fresh: ServiceTable,
@@ -68,13 +68,13 @@ pub fn held(previous: Option<&ServiceTable>, hold: &Hold) -> Option<ServiceTable
 /// Adds what is held; of an object whose rules `previous` does not have, nothing.
 fn keep(table: &mut ServiceTable, previous: &ServiceTable, hold: &Hold) {
     // The default comes first, which the others are compared with.
-    for (client, scope) in hold.scopes.iter().filter(|(_, scope)| scope.held(previous)) {
+    for ((client, number), scope) in hold.scopes.iter().filter(|(_, scope)| scope.held(previous)) {
         table.rules_of.insert(scope.uid.clone());
-        for port in &mut table.ports {
-            let mut before = previous.ports.iter().filter(|before| before.number == port.number);
-            if let Some(variant) = before.next().and_then(|before| before.variant(client.as_deref())) {
-                push_variant(port, client.as_deref(), scope.prune(variant).rules);
-            }
+        let before = previous.ports.iter().find(|before| before.number == *number);
+        let variant = before.and_then(|before| before.variant(client.as_deref()));
+        let port = table.ports.iter_mut().find(|port| port.number == *number);
+        if let Some((port, variant)) = port.zip(variant) {
+            push_variant(port, client.as_deref(), scope.prune(variant).rules);
         }
     }
     for port in &mut table.ports {

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use umbra_index::api::{DestinationRule, TrafficPolicy, VirtualService};
+use umbra_index::api::{DestinationRule, VirtualService};
 use umbra_index::{Kind, ObjectName, View, host};
 
+use crate::exported;
 use crate::finding::{Finding, ObjectRef, Reason};
 use crate::report::{Report, meaningful};
+use crate::selector::selector;
 use crate::spec;
-use crate::subsets::is_for_some_clients;
 
 /// What the author of `object` should know apart from the findings that [`service`](crate::service) gives for each
 /// service; sorted. Empty for an object that is not there.
@@ -33,19 +34,28 @@ fn of_virtual_service(view: View<'_>, vs: &VirtualService) -> BTreeSet<Finding> 
         no_http_rule(&mut report, vs);
         return report.into_findings();
     }
-    if vs.spec.hosts.is_empty() {
-        let message =
-            "no host: umbra does not support delegates; name the Service whose requests this is about";
-        report.reject(Reason::UnsupportedHost, "spec.hosts", message);
+    if spec::is_delegate(vs) {
+        return of_delegate(report, view, vs);
     }
     hosts(&mut report, view, vs);
     report.into_findings()
 }
 
+/// Nobody else tells the author of a delegate what it says by itself.
+fn of_delegate(mut report: Report, view: View<'_>, vs: &VirtualService) -> BTreeSet<Finding> {
+    if view.roots_of(&vs.metadata.key()).next().is_none() {
+        let message = "no host, and no VirtualService delegates to this one: its rules serve nobody";
+        report.note(Reason::NotDelegatedTo, "spec.hosts", message);
+    }
+    let mut findings = report.into_findings();
+    findings.extend(spec::understand(vs).findings);
+    findings
+}
+
 fn no_http_rule(report: &mut Report, vs: &VirtualService) {
     let message = "no http rule, so the hosts are served as if this object was not there";
     report.reject(Reason::NoHttpRule, "spec.http", message);
-    for field in meaningful(&vs.spec.rest).chain(spec::not_http(vs)) {
+    for field in spec::unknown_fields(vs) {
         report.note(
             Reason::UnsupportedField,
             format!("spec.{field}"),
@@ -58,10 +68,14 @@ fn no_http_rule(report: &mut Report, vs: &VirtualService) {
 /// names both kinds.
 fn hosts(report: &mut Report, view: View<'_>, vs: &VirtualService) {
     let service = |host: &String| host::service_of(&host.to_ascii_lowercase(), &vs.metadata.namespace);
-    let governs = vs.spec.hosts.iter().filter_map(service).any(|service| view.service(&service).is_some());
+    let is_wildcard = |host: &&String| host.starts_with('*');
+    let covers = |host: &String| view.covers_a_service(&host.to_ascii_lowercase());
+    let governs = vs.spec.hosts.iter().filter_map(service).any(|service| view.service(&service).is_some())
+        || vs.spec.hosts.iter().filter(is_wildcard).any(covers);
     for (index, name) in vs.spec.hosts.iter().enumerate() {
         let path = format!("spec.hosts[{index}]");
         match service(name) {
+            None if name.starts_with('*') && covers(name) => {}
             Some(service) if view.service(&service).is_some() => {}
             Some(service) => {
                 let message = format!("Service {} does not exist", host::name_of(&service));
@@ -88,21 +102,16 @@ fn hosts(report: &mut Report, view: View<'_>, vs: &VirtualService) {
 fn of_destination_rule(view: View<'_>, rule: &DestinationRule) -> BTreeSet<Finding> {
     let mut report = Report::new(ObjectRef::new(Kind::DestinationRule, &rule.metadata));
     rule_host(&mut report, view, rule);
-    for field in meaningful(&rule.spec.rest).chain(not_yet(rule)) {
-        let path = format!("spec.{field}");
-        if field == "workloadSelector" {
-            let message = "umbra does not support workloadSelector; the whole DestinationRule is left out";
-            report.reject(Reason::UnsupportedField, path, message);
-        } else {
-            let message = format!("umbra does not support {field}; it is left out and the subsets are used");
-            report.note(Reason::PartiallyInvalid, path, message);
-        }
+    exported(&mut report, rule);
+    let policy = says(rule.spec.traffic_policy.as_ref());
+    for field in meaningful(&rule.spec.rest).chain(policy) {
+        let message = format!("umbra does not support {field}; it is left out and the subsets are used");
+        report.note(Reason::PartiallyInvalid, format!("spec.{field}"), message);
     }
     let mut names = BTreeSet::new();
     for (index, subset) in rule.spec.subsets.iter().enumerate() {
         let path = format!("spec.subsets[{index}]");
-        let policy = subset.traffic_policy.as_ref().filter(|policy| **policy != TrafficPolicy::default());
-        for field in meaningful(&subset.rest).chain(policy.map(|_| "trafficPolicy")) {
+        for field in meaningful(&subset.rest).chain(says(subset.traffic_policy.as_ref())) {
             let message = format!("umbra does not support {field}; it is left out and the subset is used");
             report.note(Reason::PartiallyInvalid, format!("{path}.{field}"), message);
         }
@@ -114,14 +123,24 @@ fn of_destination_rule(view: View<'_>, rule: &DestinationRule) -> BTreeSet<Findi
     report.into_findings()
 }
 
-/// Fields that are typed and not compiled yet. An empty one says nothing, nor does exporting to everybody.
-fn not_yet(rule: &DestinationRule) -> impl Iterator<Item = &str> {
-    let spec = &rule.spec;
-    let policy = spec.traffic_policy.as_ref().is_some_and(|policy| *policy != TrafficPolicy::default());
-    let exported = spec.export_to.as_ref().is_some_and(|to| !to.is_empty() && to != &["*"]);
-    let given =
-        [("exportTo", exported), ("trafficPolicy", policy), ("workloadSelector", is_for_some_clients(rule))];
-    given.into_iter().filter_map(|(field, given): (&str, bool)| given.then_some(field))
+/// A policy that says something, by its field's name.
+fn says<T: Default + PartialEq>(policy: Option<&T>) -> Option<&'static str> {
+    policy.is_some_and(|policy| *policy != T::default()).then_some("trafficPolicy")
+}
+
+/// What of `exportTo` makes no sense is said, and taken as it stands: subsets that went away would be 503 for users.
+fn exported(report: &mut Report, rule: &DestinationRule) {
+    let list = exported::of_rule(rule);
+    let own = &rule.metadata.namespace;
+    if selector(rule).is_some() && list.iter().any(|name| name != "." && name != own) {
+        let message = "a rule with a workloadSelector is for clients of its own namespace only; write \".\", or nothing";
+        report.note(Reason::PartiallyInvalid, "spec.exportTo", message);
+    }
+    let mut problems = Report::new(ObjectRef::new(Kind::DestinationRule, &rule.metadata));
+    exported::check(&mut problems, &list);
+    for finding in problems.into_findings() {
+        report.note(Reason::PartiallyInvalid, finding.path, finding.message);
+    }
 }
 
 fn rule_host(report: &mut Report, view: View<'_>, rule: &DestinationRule) {

@@ -9,7 +9,7 @@ use umbra_index::{PodEntry, View};
 use umbra_routing::{BackendRef, ServiceTable};
 
 use crate::backends::backend_refs;
-use crate::service::{NetworkPolicies, Options};
+use crate::options::{NetworkPolicies, Options};
 
 /// Why nodes are not to take a service over, for [`ServiceTable::leave_alone`]: a NetworkPolicy says who may connect to
 /// pods that the table names. Whether these pods are ready does not matter; a policy that is sure to select them counts

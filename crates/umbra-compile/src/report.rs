@@ -28,6 +28,16 @@ impl Report {
         self.add(Some(Condition::Accepted), reason, path.into(), message.into());
     }
 
+    /// Fields that umbra does not know, which could change what the object means: it is not used.
+    pub(crate) fn unsupported(&mut self, path: &str, rest: &Rest) {
+        for field in meaningful(rest) {
+            let message = format!(
+                "umbra does not support {field}; the VirtualService keeps the rules it had, if any, until {field} is removed"
+            );
+            self.reject(Reason::UnsupportedField, format!("{path}.{field}"), message);
+        }
+    }
+
     /// Something it names does not exist.
     pub(crate) fn unresolved(&mut self, reason: Reason, path: impl Into<String>, message: impl Into<String>) {
         self.add(Some(Condition::ResolvedRefs), reason, path.into(), message.into());

@@ -4,38 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use umbra_index::api::{ObjectKey, Service, VirtualService};
-use umbra_index::{Kind, View};
-use umbra_routing::{
-    BackendRef, Port, RequestMatch, Rule, ServiceName, ServiceTable, Variant, WeightedBackend,
-};
+use umbra_index::{View, host};
+use umbra_routing::{Port, Rule, ServiceName, ServiceTable};
 
-use crate::claims::{Claims, about_host};
-use crate::destination::Resolver;
+use crate::claim_findings::{self, about_host};
+use crate::claims::{Candidate, Claim, Claims, Part};
+use crate::exported;
 use crate::finding::{Condition, Finding, ObjectRef, Reason};
 use crate::hold::{HeldScope, Hold};
+use crate::options::Options;
 use crate::policies;
 use crate::protocol::protocol;
-use crate::spec::{self, RuleSpec};
-
-/// What the cluster's administrator decides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// A VirtualService applies to clients of all namespaces, as in Istio, also when it is not in the service's own
-    /// namespace (`--foreign-virtualservices=istio`).
-    pub foreign_virtual_services: bool,
-    /// What becomes of traffic that a NetworkPolicy is about (`--network-policies`).
-    pub network_policies: NetworkPolicies,
-}
-
-/// What becomes of traffic that a NetworkPolicy is about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NetworkPolicies {
-    /// It is not taken over: the policy goes on seeing who connects where.
-    #[default]
-    Guard,
-    /// It is taken over: the policy sees the node's address in place of the client's.
-    Ignore,
-}
+use crate::rule_spec::RuleSpec;
+use crate::spec;
+use crate::variants::{Lists, push_variant};
 
 /// What became of a service.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,32 +43,56 @@ pub enum Outcome {
 
 /// Compiles one service. A service that does not exist is not governed.
 pub fn service(view: View<'_>, service: &ObjectKey, options: &Options) -> Compiled {
-    let candidates: Vec<_> = view.virtual_services_for(service).filter(|vs| claims(vs)).collect();
+    let candidates: Vec<_> = view.virtual_services_for(service).filter(|vs| may_claim(vs)).collect();
     let Some(object) = view.service(service).filter(|_| !candidates.is_empty()) else {
         return Compiled::not_governed(BTreeSet::new());
     };
     if let Err((reason, why)) = can_be_taken_over(object) {
-        let findings =
-            candidates.iter().map(|vs| about_host(vs, service, Some(Condition::Accepted), reason, &why));
+        let findings = candidates.iter().map(|vs| {
+            // One that covers many services is not wrong because of one of them.
+            let condition = names(vs, service).then_some(Condition::Accepted);
+            about_host(vs, service, condition, reason, &why)
+        });
         return Compiled::not_governed(findings.collect());
     }
-    let claims = Claims::new(view, service, &candidates, options);
-    let mut work = Work::new(view, object, service);
-    work.findings.extend(claims.findings(object));
-    let clients = policies::about_clients(view, options);
-    work.findings.extend(clients.into_iter().flat_map(|why| claims.of_winners(Reason::NetworkPolicy, why)));
-    for (client, winner) in &claims.winners {
-        work.scope(client.as_deref(), *winner);
+    let claims = Claims::new(view, service, candidates, options);
+    let mut work = Work::new(view, object, service, options);
+    for client in client_namespaces(view, &claims) {
+        for port in 0..work.table.ports.len() {
+            work.take(client.as_deref(), port, &claims);
+        }
     }
-    work.table.leave_alone = policies::leave_alone(view, &work.table, options);
-    let told = work.table.leave_alone.clone().or_else(|| policies::ignored(view, &work.table, options));
-    work.findings.extend(told.iter().flat_map(|why| claims.of_winners(Reason::NetworkPolicy, why)));
+    work.findings.extend(claim_findings::findings(&claims, object, &work.winners));
+    if work.winners.is_empty() {
+        return Compiled::not_governed(work.findings);
+    }
+    work.policies(&claims, options);
     work.finish()
 }
 
 /// A VirtualService without an http rule leaves its hosts to others (spec/istio.md 4.7).
-fn claims(vs: &VirtualService) -> bool {
+fn may_claim(vs: &VirtualService) -> bool {
     spec::is_for_mesh(vs) && !vs.spec.http.is_empty()
+}
+
+fn names(vs: &VirtualService, service: &ObjectKey) -> bool {
+    let full = |name: &String| host::full_name(&name.to_ascii_lowercase(), &vs.metadata.namespace);
+    vs.spec.hosts.iter().any(|name| full(name) == host::name_of(service))
+}
+
+/// The namespaces whose clients a VirtualService or a DestinationRule may make a difference for; the default (`None`)
+/// comes first.
+fn client_namespaces(view: View<'_>, claims: &Claims<'_>) -> BTreeSet<Option<String>> {
+    let mut clients = claims.namespaces();
+    let rules = claims.candidates.iter().flat_map(|candidate| &candidate.rules);
+    let targets = rules.flat_map(RuleSpec::targets);
+    let services: BTreeSet<_> =
+        targets.filter_map(|to| host::service_of(&to.destination.host, &to.object.key.namespace)).collect();
+    for rule in services.iter().flat_map(|service| view.destination_rules_for(service)) {
+        clients.insert(Some(rule.metadata.namespace.clone()));
+        clients.extend(exported::named(&exported::of_rule(rule)).cloned().map(Some));
+    }
+    clients
 }
 
 impl Compiled {
@@ -129,16 +135,19 @@ fn can_be_taken_over(service: &Service) -> Result<(), (Reason, String)> {
 /// A service being compiled.
 struct Work<'a> {
     view: View<'a>,
+    root_namespace: &'a str,
     table: ServiceTable,
     findings: BTreeSet<Finding>,
     governed_by: BTreeSet<ObjectRef>,
-    held: BTreeMap<Option<String>, HeldScope>,
+    held: BTreeMap<(Option<String>, u16), HeldScope>,
+    /// The VirtualServices that some clients get, or are held by.
+    winners: BTreeSet<ObjectKey>,
     /// Some VirtualService that is understood applies.
     governed: bool,
 }
 
 impl<'a> Work<'a> {
-    fn new(view: View<'a>, object: &Service, service: &ObjectKey) -> Self {
+    fn new(view: View<'a>, object: &Service, service: &ObjectKey, options: &'a Options) -> Self {
         let ports = object.spec.ports.iter();
         let ports = ports.filter_map(|port| {
             Some(Port { number: port.port, protocol: protocol(port)?, variants: Vec::new() })
@@ -151,56 +160,66 @@ impl<'a> Work<'a> {
             leave_alone: None,
             rules_of: BTreeSet::new(),
         };
-        let (findings, governed_by, held) = Default::default();
-        Self { view, table, findings, governed_by, held, governed: false }
+        let (findings, governed_by, held, winners) = Default::default();
+        let root_namespace = &options.root_namespace;
+        Self { view, root_namespace, table, findings, governed_by, held, winners, governed: false }
     }
 
-    /// Adds the variants of one client namespace; the default (`None`) comes first.
-    fn scope(&mut self, client: Option<&str>, winner: Option<&VirtualService>) {
-        let Some(vs) = winner else {
-            let service = self.table.service.clone();
-            for port in &mut self.table.ports {
-                let rules = vec![to_all_endpoints(&service, port.number)];
-                push_variant(port, client, rules);
+    /// Adds what clients of one namespace get on one port; the default (`None`) comes first.
+    fn take(&mut self, client: Option<&str>, port: usize, claims: &Claims<'_>) {
+        let number = self.table.ports[port].number;
+        match claims.claim(client, number) {
+            Claim::Held(candidate) => {
+                self.won(candidate);
+                self.held.insert((client.map(str::to_owned), number), candidate.held());
             }
-            return;
-        };
-        let understood = spec::understand(vs);
-        self.findings.extend(understood.findings);
-        self.governed_by.insert(ObjectRef::new(Kind::VirtualService, &vs.metadata));
-        match understood.rules {
-            Ok(rules) => self.resolve(client, vs, &rules),
-            Err(held) => {
-                self.held.insert(client.map(str::to_owned), held);
-            }
-        }
-    }
-
-    fn resolve(&mut self, client: Option<&str>, vs: &VirtualService, specs: &[RuleSpec<'_>]) {
-        self.governed = true;
-        self.table.rules_of.insert(vs.metadata.uid.clone());
-        let takes_all = |rule: &RuleSpec<'_>| {
-            rule.matches.is_empty() || rule.matches.iter().any(RequestMatch::takes_everything)
-        };
-        if client.is_none() && !specs.iter().any(takes_all) {
-            self.findings.insert(no_fallback(vs));
-        }
-        for port in &mut self.table.ports {
-            let mut resolver = Resolver::new(self.view, vs, client, port.number);
-            let rules = specs.iter().map(|spec| resolver.rule(spec)).collect();
-            let (findings, used) = resolver.finish();
-            self.governed_by.extend(used);
-            for finding in findings {
-                // What every client meets is said once, not for each namespace again.
-                let is_same = |said: &Finding| {
-                    (&said.object, &said.path, said.reason)
-                        == (&finding.object, &finding.path, finding.reason)
-                };
-                if client.is_none() || !self.findings.iter().any(is_same) {
-                    self.findings.insert(finding);
+            Claim::Rules(parts) => {
+                let rules = self.rules(client, number, &parts);
+                if client.is_none() && !rules.iter().any(Rule::takes_everything) {
+                    self.findings.extend(parts.first().map(|part| no_fallback(part.candidate)));
                 }
+                push_variant(&mut self.table.ports[port], client, rules);
             }
-            push_variant(port, client, rules);
+        }
+    }
+
+    fn won(&mut self, candidate: &Candidate<'_>) {
+        self.winners.insert(candidate.vs.metadata.key());
+        self.governed_by.insert(candidate.object());
+        self.governed_by.extend(candidate.delegates.iter().cloned());
+    }
+
+    fn rules(&mut self, client: Option<&str>, port: u16, parts: &[Part<'_, '_>]) -> Vec<Rule> {
+        for part in parts {
+            self.won(part.candidate);
+            self.governed = true;
+            self.table.rules_of.insert(part.candidate.vs.metadata.uid.clone());
+        }
+        let service = &self.table.service;
+        let lists = Lists { view: self.view, service, root_namespace: self.root_namespace };
+        let list = lists.of(client, port, parts);
+        self.governed_by.extend(list.used);
+        for finding in list.findings {
+            // What every client meets is said once, not for each namespace again.
+            let is_same = |said: &Finding| {
+                (&said.object, &said.path, said.reason) == (&finding.object, &finding.path, finding.reason)
+            };
+            if client.is_none() || !self.findings.iter().any(is_same) {
+                self.findings.insert(finding);
+            }
+        }
+        list.rules
+    }
+
+    fn policies(&mut self, claims: &Claims<'_>, options: &Options) {
+        let mut told: Vec<String> = Vec::new();
+        told.extend(policies::about_clients(self.view, options).map(str::to_owned));
+        self.table.leave_alone = policies::leave_alone(self.view, &self.table, options);
+        let about_table = self.table.leave_alone.clone();
+        told.extend(about_table.or_else(|| policies::ignored(self.view, &self.table, options)));
+        for why in told {
+            let reason = Reason::NetworkPolicy;
+            self.findings.extend(claim_findings::of_winners(claims, &self.winners, reason, &why));
         }
     }
 
@@ -219,33 +238,15 @@ impl<'a> Work<'a> {
 }
 
 /// The catch-all rule of the default variant is what the kernel follows while a proxy is dead.
-fn no_fallback(vs: &VirtualService) -> Finding {
+fn no_fallback(candidate: &Candidate<'_>) -> Finding {
     Finding {
-        object: ObjectRef::new(Kind::VirtualService, &vs.metadata),
+        object: candidate.object(),
         condition: None,
         reason: Reason::NoFallback,
         path: "spec.http".to_owned(),
         message: "no rule takes every request, so while a node's proxy is dead its pods are served by kube-proxy from all \
                   endpoints of the Service; add a last rule without match, and they stay on its destination"
             .to_owned(),
-    }
-}
-
-/// Variants that say the same as the default are left out.
-pub(crate) fn push_variant(port: &mut Port, client: Option<&str>, rules: Vec<Rule>) {
-    let is_default = |variant: &&Variant| variant.client_namespace.is_none();
-    if port.variants.iter().find(is_default).is_none_or(|default| default.rules != rules) {
-        port.variants.push(Variant { client_namespace: client.map(str::to_owned), rules });
-    }
-}
-
-/// What a service does without a VirtualService.
-fn to_all_endpoints(service: &ServiceName, port: u16) -> Rule {
-    let backend = BackendRef::all(service.clone(), port);
-    Rule {
-        name: "default".to_owned(),
-        destinations: vec![WeightedBackend::new(1, backend)],
-        ..Rule::default()
     }
 }
 

@@ -34,6 +34,10 @@ pub struct Args {
     /// What becomes of traffic that a NetworkPolicy is about: pods reached, and pods calling
     #[arg(long, env = "UMBRA_NETWORK_POLICIES", value_enum, default_value_t = NetworkPolicies::Guard)]
     pub network_policies: NetworkPolicies,
+    /// The namespace whose DestinationRules are for services without any of their own: Istio's root namespace
+    #[arg(long, env = "UMBRA_ROOT_NAMESPACE", value_name = "NAMESPACE",
+        default_value = umbra_compile::DEFAULT_ROOT_NAMESPACE)]
+    pub root_namespace: String,
     /// What to log, as in RUST_LOG
     #[arg(long, env = "UMBRA_LOG", default_value = "info")]
     pub log: String,
@@ -90,6 +94,7 @@ impl Args {
                 NetworkPolicies::Guard => umbra_compile::NetworkPolicies::Guard,
                 NetworkPolicies::Ignore => umbra_compile::NetworkPolicies::Ignore,
             },
+            root_namespace: self.root_namespace.clone(),
         }
     }
 
@@ -112,6 +117,9 @@ mod tests {
         let line = "umbra-controller --kubeconfig k --proxy n1=10.0.0.1:15002 --proxy n2=[fd00::1]:1 \
             --leader-elect=false --tls-dir d --metrics-listen 127.0.0.1:0";
         let args = Args::try_parse_from(line.split_whitespace()).unwrap();
+        assert_eq!(args.compile().root_namespace, "istio-system");
+        let other = ["umbra-controller", "--root-namespace", "mesh"];
+        assert_eq!(Args::try_parse_from(other).unwrap().compile().root_namespace, "mesh");
         assert_eq!(args.nodes()["n2"].address, "[fd00::1]:1");
         assert_eq!(args.nodes().len(), 2);
         for bad in ["n1", "n1=", "=1.2.3.4:5", "n1=1.2.3.4", "n1=1.2.3.4:x", "n1=a b:1"] {

@@ -115,7 +115,7 @@ impl Index {
             Some(new) => self.services.insert(key.clone(), new),
             None => self.services.remove(key),
         };
-        let mut dirty = self.rules.service_changed(key);
+        let mut dirty = self.rules.service_changed(key, &self.services);
         dirty.backends.insert(key.clone());
         dirty
     }
@@ -198,7 +198,7 @@ impl Index {
         dirty.policed.extend(services.filter(|(_, s)| about(s)).map(|(service, _)| service.clone()));
         if any_egress != self.policies.any_egress() {
             dirty.nodes.extend(self.nodes.keys().cloned());
-            dirty.services.extend(self.rules.named().cloned());
+            dirty.services.extend(self.rules.named(&self.services));
         }
         dirty
     }
@@ -214,14 +214,14 @@ const VIRTUAL_SERVICES: Keeping<VirtualService> = Keeping {
     listed: Listed::VirtualService,
     keys: |index| index.rules.virtual_services.keys().cloned().collect(),
     project: |vs| without_labels(&mut vs.metadata),
-    set: |index, key, new| index.rules.set_virtual_service(key, new),
+    set: |index, key, new| index.rules.set_virtual_service(key, new, &index.services),
 };
 
 const DESTINATION_RULES: Keeping<DestinationRule> = Keeping {
     listed: Listed::DestinationRule,
     keys: |index| index.rules.destination_rules.keys().cloned().collect(),
     project: |rule| without_labels(&mut rule.metadata),
-    set: |index, key, new| index.rules.set_destination_rule(key, new),
+    set: |index, key, new| index.rules.set_destination_rule(key, new, &index.services),
 };
 
 const SERVICES: Keeping<Service> = Keeping {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use umbra_api::{DestinationRule, HttpRoute, Meta, ObjectKey, VirtualService};
+use umbra_api::{Delegate, DestinationRule, HttpRoute, Meta, ObjectKey, Service, VirtualService};
 
 use crate::event::{Dirty, Kind, ObjectName};
 use crate::host;
@@ -33,65 +33,102 @@ impl Age {
 pub(crate) struct Rules {
     pub(crate) virtual_services: BTreeMap<ObjectKey, VirtualService>,
     pub(crate) destination_rules: BTreeMap<ObjectKey, DestinationRule>,
-    /// Service to the VirtualServices whose `hosts` name it.
-    naming: BTreeMap<ObjectKey, BTreeSet<Age>>,
+    /// Full host, or wildcard, to the VirtualServices whose `hosts` have it.
+    naming: BTreeMap<String, BTreeSet<Age>>,
     /// Service to the VirtualServices that have it as a destination or mirror.
     sending: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
+    /// VirtualService to those that delegate to it.
+    delegating: BTreeMap<ObjectKey, BTreeSet<ObjectKey>>,
     /// Full host, or wildcard, to DestinationRules.
     covering: BTreeMap<String, BTreeSet<Age>>,
 }
 
+/// The Services that are there: those that a wildcard may be about.
+pub(crate) type Services = BTreeMap<ObjectKey, Service>;
+
 impl Rules {
     pub(crate) fn naming(&self, service: &ObjectKey) -> impl Iterator<Item = &VirtualService> + use<'_> {
-        let ages = self.naming.get(service).into_iter().flatten();
-        ages.filter_map(|age| self.virtual_services.get(&age.key()))
+        let ages = about(&self.naming, service);
+        ages.into_iter().filter_map(|age| self.virtual_services.get(&age.key()))
     }
 
     pub(crate) fn covering(&self, service: &ObjectKey) -> Vec<&DestinationRule> {
-        let name = host::name_of(service);
-        // Wildcards sort together, from `*` to before `+`.
-        let wildcards = self.covering.range("*".to_owned().."+".to_owned());
-        let wildcards = wildcards.filter(|(host, _)| host::covers(host, &name)).flat_map(|(_, ages)| ages);
-        let ages: BTreeSet<&Age> = wildcards.chain(self.covering.get(&name).into_iter().flatten()).collect();
+        let ages = about(&self.covering, service);
         ages.into_iter().filter_map(|age| self.destination_rules.get(&age.key())).collect()
     }
 
+    /// The VirtualServices that delegate to this one.
+    pub(crate) fn roots_of(&self, delegate: &ObjectKey) -> impl Iterator<Item = &VirtualService> + use<'_> {
+        let roots = self.delegating.get(delegate).into_iter().flatten();
+        roots.filter_map(|root| self.virtual_services.get(root))
+    }
+
     /// The services that some VirtualService's `hosts` name.
-    pub(crate) fn named(&self) -> impl Iterator<Item = &ObjectKey> {
-        self.naming.keys()
+    pub(crate) fn named(&self, services: &Services) -> BTreeSet<ObjectKey> {
+        self.naming.keys().flat_map(|host| services_of_host(host, services)).collect()
     }
 
     /// Puts, replaces or (with `None`) removes a VirtualService.
-    pub(crate) fn set_virtual_service(&mut self, key: &ObjectKey, new: Option<VirtualService>) -> Dirty {
+    pub(crate) fn set_virtual_service(
+        &mut self,
+        key: &ObjectKey,
+        new: Option<VirtualService>,
+        services: &Services,
+    ) -> Dirty {
         let mut dirty = Dirty::default();
         let old = self.virtual_services.get(key);
         if old == new.as_ref() {
             return dirty;
         }
         dirty.objects.insert(ObjectName::new(Kind::VirtualService, key.clone()));
-        dirty.services.extend(old.into_iter().chain(&new).flat_map(services_named));
+        for vs in old.into_iter().chain(&new) {
+            dirty.services.extend(self.services_governed_by(vs, services));
+            let delegates = delegates_of(vs).into_iter();
+            dirty.objects.extend(delegates.map(|delegate| ObjectName::new(Kind::VirtualService, delegate)));
+        }
         if let Some(old) = self.virtual_services.remove(key) {
-            for service in services_named(&old) {
-                remove_from(&mut self.naming, &service, &Age::of(&old.metadata));
-            }
-            for service in services_sent_to(&old) {
-                remove_from(&mut self.sending, &service, key);
-            }
+            self.unlink(&old);
         }
         if let Some(new) = new {
-            for service in services_named(&new) {
-                self.naming.entry(service).or_default().insert(Age::of(&new.metadata));
-            }
-            for service in services_sent_to(&new) {
-                self.sending.entry(service).or_default().insert(key.clone());
-            }
+            self.link(&new);
             self.virtual_services.insert(key.clone(), new);
         }
         dirty
     }
 
+    fn link(&mut self, vs: &VirtualService) {
+        let key = vs.metadata.key();
+        for host in hosts_of(vs) {
+            self.naming.entry(host).or_default().insert(Age::of(&vs.metadata));
+        }
+        for service in services_sent_to(vs) {
+            self.sending.entry(service).or_default().insert(key.clone());
+        }
+        for delegate in delegates_of(vs) {
+            self.delegating.entry(delegate).or_default().insert(key.clone());
+        }
+    }
+
+    fn unlink(&mut self, vs: &VirtualService) {
+        let key = vs.metadata.key();
+        for host in hosts_of(vs) {
+            remove_from(&mut self.naming, &host, &Age::of(&vs.metadata));
+        }
+        for service in services_sent_to(vs) {
+            remove_from(&mut self.sending, &service, &key);
+        }
+        for delegate in delegates_of(vs) {
+            remove_from(&mut self.delegating, &delegate, &key);
+        }
+    }
+
     /// Puts, replaces or (with `None`) removes a DestinationRule.
-    pub(crate) fn set_destination_rule(&mut self, key: &ObjectKey, new: Option<DestinationRule>) -> Dirty {
+    pub(crate) fn set_destination_rule(
+        &mut self,
+        key: &ObjectKey,
+        new: Option<DestinationRule>,
+        services: &Services,
+    ) -> Dirty {
         let mut dirty = Dirty::default();
         let old = self.destination_rules.get(key);
         if old == new.as_ref() {
@@ -99,7 +136,7 @@ impl Rules {
         }
         dirty.objects.insert(ObjectName::new(Kind::DestinationRule, key.clone()));
         for host in old.into_iter().chain(&new).map(host_of) {
-            dirty.services.extend(self.services_using_host(&host));
+            dirty.services.extend(self.services_using_host(&host, services));
         }
         if let Some(old) = self.destination_rules.remove(key) {
             remove_from(&mut self.covering, &host_of(&old), &Age::of(&old.metadata));
@@ -112,12 +149,12 @@ impl Rules {
     }
 
     /// What a Service's coming, going or changing leads to.
-    pub(crate) fn service_changed(&self, service: &ObjectKey) -> Dirty {
+    pub(crate) fn service_changed(&self, service: &ObjectKey, services: &Services) -> Dirty {
         let mut dirty = Dirty::default();
-        if self.naming.contains_key(service) {
+        if self.naming(service).next().is_some() {
             dirty.services.insert(service.clone());
         }
-        dirty.services.extend(self.services_sending_to(service));
+        dirty.services.extend(self.services_sending_to(service, services));
         let named = self.naming(service).map(|vs| ObjectName::new(Kind::VirtualService, vs.metadata.key()));
         let covered = self.covering(service);
         let covered = covered.iter().map(|dr| ObjectName::new(Kind::DestinationRule, dr.metadata.key()));
@@ -125,16 +162,45 @@ impl Rules {
         dirty
     }
 
-    /// The services named by VirtualServices that have `service` as a destination or mirror.
-    fn services_sending_to(&self, service: &ObjectKey) -> impl Iterator<Item = ObjectKey> + use<'_> {
-        let senders = self.sending.get(service).into_iter().flatten();
-        senders.filter_map(|key| self.virtual_services.get(key)).flat_map(services_named)
+    /// The services whose rules come from a VirtualService: those it names, or those that its roots name.
+    fn services_governed_by(&self, vs: &VirtualService, services: &Services) -> BTreeSet<ObjectKey> {
+        let roots = self.roots_of(&vs.metadata.key());
+        let hosts = std::iter::once(vs).chain(roots).flat_map(hosts_of);
+        hosts.flat_map(|host| services_of_host(&host, services)).collect()
     }
 
-    fn services_using_host(&self, host: &str) -> BTreeSet<ObjectKey> {
-        let used = self.sending.keys().filter(|service| host::covers(host, &host::name_of(service)));
-        used.flat_map(|service| self.services_sending_to(service)).collect()
+    /// The services governed by VirtualServices that have `service` as a destination or mirror.
+    fn services_sending_to(&self, service: &ObjectKey, services: &Services) -> BTreeSet<ObjectKey> {
+        let senders = self.sending.get(service).into_iter().flatten();
+        let senders = senders.filter_map(|key| self.virtual_services.get(key));
+        senders.flat_map(|vs| self.services_governed_by(vs, services)).collect()
     }
+
+    fn services_using_host(&self, host: &str, services: &Services) -> BTreeSet<ObjectKey> {
+        let used = self.sending.keys().filter(|service| host::covers(host, &host::name_of(service)));
+        used.flat_map(|service| self.services_sending_to(service, services)).collect()
+    }
+}
+
+/// Everything whose host is a service, or a wildcard that covers it.
+fn about<'m>(hosts: &'m BTreeMap<String, BTreeSet<Age>>, service: &ObjectKey) -> BTreeSet<&'m Age> {
+    let name = host::name_of(service);
+    // Wildcards sort together, from `*` to before `+`.
+    let wildcards = hosts.range("*".to_owned().."+".to_owned());
+    let wildcards = wildcards.filter(|(host, _)| host::covers(host, &name)).flat_map(|(_, ages)| ages);
+    wildcards.chain(hosts.get(&name).into_iter().flatten()).collect()
+}
+
+/// The service that a full host names, whether it is there or not; those that are there for a wildcard.
+fn services_of_host(host: &str, services: &Services) -> Vec<ObjectKey> {
+    if host.starts_with('*') {
+        return services
+            .keys()
+            .filter(|service| host::covers(host, &host::name_of(service)))
+            .cloned()
+            .collect();
+    }
+    host::service_of(host, "").into_iter().collect()
 }
 
 fn remove_from<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
@@ -150,10 +216,21 @@ fn host_of(rule: &DestinationRule) -> String {
     host::full_name(&rule.spec.host, &rule.metadata.namespace)
 }
 
-/// The services in `hosts`; a VirtualService's hosts ignore case (spec/istio.md 4.7).
-fn services_named(vs: &VirtualService) -> BTreeSet<ObjectKey> {
+/// Full names of `hosts`; a VirtualService's hosts ignore case (spec/istio.md 4.7).
+fn hosts_of(vs: &VirtualService) -> BTreeSet<String> {
     let hosts = vs.spec.hosts.iter().map(|host| host.to_ascii_lowercase());
-    hosts.filter_map(|host| host::service_of(&host, &vs.metadata.namespace)).collect()
+    hosts.map(|host| host::full_name(&host, &vs.metadata.namespace)).collect()
+}
+
+/// The VirtualServices whose rules are to stand in for some of its own.
+fn delegates_of(vs: &VirtualService) -> BTreeSet<ObjectKey> {
+    let delegates = vs.spec.http.iter().filter_map(|rule| rule.delegate.as_ref());
+    let key = |delegate: &Delegate| {
+        let namespace = delegate.namespace.as_ref().filter(|namespace| !namespace.is_empty());
+        let namespace = namespace.unwrap_or(&vs.metadata.namespace);
+        ObjectKey::new(namespace, delegate.name.as_deref().unwrap_or_default())
+    };
+    delegates.map(key).collect()
 }
 
 /// The services that rules send requests or copies to.

@@ -4,6 +4,7 @@ use umbra_api::{
     DestinationRule, EndpointSlice, NetworkPolicy, Node, ObjectKey, Service, TargetRef, VirtualService,
 };
 
+use crate::host;
 use crate::index::Index;
 use crate::pods::PodEntry;
 
@@ -35,13 +36,23 @@ impl<'a> View<'a> {
         self.index.rules.virtual_services.values()
     }
 
-    /// The VirtualServices whose `hosts` name `service`, oldest first, then by name and namespace; those of gateways
-    /// too.
+    /// The VirtualServices whose `hosts` name `service` or cover it with a wildcard, oldest first, then by name and
+    /// namespace; those of gateways too.
     pub fn virtual_services_for(
         &self,
         service: &ObjectKey,
     ) -> impl Iterator<Item = &'a VirtualService> + use<'a> {
         self.index.rules.naming(service)
+    }
+
+    /// The VirtualServices that delegate to this one, by namespace and name.
+    pub fn roots_of(&self, delegate: &ObjectKey) -> impl Iterator<Item = &'a VirtualService> + use<'a> {
+        self.index.rules.roots_of(delegate)
+    }
+
+    /// Some Service has a name that this host, perhaps a wildcard, covers.
+    pub fn covers_a_service(&self, host: &str) -> bool {
+        self.index.services.keys().any(|service| host::covers(host, &host::name_of(service)))
     }
 
     /// A DestinationRule.

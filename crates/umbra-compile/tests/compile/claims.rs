@@ -27,9 +27,14 @@ fn hosts_are_short_or_full_and_ignore_case() {
         world.virtual_service("default/a", spec(json!([host]), "v1"));
         assert_eq!(subset(&world.rules()).as_deref(), Some("v1"), "{host}");
     }
-    for host in
-        ["sa-logic.default", "sa-logic.default.svc", "*", "*.default.svc.cluster.local", "sa", "ratings"]
-    {
+    for host in [
+        "sa-logic.default",
+        "sa-logic.default.svc",
+        "*.other.svc.cluster.local",
+        "*.default",
+        "sa",
+        "ratings",
+    ] {
         let mut world = world();
         world.virtual_service("default/a", spec(json!([host]), "v1"));
         assert_eq!(world.compile("default/sa-logic").outcome, Outcome::NotGoverned, "{host}");

@@ -50,7 +50,7 @@ fn rules_stay_and_mirrors_no_longer_named_stop() {
             &mut world,
             "default",
             "u",
-            json!([{"route": [to("v2")], "mirrors": mirrors, "timeout": "8s"}]),
+            json!([{"route": [to("v2")], "mirrors": mirrors, "timeout": "soon"}]),
         );
         let hold = hold_of(world.compile("default/sa-logic"));
         let held = held(Some(table), &hold).expect("a table is held");
@@ -85,7 +85,7 @@ fn rules_stay_and_mirrors_no_longer_named_stop() {
 #[test]
 fn nothing_before_nothing_held() {
     let mut world = World::new();
-    update(&mut world, "default", "u", json!([{"route": [to("v1")], "timeout": "8s"}]));
+    update(&mut world, "default", "u", json!([{"route": [to("v1")], "timeout": "soon"}]));
     assert_eq!(held(None, &hold_of(world.compile("default/sa-logic"))), None);
 }
 
@@ -96,7 +96,7 @@ fn another_objects_rules_are_not_held() {
     update(&mut world, "default", "u1", valid());
     let before = world.compile("default/sa-logic");
     let Outcome::Table(table) = &before.outcome else { panic!("no table") };
-    update(&mut world, "default", "u2", json!([{"route": [to("v1")], "timeout": "8s"}]));
+    update(&mut world, "default", "u2", json!([{"route": [to("v1")], "timeout": "soon"}]));
     let compiled = world.compile("default/sa-logic");
     assert!(compiled.governed_by.iter().any(|object| object.uid == "u2"), "a second hold belongs to it, too");
     let hold = hold_of(compiled);
@@ -107,7 +107,7 @@ fn another_objects_rules_are_not_held() {
 #[test]
 fn no_younger_one_takes_the_host() {
     let mut world = World::new();
-    update(&mut world, "default", "u", json!([{"route": [to("v1")], "timeout": "8s"}]));
+    update(&mut world, "default", "u", json!([{"route": [to("v1")], "timeout": "soon"}]));
     for _ in 0..2 {
         world.virtual_service("default/pad", json!({"hosts": []}));
     }
@@ -116,7 +116,7 @@ fn no_younger_one_takes_the_host() {
         json!({"hosts": ["sa-logic"], "http": [{"route": [{"destination": {"host": "sa-logic"}}]}]}),
     );
     let hold = hold_of(world.compile("default/sa-logic"));
-    assert_eq!(hold.scopes[&None].uid, "u");
+    assert_eq!(hold.scopes[&(None, 80)].uid, "u");
     assert!(world.findings().iter().any(|finding| finding.contains("Conflicted")));
 }
 
@@ -133,7 +133,7 @@ fn a_foreign_hold_leaves_everybody_else_alone() {
     world.virtual_service("default/own", own("v1"));
     let before = world.compile("default/sa-logic");
     let Outcome::Table(table) = &before.outcome else { panic!("no table: {before:?}") };
-    update(&mut world, "other", "u", json!([{"route": [{"destination": full}], "timeout": "8s"}]));
+    update(&mut world, "other", "u", json!([{"route": [{"destination": full}], "timeout": "soon"}]));
     world.virtual_service("default/own", own("v2"));
     let hold = hold_of(world.compile("default/sa-logic"));
     let subset = |table: &ServiceTable, client| {
@@ -162,7 +162,7 @@ fn a_foreign_hold_keeps_rules_that_were_those_of_all() {
     let before = world.table();
     assert_eq!((rules(&before, Some("other")), before.rules_of.len()), (None, 2));
     let mut invalid = foreign;
-    invalid["timeout"] = json!("8s");
+    invalid["timeout"] = json!("soon");
     update(&mut world, "other", "u", json!([invalid]));
     let same = held(Some(&before), &hold_of(world.compile("default/sa-logic"))).expect("a table");
     assert_eq!(same, before, "still the same as everybody's");
@@ -175,7 +175,7 @@ fn a_foreign_hold_keeps_rules_that_were_those_of_all() {
 #[test]
 fn a_foreign_invalid_one_takes_nothing_over() {
     let mut world = World::new();
-    update(&mut world, "other", "u", json!([{"route": [to("v1")], "timeout": "8s"}]));
+    update(&mut world, "other", "u", json!([{"route": [to("v1")], "timeout": "soon"}]));
     let hold = hold_of(world.compile("default/sa-logic"));
     assert_eq!(held(None, &hold), None, "nobody governs the service");
     let mut table = hold.fresh.clone();
@@ -190,7 +190,7 @@ fn endpoints_go_on_moving_under_a_hold() {
     world.versions();
     update(&mut world, "default", "u", valid());
     let table = world.table();
-    update(&mut world, "default", "u", json!([{"route": [to("v1")], "timeout": "8s"}]));
+    update(&mut world, "default", "u", json!([{"route": [to("v1")], "timeout": "soon"}]));
     let service = &table.ports[0].variants[0].rules[0].destinations[0].backend;
     let count = |world: &World| umbra_compile::backends(world.index.view(), service).endpoints.len();
     assert_eq!(count(&world), 2);

@@ -49,7 +49,8 @@ fn virtual_services_that_govern_nothing() {
             json!({"hosts": ["a.example.com", "sa-logic"], "http": http}),
             &["PartiallyInvalid spec.hosts[0]: "],
         ),
-        (json!({"hosts": [], "http": http}), &["Accepted=False UnsupportedHost spec.hosts: "]),
+        (json!({"hosts": [], "http": http}), &["NotDelegatedTo spec.hosts: "]),
+        (json!({"hosts": ["*.default.svc.cluster.local"], "http": http}), &[]),
         (
             json!({"hosts": ["sa-logic"], "tcp": [{}]}),
             &["UnsupportedField spec.tcp: ", "Accepted=False NoHttpRule spec.http: "],
@@ -77,10 +78,12 @@ fn destination_rules() {
         ),
         (with(json!({"host": "sa-logic.default"})), &["ResolvedRefs=False UnsupportedHost spec.host: "]),
         (with(json!({"trafficPolicy": {"tls": {}}})), &["PartiallyInvalid spec.trafficPolicy: "]),
+        (with(json!({"workloadSelector": {"matchLabels": {"a": "b"}}, "exportTo": ["."]})), &[]),
         (
-            with(json!({"workloadSelector": {"matchLabels": {"a": "b"}}})),
-            &["Accepted=False UnsupportedField spec.workloadSelector: "],
+            with(json!({"workloadSelector": {"matchLabels": {"a": "b"}}, "exportTo": ["other"]})),
+            &["PartiallyInvalid spec.exportTo: "],
         ),
+        (with(json!({"exportTo": ["other", "*"]})), &["PartiallyInvalid spec.exportTo[1]: "]),
         (
             with(json!({"subsets": [{"name": "a", "trafficPolicy": {"x": 1}}, {"name": "a"}]})),
             &["PartiallyInvalid spec.subsets[0].trafficPolicy: ", "PartiallyInvalid spec.subsets[1].name: "],

@@ -124,15 +124,13 @@ fn conditions_are_translated() {
 #[test]
 fn what_umbra_does_not_know_never_matches() {
     for (block, path) in [
-        (
-            json!({"uri": {"exact": "/"}, "queryParams": {"a": {"exact": "b"}}}),
-            "spec.http[0].match[0].queryParams",
-        ),
-        (json!({"sourceLabels": {"app": "web"}}), "spec.http[0].match[0].sourceLabels"),
-        (json!({"ignoreUriCase": true}), "spec.http[0].match[0].ignoreUriCase"),
+        (json!({"uri": {"exact": "/"}, "cookies": {"a": "b"}}), "spec.http[0].match[0].cookies"),
+        (json!({"authority": {"suffix": "x"}}), "spec.http[0].match[0].authority.suffix"),
+        (json!({"queryParams": {"a": {"suffix": "x"}}}), "spec.http[0].match[0].queryParams[\"a\"].suffix"),
         (json!({"uri": {"suffix": "x"}}), "spec.http[0].match[0].uri.suffix"),
         (json!({"uri": {"exact": "x", "prefix": "y"}}), "spec.http[0].match[0].uri"),
-        (json!({"headers": {":path": {"exact": "/"}}}), "spec.http[0].match[0].headers[\":path\"]"),
+        (json!({"headers": {":other": {"exact": "/"}}}), "spec.http[0].match[0].headers[\":other\"]"),
+        (json!({"withoutHeaders": {"a b": {}}}), "spec.http[0].match[0].withoutHeaders[\"a b\"]"),
         (json!({"headers": {"@request.auth.claims": {}}}), "spec.http[0].match[0].headers"),
     ] {
         let (blocks, findings) = matches_of(block.clone());
@@ -202,20 +200,14 @@ fn a_rule_that_takes_everything_ends_the_list() {
 }
 
 #[test]
-fn unsupported_actions_hold_and_empty_ones_mean_nothing() {
+fn fields_that_umbra_does_not_know_hold() {
     for (extra, path) in [
-        (json!({"rewrite": {"uri": "/"}}), "spec.http[0].rewrite"),
-        (json!({"fault": {"abort": {"httpStatus": 500}}}), "spec.http[0].fault"),
-        (json!({"timeout": "8s"}), "spec.http[0].timeout"),
-        (json!({"retries": {"attempts": 3}}), "spec.http[0].retries"),
-        (
-            json!({"route": [{"destination": {"host": "sa-logic"}, "headers": {"request": {"set": {"a": "b"}}}}]}),
-            "spec.http[0].route[0].headers",
-        ),
+        (json!({"later": {"a": 1}}), "spec.http[0].later"),
         (
             json!({"route": [{"destination": {"host": "sa-logic", "zone": "a"}}]}),
             "spec.http[0].route[0].destination.zone",
         ),
+        (json!({"timeout": "1s", "retries": {"attempts": 1, "later": 1}}), "spec.http[0].retries.later"),
         (
             json!({"mirrors": [{"destination": {"host": "sa-logic"}, "later": 1}]}),
             "spec.http[0].mirrors[0].later",
@@ -243,25 +235,22 @@ fn unsupported_actions_hold_and_empty_ones_mean_nothing() {
             &format!("Accepted=False UnsupportedField {path}: umbra does not support"),
         );
     }
-    let world = World::with_rules(json!([
-        {"route": [{"destination": {"host": "sa-logic"}, "headers": {}}], "retries": {}, "corsPolicy": null, "headers": {}}]));
-    assert_eq!((world.findings(), world.rules().len()), (vec![], 1));
-    let world = World::with_rules(json!([{"redirect": {"uri": "/x"}}]));
-    assert_has(&world.findings(), "Accepted=False UnsupportedField spec.http[0].redirect");
-    assert_has(
-        &world.findings(),
-        "Accepted=False Invalid spec.http[0].route: the rule sends requests nowhere",
-    );
 }
 
 #[test]
-fn unsupported_spec_fields_hold() {
-    for (field, value) in [("tcp", json!([{}])), ("tls", json!([{}])), ("exportTo", json!(["."]))] {
+fn rules_for_other_protocols_are_left_out_and_unknown_fields_hold() {
+    let http = json!([{"route": [{"destination": {"host": "sa-logic"}}]}]);
+    let world = |field: &str| {
         let mut world = World::new();
-        world.virtual_service("default/a", json!({"hosts": ["sa-logic"], "http": [{"route": [{"destination": {"host": "sa-logic"}}]}], field: value}));
-        assert!(matches!(world.compile("default/sa-logic").outcome, Outcome::Hold(_)), "{field}");
-        assert_has(&world.findings(), &format!("Accepted=False UnsupportedField spec.{field}"));
+        world.virtual_service("default/a", json!({"hosts": ["sa-logic"], "http": http, field: [{}]}));
+        world
+    };
+    for field in ["tcp", "tls"] {
+        assert_eq!(world(field).rules().len(), 1, "{field}");
+        assert_has(&world(field).findings(), &format!("PartiallyInvalid spec.{field}"));
     }
+    assert!(matches!(world("later").compile("default/sa-logic").outcome, Outcome::Hold(_)));
+    assert_has(&world("later").findings(), "Accepted=False UnsupportedField spec.later");
 }
 
 /// A destination, the reason, and part of the message.

@@ -1,8 +1,8 @@
 //! Cases that a real istiod and Envoy answered, answered by our tables: which pods get the request and its copies.
 //!
-//! Compiling and selecting only; what a proxy does to a request on its way (header operations, path normalisation)
-//! is tested with the proxy. Cases of foreign
-//! VirtualServices are meant with Istio's way of applying them to all clients.
+//! Compiling and selecting only; what a proxy does to a request on its way (header operations, retries, timeouts, path
+//! normalisation) is tested with the proxy. Cases of foreign VirtualServices are meant with Istio's way of applying
+//! them to all clients.
 
 mod cases;
 mod skipped;
@@ -80,8 +80,10 @@ files! {
     dr_subsets: "dr-subsets",
     match_headers: "match-headers",
     match_order: "match-order",
+    match_source: "match-source",
     mirror_basic: "mirror-basic",
     mirror_percent: "mirror-percent",
+    select_delegate: "select-delegate",
     select_gateways: "select-gateways",
     select_several: "select-several",
     weight_route: "weight-route",

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use umbra_compile::{Options, Outcome};
 use umbra_index::api::ObjectKey;
 use umbra_index::{Change, Event, Index};
-use umbra_routing::{BackendRef, Draw, Endpoint, RequestHead, RouteTable, Rule, ServiceName};
+use umbra_routing::{Answer, BackendRef, Draw, Endpoint, RequestHead, RouteTable, Rule, ServiceName};
 
 use crate::cases::{Case, Drawn, base};
 
@@ -54,18 +54,7 @@ fn created(mut object: Value, second: usize) -> Value {
     }
     meta["creationTimestamp"] = json!(format!("2026-01-01T00:00:{second:02}Z"));
     meta["uid"] = json!(format!("{}/{}", meta["namespace"], meta["name"]));
-    without_header_operations(&mut object["spec"]["http"]);
     object
-}
-
-/// They choose no pod, and umbra would hold the object until it supports them.
-fn without_header_operations(rules: &mut Value) {
-    for rule in rules.as_array_mut().into_iter().flatten() {
-        for destination in rule["route"].as_array_mut().into_iter().flatten() {
-            destination.as_object_mut().expect("a destination").remove("headers");
-        }
-        rule.as_object_mut().expect("a rule").remove("headers");
-    }
 }
 
 impl World {
@@ -90,11 +79,12 @@ impl World {
         let (name, port) = request["to"].as_str().and_then(|to| to.split_once(':')).expect("service:port");
         let port: u16 = port.parse().expect("a port");
         let service = ObjectKey::new(if name == "ratings" { "other" } else { "default" }, name);
-        let client = if request["client"] == "tester" { "other" } else { "default" };
+        let client = Client::of(request);
         let groups = |backend: &BackendRef| self.groups(backend);
-        match self.rules(&service, port, client) {
+        match self.rules(&service, port, &client) {
             Some(rules) => {
-                Prepared::Rules(RouteTable::new(&rules, groups).expect("rules that a node can use"))
+                let answers = rules.iter().map(|rule| rule.answer.clone()).collect();
+                Prepared::Rules(RouteTable::new(&rules, groups).expect("rules that a node can use"), answers)
             }
             None => {
                 Prepared::Plain(groups(&BackendRef::all(ServiceName::new(&service.namespace, name), port)))
@@ -103,7 +93,7 @@ impl World {
     }
 
     /// `None`: not governed. A held service answers nothing here: Istio has no such state.
-    fn rules(&self, service: &ObjectKey, port: u16, client: &str) -> Option<Vec<Rule>> {
+    fn rules(&self, service: &ObjectKey, port: u16, client: &Client) -> Option<Vec<Rule>> {
         let options = Options { foreign_virtual_services: true, ..Options::default() };
         let table = match umbra_compile::service(self.index.view(), service, &options).outcome {
             Outcome::Table(table) => table,
@@ -111,8 +101,8 @@ impl World {
             Outcome::Hold(_) => return Some(Vec::new()),
         };
         let port = table.ports.into_iter().find(|candidate| candidate.number == port)?;
-        let own = port.variants.iter().find(|variant| variant.client_namespace.as_deref() == Some(client));
-        Some(own.unwrap_or(&port.variants[0]).rules.clone())
+        let variant = port.variant(Some(client.namespace)).expect("a default variant");
+        Some(variant.rules.iter().filter_map(|rule| client.of_interest(rule)).collect())
     }
 
     /// The group of each of the backend set's pods.
@@ -124,9 +114,33 @@ impl World {
     }
 }
 
+/// One of the two recorded client pods.
+struct Client {
+    namespace: &'static str,
+    labels: [(&'static str, &'static str); 2],
+}
+
+impl Client {
+    fn of(request: &Value) -> Self {
+        match request["client"].as_str() {
+            Some("tester") => Self { namespace: "other", labels: [("app", "tester"), ("version", "v7")] },
+            _ => Self { namespace: "default", labels: [("app", "web-app"), ("version", "v1")] },
+        }
+    }
+
+    /// A rule without the blocks that ask for other labels; `None`: all of them do.
+    fn of_interest(&self, rule: &Rule) -> Option<Rule> {
+        let has = |(name, value): (&String, &String)| self.labels.contains(&(name.as_str(), value.as_str()));
+        let mut own = rule.clone();
+        own.matches.retain(|block| block.source_labels.iter().all(has));
+        (own.matches.is_empty() == rule.matches.is_empty()).then_some(own)
+    }
+}
+
 /// A service for one client; backend sets as their pods' groups.
 pub(crate) enum Prepared {
-    Rules(RouteTable<Vec<String>>),
+    /// With the answers that stand in for destinations, rule by rule.
+    Rules(RouteTable<Vec<String>>, Vec<Option<Answer>>),
     /// Not governed.
     Plain(Vec<String>),
 }
@@ -134,24 +148,31 @@ pub(crate) enum Prepared {
 impl Prepared {
     /// Who answers a request, and who gets copies.
     pub(crate) fn send(&self, request: &Value, draw: &mut Seeded) -> Drawn {
-        let table = match self {
+        let (table, answers) = match self {
             Self::Plain(groups) => return answer(groups, Vec::new(), draw),
-            Self::Rules(table) => table,
+            Self::Rules(table, answers) => (table, answers),
         };
         let method = request["method"].as_str().unwrap_or("GET");
         let to = request["to"].as_str().and_then(|to| to.split(':').next()).unwrap_or_default();
         let headers = headers(request);
+        let labels = Client::of(request).labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let head = RequestHead {
             method,
             scheme: umbra_routing::scheme(http::Version::HTTP_11, None, &headers),
             authority: request["host"].as_str().unwrap_or(to),
             target: request["path"].as_str().unwrap_or("/"),
             headers: &headers,
-            labels: None,
+            labels: Some(&labels),
         };
         let Some(selection) = table.select(&head, draw) else {
             return (404, None, Vec::new());
         };
+        let place = table.routes().iter().position(|route| std::sync::Arc::ptr_eq(route, selection.route));
+        match answers[place.expect("one of its rules")] {
+            Some(Answer::Direct(ref direct)) => return (direct.status.into(), None, Vec::new()),
+            Some(Answer::Redirect(ref redirect)) => return (redirect.code.into(), None, Vec::new()),
+            None => {}
+        }
         let sampled: Vec<_> = selection.route.mirrors.iter().filter(|mirror| mirror.samples(draw)).collect();
         let copies = sampled.iter().filter_map(|mirror| pick(&mirror.backend, draw)).collect();
         let (_, groups) = &selection.route.destinations[selection.destination];

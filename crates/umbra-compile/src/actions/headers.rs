@@ -1,0 +1,154 @@
+//! `headers`: changes of a request and its answer (spec/istio.md 1A, 4.2).
+
+use std::collections::BTreeMap;
+
+use umbra_index::api::{HeaderOperations, Headers};
+use umbra_routing::{HeaderChanges, HeaderEdits};
+
+use super::operators::{Format, format_of};
+use crate::finding::Reason;
+use crate::header_name::{is_authority, is_token};
+use crate::report::Report;
+
+/// The name under which nodes get the authority.
+const AUTHORITY: &str = "host";
+
+/// Changes as one place writes them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HeaderSpec {
+    changes: HeaderChanges,
+    /// What a Host operation of the request makes the authority; set beats add.
+    pub(crate) authority: Option<String>,
+}
+
+/// Which message changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Request,
+    Response,
+}
+
+/// Reads the changes at `path`.
+pub(crate) fn headers(report: &mut Report, path: &str, headers: &Headers) -> HeaderSpec {
+    report.unsupported(path, &headers.rest);
+    let mut spec = HeaderSpec::default();
+    if let Some(operations) = &headers.request {
+        spec.changes.request = edits(report, &format!("{path}.request"), operations, Side::Request);
+        let find = |map: &BTreeMap<String, String>| {
+            map.iter().find(|(name, value)| is_authority(name) && !value.is_empty()).map(|(_, v)| v.clone())
+        };
+        spec.authority = find(&operations.set).or_else(|| find(&operations.add));
+    }
+    if let Some(operations) = &headers.response {
+        spec.changes.response = edits(report, &format!("{path}.response"), operations, Side::Response);
+    }
+    spec
+}
+
+fn edits(report: &mut Report, path: &str, operations: &HeaderOperations, side: Side) -> HeaderEdits {
+    report.unsupported(path, &operations.rest);
+    for name in operations.remove.iter().filter(|name| is_authority(name) || !is_token(name)) {
+        let message = format!("{name:?} is not a header that can be removed");
+        report.reject(Reason::Invalid, format!("{path}.remove"), message);
+    }
+    HeaderEdits {
+        remove: operations.remove.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        set: values(report, &format!("{path}.set"), &operations.set, side),
+        add: values(report, &format!("{path}.add"), &operations.add, side),
+    }
+}
+
+/// Names and values without the authority, and without empty values, which do nothing.
+fn values(
+    report: &mut Report,
+    path: &str,
+    map: &BTreeMap<String, String>,
+    side: Side,
+) -> Vec<(String, String)> {
+    let mut values = Vec::new();
+    for (name, value) in map {
+        let path = format!("{path}[{name:?}]");
+        let is_of_authority = is_authority(name) && side == Side::Request;
+        if !is_of_authority && (is_authority(name) || !is_token(name)) {
+            report.reject(Reason::Invalid, &path, format!("{name:?} is not a header that can be changed"));
+        } else if has_value(report, &path, value) && !is_of_authority {
+            values.push((name.to_ascii_lowercase(), value.clone()));
+        }
+    }
+    values
+}
+
+/// Whether a node can make something of the value; what it cannot is said.
+fn has_value(report: &mut Report, path: &str, value: &str) -> bool {
+    if value.chars().any(|c| c.is_control() && c != '\t') {
+        report.reject(Reason::Invalid, path, "has control characters, which no header may have");
+        return false;
+    }
+    match format_of(value) {
+        Format::Known => !value.is_empty(),
+        Format::Broken => {
+            let message = "has a % that begins no operator; write %% for a percent sign";
+            report.reject(Reason::Invalid, path, message);
+            false
+        }
+        Format::Unknown(operator) => {
+            let message =
+                format!("umbra does not know the operator {operator}, so this header is left as it is");
+            report.note(Reason::PartiallyInvalid, path, message);
+            false
+        }
+    }
+}
+
+/// A rule's changes, and those of each of its destinations.
+///
+/// With one listed destination there is one block: all removes, then all sets, then all adds, each the rule's before
+/// the destination's. With several, a weight of 0 included, each keeps its own, and the rule's come last. The rule's
+/// authority wins in any case.
+pub(crate) fn combine(
+    rule: Option<&HeaderSpec>,
+    destinations: &[Option<HeaderSpec>],
+) -> (Option<HeaderChanges>, Vec<Option<HeaderChanges>>) {
+    if let [one] = destinations {
+        let none = HeaderSpec::default();
+        let merged = rule.unwrap_or(&none).followed_by(one.as_ref().unwrap_or(&none));
+        return (merged.changes(), vec![None]);
+    }
+    let beaten = rule.is_some_and(|rule| rule.authority.is_some());
+    let own = destinations.iter().map(|headers| {
+        let mut headers = headers.clone()?;
+        headers.authority = headers.authority.filter(|_| !beaten);
+        headers.changes()
+    });
+    (rule.and_then(|rule| rule.clone().changes()), own.collect())
+}
+
+impl HeaderSpec {
+    fn followed_by(&self, later: &Self) -> Self {
+        let (mine, theirs) = (&self.changes, &later.changes);
+        Self {
+            changes: HeaderChanges {
+                request: one_block(&mine.request, &theirs.request),
+                response: one_block(&mine.response, &theirs.response),
+            },
+            authority: self.authority.clone().or_else(|| later.authority.clone()),
+        }
+    }
+
+    /// As nodes get them; `None` when nothing changes.
+    fn changes(self) -> Option<HeaderChanges> {
+        let mut changes = self.changes;
+        let authority = self.authority.map(|authority| (AUTHORITY.to_owned(), authority));
+        changes.request.set.extend(authority);
+        (changes != HeaderChanges::default()).then_some(changes)
+    }
+}
+
+fn one_block(first: &HeaderEdits, second: &HeaderEdits) -> HeaderEdits {
+    let both = |a: &[(String, String)], b: &[(String, String)]| [a, b].concat();
+    HeaderEdits {
+        remove: [first.remove.as_slice(), &second.remove].concat(),
+        set: both(&first.set, &second.set),
+        add: both(&first.add, &second.add),
+    }
+}
