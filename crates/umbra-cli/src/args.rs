@@ -24,6 +24,20 @@ pub struct Cli {
 pub enum Command {
     /// Runs umbra on this machine, from the manifests in files; needs no cluster and no root.
     Up(UpArgs),
+    /// Says what is wrong with the manifests in files, one line a finding. Ends with 1 when there is an error, with 2
+    /// when files cannot be read.
+    Lint(LintArgs),
+}
+
+/// Flags of `umbra lint`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LintArgs {
+    /// Files, or folders of *.yaml, *.yml and *.json. Services and Pods among them make more checks possible.
+    #[arg(short = 'f', long = "filename", env = "UMBRA_FILENAME", required = true, value_delimiter = ',')]
+    pub filename: Vec<PathBuf>,
+    /// How to print findings.
+    #[arg(short = 'o', long, env = "UMBRA_OUTPUT", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 /// Flags of `umbra up`.
@@ -70,6 +84,6 @@ pub enum NetworkPolicies {
 pub enum Output {
     /// For people.
     Text,
-    /// One JSON object a line; the first has the bound addresses.
+    /// One JSON object a line; of `up` the first has the bound addresses.
     Json,
 }

@@ -2,9 +2,10 @@
 //!
 //! Takes: the objects as `umbra-index` holds them. Gives: one service's table ([`service`]), the endpoints of one
 //! destination ([`backends`]), a node's clients and settings ([`clients`], [`node_settings`]), and what authors should
-//! know ([`Finding`]). Pure: the same View gives the same bytes. Never widens a match, never lets one object's
+//! know ([`Finding`]; of everything at once [`findings`]). Pure: the same View gives the same bytes. Never widens a match, never lets one object's
 //! mistake change what another object does.
 
+mod all_findings;
 mod backends;
 mod claims;
 mod clients;
@@ -21,6 +22,7 @@ mod service;
 mod spec;
 mod subsets;
 
+pub use all_findings::findings;
 pub use backends::{backend_refs, backends};
 pub use clients::{clients, node_settings};
 pub use finding::{Condition, Finding, ObjectRef, Reason};
