@@ -101,7 +101,7 @@ fn of_destination_rule(view: View<'_>, rule: &DestinationRule) -> BTreeSet<Findi
     let mut names = BTreeSet::new();
     for (index, subset) in rule.spec.subsets.iter().enumerate() {
         let path = format!("spec.subsets[{index}]");
-        let policy = subset.traffic_policy.as_ref().filter(|policy| **policy != TrafficPolicy::default());
+        let policy = subset.traffic_policy.as_deref().filter(|policy| **policy != TrafficPolicy::default());
         for field in meaningful(&subset.rest).chain(policy.map(|_| "trafficPolicy")) {
             let message = format!("umbra does not support {field}; it is left out and the subset is used");
             report.note(Reason::PartiallyInvalid, format!("{path}.{field}"), message);
@@ -117,7 +117,7 @@ fn of_destination_rule(view: View<'_>, rule: &DestinationRule) -> BTreeSet<Findi
 /// Fields that are typed and not compiled yet. An empty one says nothing, nor does exporting to everybody.
 fn not_yet(rule: &DestinationRule) -> impl Iterator<Item = &str> {
     let spec = &rule.spec;
-    let policy = spec.traffic_policy.as_ref().is_some_and(|policy| *policy != TrafficPolicy::default());
+    let policy = spec.traffic_policy.as_deref().is_some_and(|policy| *policy != TrafficPolicy::default());
     let exported = spec.export_to.as_ref().is_some_and(|to| !to.is_empty() && to != &["*"]);
     let given =
         [("exportTo", exported), ("trafficPolicy", policy), ("workloadSelector", is_for_some_clients(rule))];
