@@ -41,7 +41,7 @@ pub struct DestinationRuleSpec {
     pub host: String,
     /// How the service's endpoints are used; a subset may say otherwise, block by block.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub traffic_policy: Option<TrafficPolicy>,
+    pub traffic_policy: Option<Box<TrafficPolicy>>,
     /// The service's subsets.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub subsets: Vec<Subset>,
@@ -68,7 +68,7 @@ pub struct Subset {
     pub labels: Labels,
     /// How its endpoints are used; what it leaves out is as the DestinationRule has it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub traffic_policy: Option<TrafficPolicy>,
+    pub traffic_policy: Option<Box<TrafficPolicy>>,
     /// Fields umbra does not know.
     #[serde(flatten)]
     pub rest: Rest,

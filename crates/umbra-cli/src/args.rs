@@ -26,6 +26,9 @@ pub enum Command {
     Up(UpArgs),
     /// Says what happens to one request: which rule, destinations and mirrors, and why not the others.
     Explain(ExplainArgs),
+    /// Says what is wrong with the manifests in files, one line a finding. Ends with 1 when there is an error, with 2
+    /// when files cannot be read.
+    Lint(LintArgs),
 }
 
 /// Flags of `umbra explain`.
@@ -57,6 +60,17 @@ pub struct ExplainArgs {
     pub output: Output,
     /// http://SERVICE[:PORT]/PATH: a Service by its name or ClusterIP.
     pub url: String,
+}
+
+/// Flags of `umbra lint`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LintArgs {
+    /// Files, or folders of *.yaml, *.yml and *.json. Services and Pods among them make more checks possible.
+    #[arg(short = 'f', long = "filename", env = "UMBRA_FILENAME", required = true, value_delimiter = ',')]
+    pub filename: Vec<PathBuf>,
+    /// How to print findings.
+    #[arg(short = 'o', long, env = "UMBRA_OUTPUT", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 /// Flags of `umbra up`.
@@ -103,6 +117,6 @@ pub enum NetworkPolicies {
 pub enum Output {
     /// For people.
     Text,
-    /// One JSON object a line; the first has the bound addresses.
+    /// One JSON object a line; of `up` the first has the bound addresses.
     Json,
 }

@@ -43,7 +43,7 @@ pub enum ExplainError {
     NoService(String),
     /// A condition that a node would refuse.
     #[error("a node would refuse these rules: {0}")]
-    Rules(#[from] umbra_routing::MatchError),
+    Rules(#[from] umbra_routing::RuleError),
     /// The answer cannot be printed.
     #[error("printing: {0}")]
     Print(#[from] std::io::Error),

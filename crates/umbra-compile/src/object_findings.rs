@@ -103,7 +103,7 @@ fn of_destination_rule(view: View<'_>, rule: &DestinationRule) -> BTreeSet<Findi
     let mut report = Report::new(ObjectRef::new(Kind::DestinationRule, &rule.metadata));
     rule_host(&mut report, view, rule);
     exported(&mut report, rule);
-    let policy = says(rule.spec.traffic_policy.as_ref());
+    let policy = says(rule.spec.traffic_policy.as_deref());
     for field in meaningful(&rule.spec.rest).chain(policy) {
         let message = format!("umbra does not support {field}; it is left out and the subsets are used");
         report.note(Reason::PartiallyInvalid, format!("spec.{field}"), message);
@@ -111,7 +111,7 @@ fn of_destination_rule(view: View<'_>, rule: &DestinationRule) -> BTreeSet<Findi
     let mut names = BTreeSet::new();
     for (index, subset) in rule.spec.subsets.iter().enumerate() {
         let path = format!("spec.subsets[{index}]");
-        for field in meaningful(&subset.rest).chain(says(subset.traffic_policy.as_ref())) {
+        for field in meaningful(&subset.rest).chain(says(subset.traffic_policy.as_deref())) {
             let message = format!("umbra does not support {field}; it is left out and the subset is used");
             report.note(Reason::PartiallyInvalid, format!("{path}.{field}"), message);
         }

@@ -4,7 +4,7 @@ use umbra_index::Kind;
 use umbra_index::api::{
     Delegate, Destination, HttpRoute, HttpRouteDestination, ObjectKey, Percent, VirtualService,
 };
-use umbra_routing::MIRROR_DENOMINATOR;
+use umbra_routing::{MIRROR_DENOMINATOR, RuleOrigin};
 
 use crate::actions::{self, Actions, HeaderSpec};
 use crate::finding::{ObjectRef, Reason};
@@ -19,6 +19,8 @@ pub(crate) struct RuleSpec {
     pub(crate) name: Option<String>,
     /// `http[N]`, for rules without a name.
     pub(crate) place: String,
+    /// Where its destinations are written: of a delegate's rule, there.
+    pub(crate) origin: RuleOrigin,
     /// None: every request.
     pub(crate) blocks: Vec<BlockSpec>,
     pub(crate) destinations: Vec<DestinationSpec>,
@@ -86,6 +88,7 @@ impl RuleSpec {
 
 /// Reads rule `index` of an object.
 pub(crate) fn read(report: &mut Report, vs: &VirtualService, index: usize, rule: &HttpRoute) -> RuleSpec {
+    let origin = RuleOrigin { virtual_service: vs.metadata.key().to_string(), rule: index };
     let place = format!("http[{index}]");
     let path = format!("spec.{place}");
     let mut reader = Reader { report, object: ObjectRef::new(Kind::VirtualService, &vs.metadata), path };
@@ -95,6 +98,7 @@ pub(crate) fn read(report: &mut Report, vs: &VirtualService, index: usize, rule:
     let spec = RuleSpec {
         name: rule.name.clone().filter(|name| !name.is_empty()),
         place,
+        origin,
         blocks: reader.blocks(rule),
         destinations: reader.destinations(rule),
         mirror: rule.mirror.as_ref().map(|to| reader.target("mirror", to)),

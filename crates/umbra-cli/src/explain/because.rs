@@ -1,9 +1,9 @@
 //! Why a rule does not get a request: of each of its blocks, the conditions that do not hold.
 
-use umbra_routing::{BackendRef, MatchError, RequestHead, RequestMatch, RouteTable, Rule, StringMatch};
+use umbra_routing::{BackendRef, RequestHead, RequestMatch, RouteTable, Rule, RuleError, StringMatch};
 
 /// One line for each block.
-pub(super) fn none_holds(rule: &Rule, head: &RequestHead<'_>) -> Result<Vec<String>, MatchError> {
+pub(super) fn none_holds(rule: &Rule, head: &RequestHead<'_>) -> Result<Vec<String>, RuleError> {
     let blocks = rule.matches.iter().enumerate();
     blocks
         .map(|(number, block)| {
@@ -14,7 +14,7 @@ pub(super) fn none_holds(rule: &Rule, head: &RequestHead<'_>) -> Result<Vec<Stri
 }
 
 /// The conditions of a block that do not hold by themselves, in words.
-fn failing(block: &RequestMatch, head: &RequestHead<'_>) -> Result<Vec<String>, MatchError> {
+fn failing(block: &RequestMatch, head: &RequestHead<'_>) -> Result<Vec<String>, RuleError> {
     let mut failing = Vec::new();
     for (words, alone) in conditions(block) {
         if !holds(alone, head)? {
@@ -24,7 +24,7 @@ fn failing(block: &RequestMatch, head: &RequestHead<'_>) -> Result<Vec<String>, 
     Ok(failing)
 }
 
-fn holds(block: RequestMatch, head: &RequestHead<'_>) -> Result<bool, MatchError> {
+fn holds(block: RequestMatch, head: &RequestHead<'_>) -> Result<bool, RuleError> {
     let rule = Rule { matches: vec![block], ..Rule::default() };
     let table = RouteTable::new(&[rule], BackendRef::clone)?;
     Ok(table.select(head, &mut |_| 0).is_some())

@@ -155,7 +155,8 @@ impl Prepared {
         let method = request["method"].as_str().unwrap_or("GET");
         let to = request["to"].as_str().and_then(|to| to.split(':').next()).unwrap_or_default();
         let headers = headers(request);
-        let labels = Client::of(request).labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let labels =
+            Client::of(request).labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let head = RequestHead {
             method,
             scheme: umbra_routing::scheme(http::Version::HTTP_11, None, &headers),
