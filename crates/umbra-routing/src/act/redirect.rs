@@ -151,6 +151,8 @@ mod tests {
             (to(None, None, number(80)), "http", "h:8080", "http://h:8080/a"),
             (to(None, None, number(8443)), "http", "h:8080", "http://h:8443/a"),
             (to(https, Some("e.com"), number(8443)), "http", "h", "https://e.com:8443/a"),
+            (to(None, None, number(8443)), "http", "[::1]", "http://[::1]:8443/a"),
+            (to(None, None, number(8443)), "http", "[::1]:8080", "http://[::1]:8443/a"),
             (to(None, Some("e.com"), None), "http", "h:8080", "http://e.com/a"),
             (to(None, None, number(80)), "https", "h", "https://h/a"),
             (to(None, None, number(443)), "https", "h", "https://h:443/a"),

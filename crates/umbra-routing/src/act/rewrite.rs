@@ -129,6 +129,7 @@ mod tests {
             (prefix("/"), "/", "/pre", "/pre"),
             (prefix(""), "/a", "/pre", "/pre/a"),
             (prefix("/a/"), "/a/b", "c", "/cb"),
+            (prefix("/"), "?q", "/new", "/new?q"),
             (Taken::Whole, "/e?q", "/one", "/one?q"),
             (Taken::Whole, "/v1/x?", "/fixed", "/fixed?"),
             (prefix("/old"), "/old/a%20b?c=%20", "/new", "/new/a%20b?c=%20"),
