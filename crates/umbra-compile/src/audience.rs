@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use umbra_index::View;
 use umbra_index::api::{DestinationRule, Labels, ObjectKey};
+use umbra_index::{Kind, View};
 use umbra_routing::{Answer, DirectResponse, RequestMatch, Rule};
 
+use crate::finding::{Condition, Finding, ObjectRef, Reason};
 use crate::selector::selector;
 
 /// Different `workloadSelector`s that can be told apart for one service and namespace; each doubles the rules.
-pub(crate) const MAX_SELECTORS: usize = 4;
+const MAX_SELECTORS: usize = 4;
 
 /// Clients that see the same.
 #[derive(Clone, Debug)]
@@ -36,15 +37,39 @@ pub(crate) fn selecting<'v>(
 /// labels. Those with most labels come first, so that the first set a client has is the one that says all about it; the
 /// last is empty. Selectors beyond the bound are not told apart.
 pub(crate) fn label_sets(rules: &[&DestinationRule]) -> Vec<Labels> {
-    let selectors: BTreeSet<Labels> = rules.iter().filter_map(|rule| selector(rule)).collect();
     let mut sets = BTreeSet::from([Labels::new()]);
-    for selector in selectors.into_iter().filter(|labels| !labels.is_empty()).take(MAX_SELECTORS) {
+    for selector in told_apart(rules) {
         let joined: Vec<_> = sets.iter().filter_map(|set| union(set, &selector)).collect();
         sets.extend(joined);
     }
     let mut sets: Vec<_> = sets.into_iter().collect();
     sets.sort_by_key(|set| std::cmp::Reverse(set.len()));
     sets
+}
+
+/// The selectors that decide; one without labels takes every client, and decides nothing.
+fn told_apart(rules: &[&DestinationRule]) -> BTreeSet<Labels> {
+    let selectors: BTreeSet<Labels> = rules.iter().filter_map(|rule| selector(rule)).collect();
+    selectors.into_iter().filter(|labels| !labels.is_empty()).take(MAX_SELECTORS).collect()
+}
+
+/// What the authors are told whose rules are beyond the bound.
+pub(crate) fn beyond_the_bound(rules: &[&DestinationRule]) -> BTreeSet<Finding> {
+    let told_apart = told_apart(rules);
+    let is_beyond = |rule: &&&DestinationRule| {
+        selector(rule).is_some_and(|labels| !labels.is_empty() && !told_apart.contains(&labels))
+    };
+    let finding = |rule: &&DestinationRule| Finding {
+        object: ObjectRef::new(Kind::DestinationRule, &rule.metadata),
+        condition: Some(Condition::Accepted),
+        reason: Reason::UnsupportedField,
+        path: "spec.workloadSelector".to_owned(),
+        message: format!(
+            "umbra tells clients apart by {MAX_SELECTORS} different workloadSelectors for one service and namespace, and \
+             this is one more: its clients are served as if it did not select them"
+        ),
+    };
+    rules.iter().filter(is_beyond).map(finding).collect()
 }
 
 /// `None`: no client has both.

@@ -38,8 +38,12 @@ pub(crate) struct Candidate<'a> {
 pub(crate) enum Claim<'c, 'a> {
     /// Rules; the service's default for clients that these leave over.
     Rules(Vec<Part<'c, 'a>>),
-    /// What they had: this VirtualService is invalid.
-    Held(&'c Candidate<'a>),
+    /// What they had, because a VirtualService is invalid.
+    Held {
+        by: &'c Candidate<'a>,
+        /// Those before it that are for some of these clients: nobody can tell their rules from its own any more.
+        before: Vec<&'c Candidate<'a>>,
+    },
 }
 
 /// What one VirtualService has for these clients.
@@ -85,10 +89,11 @@ impl<'a> Claims<'a> {
     /// Walks the VirtualServices in their order for these clients, until one leaves no client over. One that has no
     /// rule for them here does not count.
     pub(crate) fn claim(&self, client: Option<&str>, port: u16) -> Claim<'_, 'a> {
-        let mut parts = Vec::new();
+        let mut parts: Vec<Part<'_, 'a>> = Vec::new();
         for candidate in self.in_order(client) {
             if !candidate.valid {
-                return Claim::Held(candidate);
+                let before = parts.iter().map(|part| part.candidate).collect();
+                return Claim::Held { by: candidate, before };
             }
             let rules = applying(&candidate.rules, client, port);
             if rules.is_empty() {
@@ -154,9 +159,10 @@ impl<'a> Candidate<'a> {
         self.wildcard.is_some()
     }
 
-    /// What stays while it is invalid.
-    pub(crate) fn held(&self) -> HeldScope {
-        let mirrors_still_named = spec::named_mirrors(&self.rules);
+    /// What stays while it is invalid, of it and of those `before` it.
+    pub(crate) fn held(&self, before: &[&Self]) -> HeldScope {
+        let all = before.iter().copied().chain([self]);
+        let mirrors_still_named = all.flat_map(|candidate| spec::named_mirrors(&candidate.rules)).collect();
         HeldScope { uid: self.vs.metadata.uid.clone(), mirrors_still_named }
     }
 }

@@ -4,7 +4,7 @@ use umbra_index::Kind;
 use umbra_index::api::{
     Delegate, Destination, HttpRoute, HttpRouteDestination, ObjectKey, Percent, VirtualService,
 };
-use umbra_routing::{MIRROR_DENOMINATOR, RuleOrigin};
+use umbra_routing::{MIRROR_DENOMINATOR, RedirectPath, RuleOrigin, StringMatch};
 
 use crate::actions::{self, Actions, HeaderSpec};
 use crate::finding::{ObjectRef, Reason};
@@ -108,6 +108,7 @@ pub(crate) fn read(report: &mut Report, vs: &VirtualService, index: usize, rule:
         delegate: rule.delegate.as_ref().map(|delegate| reader.delegate(delegate)),
     };
     reader.authority_is_said_once(&spec);
+    reader.prefix_is_matched(&spec);
     spec
 }
 
@@ -242,6 +243,19 @@ impl Reader<'_> {
         let namespace = delegate.namespace.clone().filter(|namespace| !namespace.is_empty());
         let namespace = namespace.unwrap_or_else(|| self.object.key.namespace.clone());
         ObjectKey::new(namespace, delegate.name.clone().unwrap_or_default())
+    }
+
+    /// A redirect replaces a prefix that its blocks match, or `/` (spec/istio.md 1A).
+    fn prefix_is_matched(&mut self, spec: &RuleSpec) {
+        let redirect = spec.actions.redirect.as_ref();
+        let replaces = redirect.is_some_and(|it| matches!(it.path, Some(RedirectPath::Prefix(_))));
+        let is_other = |block: &BlockSpec| {
+            matches!(block.request.uri, Some(StringMatch::Exact(_) | StringMatch::Regex(_)))
+        };
+        if replaces && spec.blocks.iter().any(is_other) {
+            let message = "a match of this rule has no uri prefix to replace; use uri, or match by prefix";
+            self.invalid("redirect.prefixRewrite", message);
+        }
     }
 
     /// `rewrite.authority` and an operation on Host are the same thing twice (spec/istio.md 1A).

@@ -169,9 +169,9 @@ impl<'a> Work<'a> {
     fn take(&mut self, client: Option<&str>, port: usize, claims: &Claims<'_>) {
         let number = self.table.ports[port].number;
         match claims.claim(client, number) {
-            Claim::Held(candidate) => {
-                self.won(candidate);
-                self.held.insert((client.map(str::to_owned), number), candidate.held());
+            Claim::Held { by, before } => {
+                before.iter().chain([&by]).for_each(|candidate| self.won(candidate));
+                self.held.insert((client.map(str::to_owned), number), by.held(&before));
             }
             Claim::Rules(parts) => {
                 let rules = self.rules(client, number, &parts);

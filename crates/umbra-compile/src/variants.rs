@@ -36,8 +36,9 @@ impl Lists<'_> {
     /// on its labels.
     pub(crate) fn of(&self, client: Option<&str>, port: u16, parts: &[Part<'_, '_>]) -> List {
         let selecting = client.map(|client| audience::selecting(self.view, client, &services(parts)));
-        let sets = audience::label_sets(&selecting.unwrap_or_default());
-        let mut all = List::default();
+        let selecting = selecting.unwrap_or_default();
+        let sets = audience::label_sets(&selecting);
+        let mut all = List { findings: audience::beyond_the_bound(&selecting), ..List::default() };
         let mut lists = Vec::new();
         for labels in sets {
             let audience = Audience { namespace: client, labels, root_namespace: self.root_namespace };

@@ -84,6 +84,7 @@ impl Rules {
         for vs in old.into_iter().chain(&new) {
             dirty.services.extend(self.services_governed_by(vs, services));
             let delegates = delegates_of(vs).into_iter();
+            let delegates = delegates.filter(|delegate| self.virtual_services.contains_key(delegate));
             dirty.objects.extend(delegates.map(|delegate| ObjectName::new(Kind::VirtualService, delegate)));
         }
         if let Some(old) = self.virtual_services.remove(key) {

@@ -112,6 +112,54 @@ fn a_virtual_service_touches_its_old_hosts_and_its_new_ones() {
 }
 
 #[test]
+fn a_wildcard_touches_the_services_that_are_there() {
+    let mut index = shop();
+    let wildcard = virtual_service("all", "*.default.svc.cluster.local", "mirror", "mirror");
+    assert_eq!(index.apply(wildcard).services, services(&["shop", "mirror"]).services);
+    assert_eq!(index.apply(service("late")).services, services(&["late"]).services);
+    assert_eq!(index.view().virtual_services_for(&key("late")).count(), 1);
+    let narrower = virtual_service("all", "*.other.svc.cluster.local", "mirror", "mirror");
+    assert_eq!(index.apply(narrower).services, services(&["shop", "mirror", "late"]).services);
+    assert_eq!(index.view().virtual_services_for(&key("late")).count(), 0);
+}
+
+/// `root` has rules for `shop`, which are those of `api`.
+fn delegating() -> Index {
+    let mut index = shop();
+    let spec = json!({"hosts": ["shop"], "http": [{"delegate": {"name": "api"}}]});
+    index.apply(Event::VirtualService(Change::Apply(parse(json!({"metadata": meta("root"), "spec": spec})))));
+    index
+}
+
+fn delegate(to: &str) -> Event {
+    let spec = json!({"http": [{"route": [{"destination": {"host": to}}]}]});
+    Event::VirtualService(Change::Apply(parse(json!({"metadata": meta("api"), "spec": spec}))))
+}
+
+#[test]
+fn a_delegate_touches_what_its_roots_name() {
+    let mut index = delegating();
+    assert_eq!(index.apply(delegate("late")).services, services(&["shop"]).services, "when it comes");
+    assert_eq!(index.apply(service("late")).services, services(&["shop"]).services, "with what it sends to");
+    assert_eq!(index.apply(destination_rule("late", "late")).services, services(&["shop"]).services);
+    let gone = index.apply(Event::VirtualService(Change::Delete(key("api"))));
+    assert_eq!(gone.services, services(&["shop"]).services);
+    assert_eq!(index.apply(destination_rule("late", "mirror")).services, services(&["shop"]).services);
+}
+
+#[test]
+fn a_root_touches_the_findings_of_its_delegates() {
+    let mut index = delegating();
+    let api = ObjectName::new(Kind::VirtualService, key("api"));
+    index.apply(delegate("mirror"));
+    assert_eq!(index.view().roots_of(&key("api")).count(), 1);
+    let gone = index.apply(Event::VirtualService(Change::Delete(key("root"))));
+    assert!(gone.objects.contains(&api), "{gone:?}");
+    assert_eq!(index.view().roots_of(&key("api")).count(), 0);
+    assert_eq!(index.apply(delegate("shop")).services, services(&[]).services);
+}
+
+#[test]
 fn what_nobody_reads_touches_nothing() {
     let mut index = shop();
     index.apply(pod("shop", "v1", "Running"));

@@ -3,10 +3,12 @@
 use std::num::NonZeroU64;
 
 /// Nanoseconds of each unit; `ms` is looked for before `m` and `s`.
-const UNITS: [(&str, u128); 7] = [
+const UNITS: [(&str, u128); 8] = [
     ("ns", 1),
     ("us", 1_000),
-    ("µs", 1_000),
+    // Either of the two letters that look like mu.
+    ("\u{b5}s", 1_000),
+    ("\u{3bc}s", 1_000),
     ("ms", 1_000_000),
     ("s", 1_000_000_000),
     ("m", 60_000_000_000),
@@ -32,7 +34,6 @@ pub(crate) fn millis(text: &str) -> Result<NonZeroU64, String> {
 fn nanos(text: &str) -> Option<u128> {
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     let mut sum: u128 = 0;
-    // Go takes a lone 0 without a unit; it is nothing anyway.
     if rest.is_empty() {
         return None;
     }
@@ -88,7 +89,8 @@ mod tests {
             ("1h2m", 3_720_000),
             ("1h2m3s4ms", 3_723_004),
             ("2000us", 2),
-            ("2000µs", 2),
+            ("2000\u{b5}s", 2),
+            ("2000\u{3bc}s", 2),
             ("1000000ns", 1),
             ("+1s", 1000),
         ] {

@@ -34,9 +34,10 @@ pub(crate) fn headers(report: &mut Report, path: &str, headers: &Headers) -> Hea
     let mut spec = HeaderSpec::default();
     if let Some(operations) = &headers.request {
         spec.changes.request = edits(report, &format!("{path}.request"), operations, Side::Request);
-        let find = |map: &BTreeMap<String, String>| {
-            map.iter().find(|(name, value)| is_authority(name) && !value.is_empty()).map(|(_, v)| v.clone())
+        let usable = |(name, value): &(&String, &String)| {
+            is_authority(name) && !value.is_empty() && format_of(value) == Format::Known
         };
+        let find = |map: &BTreeMap<String, String>| map.iter().find(usable).map(|(_, value)| value.clone());
         spec.authority = find(&operations.set).or_else(|| find(&operations.add));
     }
     if let Some(operations) = &headers.response {

@@ -88,6 +88,76 @@ fn the_oldest_wins_and_the_others_learn_it() {
 }
 
 #[test]
+fn wildcards_cover_services_and_yield_to_exact_hosts_and_longer_ones() {
+    let mut world = world();
+    world.virtual_service("default/short", spec(json!(["*.cluster.local"]), "v1"));
+    assert_eq!(subset(&world.rules()).as_deref(), Some("v1"));
+    world.virtual_service("default/long", spec(json!(["*.default.svc.cluster.local"]), "v2"));
+    assert_eq!(subset(&world.rules()).as_deref(), Some("v2"), "the longer one, whatever the age");
+    assert_has(&world.findings(), "the more narrowly exported virtualservice default/long has this host");
+    world.virtual_service("default/exact", spec(json!(["sa-logic"]), "v3"));
+    assert_eq!(subset(&world.rules()).as_deref(), Some("v3"));
+    assert_eq!(world.findings().iter().filter(|finding| finding.contains("Conflicted")).count(), 0);
+}
+
+#[test]
+fn an_exact_host_without_a_rule_does_not_fall_to_a_wildcard() {
+    let mut world = world();
+    world.virtual_service("default/wild", spec(json!(["*.default.svc.cluster.local"]), "v1"));
+    let mut other_port = spec(json!(["sa-logic"]), "v2");
+    other_port["http"][0]["match"] = json!([{"port": 81}]);
+    world.virtual_service("default/exact", other_port);
+    assert_eq!(
+        world.compile("default/sa-logic").outcome,
+        Outcome::NotGoverned,
+        "the service answers by default"
+    );
+    world.virtual_service("default/next", spec(json!(["sa-logic"]), "v2"));
+    assert_eq!(subset(&world.rules()).as_deref(), Some("v2"));
+}
+
+#[test]
+fn a_wildcard_is_not_wrong_because_of_one_of_its_services() {
+    let mut world = world();
+    world.virtual_service("default/wild", spec(json!(["*.default.svc.cluster.local"]), "v1"));
+    world.service("default/sa-logic", 80, json!({"clusterIP": "None", "clusterIPs": ["None"]}));
+    assert_has(&world.findings(), "UnsupportedService spec.hosts[0]: sa-logic.default");
+    assert!(world.findings().iter().all(|finding| !finding.contains("=False")), "{:?}", world.findings());
+}
+
+#[test]
+fn hosts_that_say_the_same_twice_or_everything_are_invalid() {
+    for (hosts, path) in [
+        (json!(["sa-logic", "sa-logic"]), "spec.hosts[1]"),
+        (json!(["sa-logic.default.svc.cluster.local", "*.default.svc.cluster.local"]), "spec.hosts[1]"),
+        (json!(["sa-logic", "*"]), "spec.hosts[1]"),
+        (json!(["*"]), "spec.hosts[0]"),
+    ] {
+        let mut world = world();
+        world.virtual_service("default/a", spec(hosts.clone(), "v1"));
+        assert!(world.is_held(), "{hosts}");
+        assert_has(&world.findings(), &format!("Accepted=False Invalid {path}: "));
+    }
+    let mut world = world();
+    world.virtual_service("default/a", spec(json!(["sa-logic", "sa-logic.default.svc.cluster.local"]), "v1"));
+    assert!(!world.is_held(), "short and full are two spellings to Istio");
+}
+
+#[test]
+fn one_port_may_have_another_virtual_service_than_the_next() {
+    let mut world = world();
+    let route = json!([{"destination": {"host": "reviews"}}]);
+    let first = json!([{"name": "old", "match": [{"port": 9080}], "route": route}]);
+    world.virtual_service("default/old", json!({"hosts": ["reviews"], "http": first}));
+    world.virtual_service(
+        "default/new",
+        json!({"hosts": ["reviews"], "http": [{"name": "new", "route": route}]}),
+    );
+    let name = |port| world.rules_on("default/reviews", port, "default")[0].name.clone();
+    assert_eq!((name(9080), name(9081)), ("old".to_owned(), "new".to_owned()));
+}
+
+#[test]
 fn without_an_http_rule_there_is_no_claim() {
     let mut world = world();
     world.virtual_service("default/old", json!({"hosts": ["sa-logic"], "tcp": [{"route": []}]}));

@@ -169,7 +169,7 @@ fn a_foreign_hold_keeps_rules_that_were_like_those_of_all() {
     assert_eq!(same, before, "still like everybody's");
     world.virtual_service("default/own", own("v2"));
     let moved = held(Some(&before), &hold_of(world.compile("default/sa-logic"))).expect("a table");
-    assert_eq!(rules(&moved, Some("other")), rules(&before, None), "the others moved on, it stays");
+    assert_eq!(rules(&moved, Some("other")), rules(&before, Some("other")), "the others moved on, it stays");
     assert_ne!(rules(&moved, None), rules(&before, None));
 }
 

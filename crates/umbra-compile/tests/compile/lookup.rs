@@ -93,15 +93,79 @@ fn exported_differently_the_youngest_stands_alone() {
     assert_eq!(seen(&world, "x"), marks("older"));
 }
 
+fn exported(mark: &str, to: Value) -> Value {
+    let mut rule = rule(HOST, mark);
+    rule["exportTo"] = to;
+    rule
+}
+
 #[test]
-fn rules_for_some_workloads_only_are_left_out() {
+fn who_sees_a_rule_of_the_services_namespace() {
+    for (to, in_own, in_other, in_third) in [
+        (json!(null), true, true, true),
+        (json!(["*"]), true, true, true),
+        (json!(["."]), true, false, false),
+        (json!(["default"]), true, false, false),
+        (json!(["other"]), false, true, false),
+        (json!([".", "other"]), true, true, false),
+    ] {
+        let mut world = world();
+        world.destination_rule("default/r", exported("own", to.clone()));
+        let sees = ["default", "other", "third"].map(|client| seen(&world, client).is_some());
+        assert_eq!(sees, [in_own, in_other, in_third], "{to}");
+    }
+}
+
+#[test]
+fn a_private_rule_of_the_services_namespace_leaves_others_to_the_root() {
     let mut world = world();
-    let mut selecting = rule("sa-logic", "selected");
-    selecting["workloadSelector"] = json!({"matchLabels": {"app": "web"}});
-    world.destination_rule("default/s", selecting);
-    assert_eq!(seen(&world, "x"), None);
-    world.versions();
-    assert_eq!(seen(&world, "x"), marks("v1"));
+    world.destination_rule("istio-system/r", rule(HOST, "root"));
+    world.destination_rule("default/r", exported("own", json!(["."])));
+    assert_eq!((seen(&world, "default"), seen(&world, "x")), (marks("own"), marks("root")));
+}
+
+#[test]
+fn a_rule_of_the_clients_namespace_counts_only_when_it_is_seen_there() {
+    let mut world = world();
+    world.destination_rule("default/r", rule("sa-logic", "own"));
+    world.destination_rule("other/r", exported("theirs", json!(["third"])));
+    assert_eq!((seen(&world, "other"), seen(&world, "third")), (marks("own"), marks("own")));
+    world.destination_rule("other/r", exported("theirs", json!(["other"])));
+    assert_eq!((seen(&world, "other"), seen(&world, "third")), (marks("theirs"), marks("own")));
+}
+
+#[test]
+fn the_root_namespace_is_what_the_cluster_says() {
+    let mut world = world();
+    world.destination_rule("mesh/r", rule(HOST, "mesh"));
+    assert_eq!(seen(&world, "x"), None, "a third namespace");
+    world.options.root_namespace = "mesh".to_owned();
+    assert_eq!(seen(&world, "x"), marks("mesh"));
+    world.destination_rule("default/r", rule("sa-logic", "own"));
+    assert_eq!((seen(&world, "x"), seen(&world, "mesh")), (marks("own"), marks("own")));
+    world.destination_rule("mesh/r", exported("private", json!(["."])));
+    assert_eq!((seen(&world, "x"), seen(&world, "mesh")), (marks("own"), marks("private")));
+}
+
+#[test]
+fn a_wider_younger_rule_joins_the_older_at_home_and_stands_alone_elsewhere() {
+    let mut world = world();
+    world.destination_rule("default/a", exported("older", json!(["."])));
+    let younger = json!({"host": HOST, "exportTo": [".", "other"], "subsets": [{"name": "v2"}]});
+    world.destination_rule("default/b", younger);
+    assert_eq!(seen(&world, "default"), marks("older"));
+    assert_eq!(seen(&world, "other"), None, "there only the younger is seen, which has no v1");
+    world.destination_rule("default/b", exported("younger", json!([".", "other"])));
+    assert_eq!((seen(&world, "default"), seen(&world, "other")), (marks("older"), marks("younger")));
+}
+
+#[test]
+fn a_narrower_younger_rule_serves_where_it_is_exported() {
+    let mut world = world();
+    world.destination_rule("default/a", exported("wide", json!([".", "other", "third"])));
+    world.destination_rule("default/b", exported("narrow", json!([".", "other"])));
+    assert_eq!((seen(&world, "default"), seen(&world, "other")), (marks("narrow"), marks("narrow")));
+    assert_eq!(seen(&world, "third"), marks("wide"));
 }
 
 #[test]

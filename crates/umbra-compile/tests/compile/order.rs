@@ -23,7 +23,7 @@ const POLICIES: [&str; 3] = ["default/a", "default/b", "other/a"];
 const NAMES: [[&str; 3]; 7] = [SERVICES, VIRTUAL_SERVICES, DESTINATION_RULES, SLICES, PODS, NODES, POLICIES];
 const SLICE_KIND: usize = 3;
 const POD_KIND: usize = 4;
-const VARIANTS: usize = 6;
+const VARIANTS: usize = 10;
 
 /// The objects that are there, by kind and name, as JSON.
 type Model = [BTreeMap<ObjectKey, Value>; 7];
@@ -100,6 +100,21 @@ fn virtual_service_spec(variant: usize) -> Value {
             json!({"hosts": [s1, s2], "http": [{"route": [{"destination": to(s1, "v1")}], "timeout": "1s"}]})
         }
         4 => json!({"hosts": [s0], "http": []}),
+        6 => {
+            json!({"hosts": ["*.default.svc.cluster.local"], "http": [
+                {"match": [{"sourceLabels": {"version": "v1"}}], "route": [{"destination": to(s1, "v1")}]}]})
+        }
+        7 => {
+            json!({"http": [{"match": [{"uri": {"prefix": "/x/y"}}], "route": [{"destination": to(s2, "v1")}]}]})
+        }
+        8 => {
+            json!({"hosts": [s0], "http": [{"match": [{"uri": {"prefix": "/x"}}], "delegate": {"name": "b"}},
+                {"delegate": {"name": "a", "namespace": "other"}}]})
+        }
+        9 => {
+            json!({"hosts": [s0, s2], "exportTo": [".", "third"], "http": [
+                {"match": [{"sourceNamespace": "third"}], "route": [{"destination": to(s0, "v1")}]}]})
+        }
         _ => json!({"hosts": [s2, "short"], "http": [
             {"match": [{"uri": {"prefix": "/x"}}], "route": [{"destination": to(s0, "v2"), "weight": 3},
              {"destination": {"host": s2, "port": {"number": 81}}, "weight": 1}]}, {"route": [{"destination": {"host": s1}}]}]}),
@@ -115,6 +130,11 @@ fn destination_rule_spec(variant: usize) -> Value {
         2 => json!({"host": "*", "subsets": [v("v1")]}),
         3 => json!({"host": "s1.default.svc.cluster.local", "subsets": [v("v1")], "trafficPolicy": {"a": 1}}),
         4 => json!({"host": "s2.other.svc.cluster.local", "subsets": [{"name": "v1"}]}),
+        6 => {
+            json!({"host": s0, "workloadSelector": {"matchLabels": {"version": "v1"}}, "subsets": [v("v1")]})
+        }
+        7 => json!({"host": s0, "exportTo": ["third"], "subsets": [v("v1")]}),
+        8 => json!({"host": "*.other.svc.cluster.local", "exportTo": [".", "third"], "subsets": [v("v1")]}),
         _ => json!({"host": "s0"}),
     }
 }

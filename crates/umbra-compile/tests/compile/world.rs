@@ -152,6 +152,22 @@ impl World {
         own.unwrap_or(&variants[0]).rules.clone()
     }
 
+    /// The rules that clients of `namespace` get on a port of a service; empty when it is not taken over.
+    pub(crate) fn rules_on(&self, service: &str, port: u16, namespace: &str) -> Vec<Rule> {
+        let Outcome::Table(table) = self.compile(service).outcome else { return Vec::new() };
+        let port = table.ports.iter().find(|candidate| candidate.number == port).expect("a port");
+        port.variant(Some(namespace)).expect("a default variant").rules.clone()
+    }
+
+    /// The names of [`rules_for`](Self::rules_for).
+    pub(crate) fn names_for(&self, namespace: &str) -> Vec<String> {
+        self.rules_for(namespace).into_iter().map(|rule| rule.name).collect()
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self.compile("default/sa-logic").outcome, Outcome::Hold(_))
+    }
+
     /// All findings of `default/sa-logic`, as text with their condition and reason.
     pub(crate) fn findings(&self) -> Vec<String> {
         self.compile("default/sa-logic").findings.iter().map(text).collect()

@@ -86,5 +86,7 @@ files! {
     select_delegate: "select-delegate",
     select_gateways: "select-gateways",
     select_several: "select-several",
+    smoke: "smoke",
+    weight_dest: "weight-dest",
     weight_route: "weight-route",
 }
