@@ -46,7 +46,7 @@ fn yaml(value: &Value) -> String {
 fn virtual_service() -> Value {
     let mut spec = schema::of::<VirtualServiceSpec>();
     for (path, keywords) in bounds::virtual_service() {
-        schema::constrain(&mut spec, path, keywords);
+        schema::constrain(&mut spec, &path, keywords);
     }
     let mut columns = vec![
         column("Gateways", ".spec.gateways", "Where the rules apply; empty is between pods."),
@@ -63,7 +63,7 @@ fn virtual_service() -> Value {
 fn destination_rule() -> Value {
     let mut spec = schema::of::<DestinationRuleSpec>();
     for (path, keywords) in bounds::destination_rule() {
-        schema::constrain(&mut spec, path, keywords);
+        schema::constrain(&mut spec, &path, keywords);
     }
     let mut columns = vec![
         column("Host", ".spec.host", "The service whose subsets these are."),
@@ -121,7 +121,7 @@ fn versions(schema: &Value, columns: &[Value]) -> Vec<Value> {
 fn root(description: &str, spec: Value) -> Value {
     let mut status = schema::of::<Status>();
     for (path, keywords) in bounds::status() {
-        schema::constrain(&mut status, path, keywords);
+        schema::constrain(&mut status, &path, keywords);
     }
     json!({
         "type": "object",

@@ -1,7 +1,8 @@
 //! The Kubernetes objects umbra reads, as their users write them.
 //!
 //! Takes: JSON as the API server or `kubectl get -o yaml` gives it. Gives: plain values with only the fields that
-//! umbra uses; of VirtualService and DestinationRule every other field is kept in `rest`, so that it can be named.
+//! umbra uses; of VirtualService and DestinationRule every field of Istio's, and any other in `rest`, so that it can
+//! be named.
 //! Never does I/O. The feature `kubernetes` adds what the `kube` crates need, and the CRDs' schemas.
 
 #[cfg(feature = "kubernetes")]
@@ -19,7 +20,13 @@ mod virtual_service;
 #[cfg(feature = "kubernetes")]
 mod watched;
 
-pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset};
+pub use destination_rule::{
+    ClientTlsSettings, ConnectionPoolSettings, ConsistentHash, DestinationRule, DestinationRuleSpec,
+    Http2KeepAlive, HttpCookie, HttpCookieAttribute, HttpSettings, LoadBalancerSettings, LocalityDistribute,
+    LocalityFailover, LocalityLbSetting, Maglev, OutlierDetection, PortTrafficPolicy, ProxyProtocol,
+    RetryBudget, RingHash, Subset, TcpKeepalive, TcpSettings, TrafficPolicy, TunnelSettings, Warmup,
+    WorkloadSelector, ZoneAwareLbSetting,
+};
 pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice, TargetRef};
 pub use meta::{Labels, Meta, ObjectKey, Rest};
 pub use network_policy::{LabelExpression, LabelSelector, NetworkPolicy, NetworkPolicySpec};
@@ -27,12 +34,13 @@ pub use node::{Node, NodeCondition, NodeSpec, NodeStatus};
 pub use pod::{OwnerReference, Pod, PodIp, PodSpec, PodStatus};
 pub use service::{Service, ServicePort, ServiceSpec};
 pub use status::{Condition, Generation, Status};
-pub use validate::Problem;
+pub use validate::{Code, Problem, Severity};
 pub use virtual_service::{
     CorsPolicy, Delegate, Destination, FaultAbort, FaultDelay, HeaderOperations, Headers, HttpBody,
     HttpDirectResponse, HttpFaultInjection, HttpMatchRequest, HttpMirrorPolicy, HttpRedirect, HttpRetry,
-    HttpRewrite, HttpRoute, HttpRouteDestination, Percent, PortSelector, RegexRewrite, StringMatch,
-    VirtualService, VirtualServiceSpec,
+    HttpRewrite, HttpRoute, HttpRouteDestination, L4MatchAttributes, Percent, PortSelector, RegexRewrite,
+    RouteDestination, StringMatch, TcpRoute, TlsMatchAttributes, TlsRoute, VirtualService,
+    VirtualServiceSpec,
 };
 #[cfg(feature = "kubernetes")]
 pub use watched::{Guarded, Undecodable, Watchable, Watched, opened};

@@ -1,4 +1,4 @@
-//! VirtualService, `networking.istio.io`: the fields umbra understands, and the rest as written.
+//! VirtualService, `networking.istio.io`: every field of Istio's, and unknown ones as written.
 //!
 //! Meaning of each field: <https://istio.io/latest/docs/reference/config/networking/virtual-service/>.
 
@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 use crate::meta::{Labels, Meta, Rest, null_is_default};
 
 mod actions;
+mod layer4;
 
 pub use actions::{
     CorsPolicy, Delegate, FaultAbort, FaultDelay, HeaderOperations, Headers, HttpBody, HttpDirectResponse,
     HttpFaultInjection, HttpRedirect, HttpRetry, HttpRewrite, RegexRewrite,
 };
+pub use layer4::{L4MatchAttributes, RouteDestination, TcpRoute, TlsMatchAttributes, TlsRoute};
 
 /// Routes requests for hosts to destinations, and copies of them to mirrors.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -30,8 +32,8 @@ pub struct VirtualService {
 #[cfg_attr(feature = "kubernetes", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct VirtualServiceSpec {
-    /// Service names, short (of this namespace) or full.
-    #[serde(deserialize_with = "null_is_default")]
+    /// Service names, short (of this namespace) or full. None: the rules are for others to delegate to.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub hosts: Vec<String>,
     /// Absent or containing `mesh`: applies to calls between pods.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
@@ -39,10 +41,16 @@ pub struct VirtualServiceSpec {
     /// Rules in order; the first that matches serves.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
     pub http: Vec<HttpRoute>,
+    /// Rules for TLS connections that are passed on as they are. umbra leaves such connections alone.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub tls: Vec<TlsRoute>,
+    /// Rules for other connections. umbra leaves such connections alone.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_default")]
+    pub tcp: Vec<TcpRoute>,
     /// Namespaces whose clients it is for: `.`, `*`, names; absent is all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub export_to: Option<Vec<String>>,
-    /// Fields umbra does not know: `tcp`, `tls`, ...
+    /// Fields umbra does not know.
     #[serde(flatten)]
     pub rest: Rest,
 }

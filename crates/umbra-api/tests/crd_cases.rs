@@ -34,7 +34,7 @@ fn read(object: &Value) -> Result<(Value, Vec<Problem>), serde_json::Error> {
 fn what_an_api_server_refuses_is_refused_from_a_file_too() {
     for case in cases().iter().filter(|case| case.refused.is_some()) {
         if let Ok((_, problems)) = read(&case.object) {
-            assert!(!problems.is_empty(), "{}: no problem found", case.name);
+            assert!(problems.iter().any(Problem::is_error), "{}: no error found", case.name);
         }
     }
 }
@@ -43,7 +43,8 @@ fn what_an_api_server_refuses_is_refused_from_a_file_too() {
 fn what_an_api_server_takes_has_no_problem_and_loses_nothing() {
     for case in cases().iter().filter(|case| case.refused.is_none()) {
         let (spec, problems) = read(&case.object).unwrap_or_else(|error| panic!("{}: {error}", case.name));
-        assert_eq!(problems, [], "{}", case.name);
+        let errors: Vec<_> = problems.iter().filter(|problem| problem.is_error()).collect();
+        assert!(errors.is_empty(), "{}: {errors:?}", case.name);
         assert!(equal(&spec, &case.object["spec"]), "{}: {spec} is not {}", case.name, case.object["spec"]);
     }
 }

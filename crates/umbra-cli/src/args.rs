@@ -24,6 +24,53 @@ pub struct Cli {
 pub enum Command {
     /// Runs umbra on this machine, from the manifests in files; needs no cluster and no root.
     Up(UpArgs),
+    /// Says what happens to one request: which rule, destinations and mirrors, and why not the others.
+    Explain(ExplainArgs),
+    /// Says what is wrong with the manifests in files, one line a finding. Ends with 1 when there is an error, with 2
+    /// when files cannot be read.
+    Lint(LintArgs),
+}
+
+/// Flags of `umbra explain`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExplainArgs {
+    /// Manifests, as of `umbra up`.
+    #[arg(
+        short = 'f',
+        long = "filename",
+        env = "UMBRA_FILENAME",
+        required_unless_present = "node",
+        value_delimiter = ','
+    )]
+    pub filename: Vec<PathBuf>,
+    /// In place of manifests: the admin port of a node's proxy (127.0.0.1:15000 on the node), for what it really has.
+    #[arg(long, env = "UMBRA_NODE_ADDRESS", conflicts_with = "filename")]
+    pub node: Option<String>,
+    /// The client's pod, NAMESPACE/POD; one that is not known is a client of that namespace without labels.
+    #[arg(long, default_value = "default/client")]
+    pub from: String,
+    /// The method.
+    #[arg(short = 'X', long = "method", default_value = "GET")]
+    pub method: String,
+    /// A header, `name: value`; may be given several times.
+    #[arg(short = 'H', long = "header")]
+    pub header: Vec<String>,
+    /// How to print.
+    #[arg(short = 'o', long, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+    /// http://SERVICE[:PORT]/PATH: a Service by its name or ClusterIP.
+    pub url: String,
+}
+
+/// Flags of `umbra lint`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct LintArgs {
+    /// Files, or folders of *.yaml, *.yml and *.json. Services and Pods among them make more checks possible.
+    #[arg(short = 'f', long = "filename", env = "UMBRA_FILENAME", required = true, value_delimiter = ',')]
+    pub filename: Vec<PathBuf>,
+    /// How to print findings.
+    #[arg(short = 'o', long, env = "UMBRA_OUTPUT", value_enum, default_value_t = Output::Text)]
+    pub output: Output,
 }
 
 /// Flags of `umbra up`.
@@ -70,6 +117,6 @@ pub enum NetworkPolicies {
 pub enum Output {
     /// For people.
     Text,
-    /// One JSON object a line; the first has the bound addresses.
+    /// One JSON object a line; of `up` the first has the bound addresses.
     Json,
 }

@@ -104,6 +104,7 @@ fn under(root: &RuleSpec, own: RuleSpec) -> Option<RuleSpec> {
     Some(RuleSpec {
         name: joined(root.name.as_ref(), own.name.as_ref()),
         place: format!("{}-{}", root.place, own.place),
+        origin: own.origin,
         blocks: blocks_under(&root.blocks, own.blocks)?,
         destinations: own.destinations,
         mirror: own.mirror.or_else(|| root.mirror.clone()),

@@ -38,7 +38,12 @@ impl<'a> Resolver<'a> {
 
     pub(crate) fn rule(&mut self, applying: &Applying<'_>) -> Rule {
         let spec = applying.spec;
-        let rule = Rule { name: spec.label(), matches: applying.matches.clone(), ..Rule::default() };
+        let rule = Rule {
+            name: spec.label(),
+            origin: Some(spec.origin.clone()),
+            matches: applying.matches.clone(),
+            ..Rule::default()
+        };
         let actions = &spec.actions;
         if let Some(answer) = actions.answer() {
             let (headers, _) = combine(actions.headers.as_ref(), &[None]);

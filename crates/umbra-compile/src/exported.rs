@@ -62,6 +62,5 @@ pub(crate) fn check(report: &mut Report, list: &[String]) {
 
 /// `exportTo` of a DestinationRule as written; `None`: not at all.
 pub(crate) fn of_rule(rule: &DestinationRule) -> Vec<String> {
-    let list = rule.spec.rest.get("exportTo").and_then(|value| value.as_array());
-    list.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    rule.spec.export_to.clone().unwrap_or_default()
 }

@@ -2,10 +2,11 @@
 //!
 //! Takes: the objects as `umbra-index` holds them. Gives: one service's table ([`service`]), the endpoints of one
 //! destination ([`backends`]), a node's clients and settings ([`clients`], [`node_settings`]), and what authors should
-//! know ([`Finding`]). Pure: the same View gives the same bytes. Never widens a match, never lets one object's
+//! know ([`Finding`]; of everything at once [`findings`]). Pure: the same View gives the same bytes. Never widens a match, never lets one object's
 //! mistake change what another object does.
 
 mod actions;
+mod all_findings;
 mod audience;
 mod backends;
 mod claim_findings;
@@ -33,6 +34,7 @@ mod spec;
 mod subsets;
 mod variants;
 
+pub use all_findings::findings;
 pub use backends::{backend_refs, backends};
 pub use clients::{clients, node_settings};
 pub use finding::{Condition, Finding, ObjectRef, Reason};

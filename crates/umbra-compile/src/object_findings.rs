@@ -103,15 +103,15 @@ fn of_destination_rule(view: View<'_>, rule: &DestinationRule) -> BTreeSet<Findi
     let mut report = Report::new(ObjectRef::new(Kind::DestinationRule, &rule.metadata));
     rule_host(&mut report, view, rule);
     exported(&mut report, rule);
-    for field in meaningful(&rule.spec.rest).filter(|field| !["exportTo", "workloadSelector"].contains(field))
-    {
+    let policy = says(rule.spec.traffic_policy.as_deref());
+    for field in meaningful(&rule.spec.rest).chain(policy) {
         let message = format!("umbra does not support {field}; it is left out and the subsets are used");
         report.note(Reason::PartiallyInvalid, format!("spec.{field}"), message);
     }
     let mut names = BTreeSet::new();
     for (index, subset) in rule.spec.subsets.iter().enumerate() {
         let path = format!("spec.subsets[{index}]");
-        for field in meaningful(&subset.rest) {
+        for field in meaningful(&subset.rest).chain(says(subset.traffic_policy.as_deref())) {
             let message = format!("umbra does not support {field}; it is left out and the subset is used");
             report.note(Reason::PartiallyInvalid, format!("{path}.{field}"), message);
         }
@@ -121,6 +121,11 @@ fn of_destination_rule(view: View<'_>, rule: &DestinationRule) -> BTreeSet<Findi
         }
     }
     report.into_findings()
+}
+
+/// A policy that says something, by its field's name.
+fn says<T: Default + PartialEq>(policy: Option<&T>) -> Option<&'static str> {
+    policy.is_some_and(|policy| *policy != T::default()).then_some("trafficPolicy")
 }
 
 /// What of `exportTo` makes no sense is said, and taken as it stands: subsets that went away would be 503 for users.

@@ -4,12 +4,12 @@ use umbra_index::Kind;
 use umbra_index::api::{
     Delegate, Destination, HttpRoute, HttpRouteDestination, ObjectKey, Percent, VirtualService,
 };
-use umbra_routing::{MIRROR_DENOMINATOR, RedirectPath, StringMatch};
+use umbra_routing::{MIRROR_DENOMINATOR, RedirectPath, RuleOrigin, StringMatch};
 
 use crate::actions::{self, Actions, HeaderSpec};
 use crate::finding::{ObjectRef, Reason};
 use crate::matches::{self, BlockSpec};
-use crate::report::{Report, meaningful};
+use crate::report::Report;
 use crate::share;
 
 /// One rule that can be reached.
@@ -19,6 +19,8 @@ pub(crate) struct RuleSpec {
     pub(crate) name: Option<String>,
     /// `http[N]`, for rules without a name.
     pub(crate) place: String,
+    /// Where its destinations are written: of a delegate's rule, there.
+    pub(crate) origin: RuleOrigin,
     /// None: every request.
     pub(crate) blocks: Vec<BlockSpec>,
     pub(crate) destinations: Vec<DestinationSpec>,
@@ -86,6 +88,7 @@ impl RuleSpec {
 
 /// Reads rule `index` of an object.
 pub(crate) fn read(report: &mut Report, vs: &VirtualService, index: usize, rule: &HttpRoute) -> RuleSpec {
+    let origin = RuleOrigin { virtual_service: vs.metadata.key().to_string(), rule: index };
     let place = format!("http[{index}]");
     let path = format!("spec.{place}");
     let mut reader = Reader { report, object: ObjectRef::new(Kind::VirtualService, &vs.metadata), path };
@@ -95,6 +98,7 @@ pub(crate) fn read(report: &mut Report, vs: &VirtualService, index: usize, rule:
     let spec = RuleSpec {
         name: rule.name.clone().filter(|name| !name.is_empty()),
         place,
+        origin,
         blocks: reader.blocks(rule),
         destinations: reader.destinations(rule),
         mirror: rule.mirror.as_ref().map(|to| reader.target("mirror", to)),
@@ -269,5 +273,6 @@ impl Reader<'_> {
 
 /// Which fields of `spec` are about other protocols.
 pub(crate) fn not_http(vs: &VirtualService) -> impl Iterator<Item = &str> {
-    meaningful(&vs.spec.rest).filter(|field| matches!(*field, "tcp" | "tls"))
+    let given = [("tls", !vs.spec.tls.is_empty()), ("tcp", !vs.spec.tcp.is_empty())];
+    given.into_iter().filter_map(|(field, given): (&str, bool)| given.then_some(field))
 }

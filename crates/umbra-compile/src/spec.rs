@@ -64,9 +64,7 @@ fn beside_http(report: &mut Report, vs: &VirtualService) {
         let message = format!("umbra does not support {field}; it is left out, and the http rules are used");
         report.note(Reason::PartiallyInvalid, format!("spec.{field}"), message);
     }
-    let mut others = vs.spec.rest.clone();
-    others.retain(|field, _| !matches!(field.as_str(), "tcp" | "tls"));
-    report.unsupported("spec", &others);
+    report.unsupported("spec", &vs.spec.rest);
 }
 
 /// What 3.1 asks of a VirtualService without hosts.
@@ -121,5 +119,5 @@ fn held_mirror(target: &Target) -> Option<HeldMirror> {
 
 /// The fields of `spec` that say something and are unknown, for objects without an http rule.
 pub(crate) fn unknown_fields(vs: &VirtualService) -> impl Iterator<Item = &str> {
-    meaningful(&vs.spec.rest)
+    meaningful(&vs.spec.rest).chain(not_http(vs))
 }

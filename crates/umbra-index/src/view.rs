@@ -81,6 +81,11 @@ impl<'a> View<'a> {
         self.index.pods.of(reference)
     }
 
+    /// A pod that lives.
+    pub fn pod(&self, key: &ObjectKey) -> Option<&'a PodEntry> {
+        self.index.pods.get(key)
+    }
+
     /// The pods that run on a node, by namespace and name.
     pub fn pods_on(&self, node: &str) -> impl Iterator<Item = &'a PodEntry> + use<'a> {
         self.index.pods.on(node)

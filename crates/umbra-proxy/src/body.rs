@@ -4,7 +4,8 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -25,6 +26,9 @@ pub(crate) struct Source {
     bytes: Rc<Cell<u64>>,
     untouched: bool,
     ended: bool,
+    /// When, and who waits for it.
+    ended_at: Option<Instant>,
+    waiting: Option<Waker>,
     /// The client left, or sent something else than a body.
     broken: bool,
     taps: Vec<Tap>,
@@ -53,6 +57,8 @@ impl Bodies {
             bytes: Rc::default(),
             untouched: true,
             ended,
+            ended_at: ended.then(Instant::now),
+            waiting: None,
             broken: false,
             taps: Vec::new(),
         })))
@@ -95,6 +101,26 @@ impl Bodies {
 
     pub(crate) fn hint(&self) -> SizeHint {
         self.0.borrow().hint
+    }
+
+    /// When all of it had been read from the client, if it has been.
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        self.0.borrow().ended_at
+    }
+
+    /// Waits for that. One waits at a time. Cancel safe.
+    pub(crate) async fn ended(&self) -> Instant {
+        std::future::poll_fn(|cx| {
+            let mut source = self.0.borrow_mut();
+            source.ended_at.map_or_else(
+                || {
+                    source.waiting = Some(cx.waker().clone());
+                    Poll::Pending
+                },
+                Poll::Ready,
+            )
+        })
+        .await
     }
 
     /// Goes on counting the bytes that are read.
@@ -157,6 +183,8 @@ impl Source {
 
     fn end(&mut self) {
         self.ended = true;
+        self.ended_at.get_or_insert_with(Instant::now);
+        self.waiting.take().into_iter().for_each(Waker::wake);
         self.taps.drain(..).for_each(|tap| tap.end());
     }
 }

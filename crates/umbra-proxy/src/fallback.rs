@@ -23,6 +23,7 @@ use tokio::sync::mpsc::{Sender, channel};
 use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
+use crate::nft::beat::{BeatError, Beats};
 use crate::nft::netlink::{Netlink, NetlinkError};
 use adopt::Adopted;
 use keep::Change;
@@ -32,12 +33,18 @@ use ruleset::TABLE;
 /// The owner of the configuration sends one command at a time.
 const COMMANDS: usize = 4;
 
+/// Between two renewals.
+const LONGEST_QUIET: Duration = Duration::from_secs(10);
+
 /// Why the kernel's fallback is not as asked; it is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum FallbackError {
     /// The kernel, or the environment.
     #[error("the fallback: {0}")]
     Netlink(#[from] NetlinkError),
+    /// No socket to beat with.
+    #[error(transparent)]
+    Beat(#[from] BeatError),
     /// Its thread has ended; the process is ending, too.
     #[error("the fallback has ended")]
     Ended,
@@ -58,6 +65,12 @@ impl Settings {
     /// An entry is renewed so often: two renewals may fail before it ends.
     fn interval(&self) -> Duration {
         self.timeout / 3
+    }
+
+    /// What is due within so long is renewed at once: every commit starts others' listings anew (`nft::beat`), and ten
+    /// seconds are enough for one of 5,000 services.
+    fn gathered(&self) -> Duration {
+        (self.interval() / 10).min(LONGEST_QUIET)
     }
 }
 
@@ -93,7 +106,7 @@ impl Fallback {
         let (commands, inbox) = channel(COMMANDS);
         let clock = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let clock = clock.map_err(NetlinkError::Socket)?;
-        let keeper = Keeper::new(netlink, settings, metrics, found, now);
+        let keeper = Keeper::new((netlink, Beats::new()?), settings, metrics, found, now);
         let thread = std::thread::Builder::new()
             .name("umbra-fallback".into())
             .spawn(move || keeper.run(inbox, &clock))

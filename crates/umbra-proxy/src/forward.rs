@@ -1,54 +1,40 @@
 //! Forward: one request, from its head to its answer's head.
 //!
 //! Takes: a request and the table of its service. Gives: the primary's answer, streamed; copies to the rule's mirrors
-//! once the primary has its request; 404 when no rule matches and 503 when there is nobody to ask. Adds nothing to
-//! either, and never waits for a mirror.
+//! once the primary has its request; or an answer of our own (`local`). In the order in which Istio's proxies do it: the
+//! rule's own answer, faults, CORS, header changes and rewrites, sending with retries and a timeout. Adds nothing unless
+//! a rule says so, and never waits for a mirror.
 
 mod answer;
 mod attempt;
+mod change;
+mod choose;
+mod deadline;
+mod local;
 
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
-use umbra_routing::{Client, ServiceName};
+use umbra_routing::{CorsDecision, CorsHeaders, is_grpc, normalise};
 
 pub(crate) use answer::AnswerBody;
 use answer::Record;
 use attempt::{Attempts, Reached};
+use change::{AnswerChanges, Came, Head, change};
+use choose::{Chosen, Subject, choose};
+use deadline::Deadline;
+use local::{Own, failure};
 
-use crate::balance::{Backends, Family, Lease};
+use crate::balance::{Backends, Lease};
 use crate::body::Bodies;
 use crate::headers;
-use crate::metrics::{DropReason, Flags};
-use crate::serve::{Asked, Busy, Serving};
+use crate::metrics::DropReason;
+use crate::serve::{Busy, Serving};
 use crate::shadow::{Drawn, Original};
-use crate::tables::{Governed, PortRoutes, Target};
 use crate::upgrade;
-
-/// What a request gets.
-struct Decision {
-    set: Arc<Backends>,
-    drawn: Drawn,
-}
-
-/// A request that gets no primary, and why.
-struct Refusal {
-    status: StatusCode,
-    flags: Flags,
-    text: String,
-}
-
-/// Which table a request is subject to.
-struct Subject {
-    governed: Arc<Governed>,
-    /// Absent in ByHost mode: the default port.
-    port: Option<u16>,
-    client: Option<Arc<Client>>,
-    family: Option<Family>,
-}
 
 /// Answers one request. Dropped when the client leaves, which ends the primary's connection too.
 ///
@@ -68,47 +54,38 @@ pub(crate) async fn answer(
 
 async fn asked(serving: &Rc<Serving>, mut request: Request<Incoming>) -> Response<AnswerBody> {
     let busy = serving.busy();
-    if let Err(wrong) = headers::check_host(request.version(), request.headers()) {
-        serving.worker.metrics.bad_request("host");
-        let mut answer = answer::text(StatusCode::BAD_REQUEST, wrong.into(), busy);
+    if let Err((reason, wrong)) = understood(&mut request) {
+        serving.worker.metrics.bad_request(reason);
+        let mut answer = answer::own(StatusCode::BAD_REQUEST, wrong.into_bytes(), busy);
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         return answer;
     }
-    let Some(subject) = subject(serving, &request) else {
+    let Some(subject) = Subject::of(serving, &request) else {
         serving.worker.metrics.refused("no_service");
-        return answer::text(StatusCode::NOT_FOUND, "no governed service has this host\n".into(), busy);
+        return answer::own(StatusCode::NOT_FOUND, b"no governed service has this host\n".to_vec(), busy);
     };
     name_host(&mut request, &subject);
     serving.serves(&subject.governed);
-    let service = &subject.governed.service;
-    let mut record = Record::new(&serving.worker, subject.client.clone(), Arc::clone(service), &request);
-    let decision = match decide(serving, &subject, &request) {
-        Ok(decision) => decision,
-        Err(refusal) => return refuse(record, refusal, busy),
-    };
-    record.service(&decision.set.service);
-    headers::decline_h2c(request.headers_mut());
-    let upgrade = headers::upgrade(request.headers()).map(|to| (to, hyper::upgrade::on(&mut request)));
-    let (mut original, body) = original(request, subject);
-    let mut drawn = Some(decision.drawn);
-    if let Some((protocol, _)) = &upgrade {
-        headers::set_upgrade(&mut original.headers, protocol.clone());
-        drawn.take().into_iter().for_each(|drawn| drawn.drop_all(DropReason::Upgrade));
+    let service = Arc::clone(&subject.governed.service);
+    let record = Record::new(&serving.worker, subject.client.clone(), service, &request);
+    match choose(serving, &subject, &request) {
+        Ok(chosen) => by_rule(serving, &subject, &chosen, request, record, busy).await,
+        Err(refusal) => Own::refused(refusal).send(record, busy),
     }
-    let bodies = Bodies::new(body, serving.worker.limits.replay_bytes);
-    record.request_body(bodies.bytes());
-    let attempts = Attempts::new(&serving.worker, &decision.set, &original, &bodies, drawn);
-    let mut reached = match attempts.run(&mut record).await {
-        Ok(reached) => reached,
-        Err(flags) => return refuse(record, failure(&bodies, flags, &decision.set.service), busy),
-    };
-    if let Some((_, client)) = upgrade
-        && reached.answer.status() == StatusCode::SWITCHING_PROTOCOLS
-    {
-        return switch(serving, client, reached, record);
+}
+
+/// A head that can be acted on, its path normalised; or why not, for the counter and for the client.
+fn understood(request: &mut Request<Incoming>) -> Result<(), (&'static str, String)> {
+    headers::check_host(request.version(), request.headers()).map_err(|wrong| ("host", wrong.to_owned()))?;
+    let Some(target) = request.uri().path_and_query() else { return Ok(()) };
+    let normal = normalise(target.as_str()).map_err(|wrong| ("path", format!("{wrong}\n")))?;
+    if let std::borrow::Cow::Owned(normal) = normal {
+        let wrong = |error: http::uri::InvalidUri| ("path", format!("{error}\n"));
+        let mut parts = std::mem::take(request.uri_mut()).into_parts();
+        parts.path_and_query = Some(normal.parse().map_err(wrong)?);
+        *request.uri_mut() = Uri::from_parts(parts).expect("only its path is another");
     }
-    headers::answer_hop(reached.answer.headers_mut());
-    answer::relay(&serving.worker, reached, record, busy)
+    Ok(())
 }
 
 /// A request of HTTP/1.0 may leave its host out; the copy on its way to a server of HTTP/1.1 may not.
@@ -125,134 +102,152 @@ fn name_host(request: &mut Request<Incoming>, subject: &Subject) {
     }
 }
 
-fn subject(serving: &Serving, request: &Request<Incoming>) -> Option<Subject> {
-    match &serving.asked {
-        Asked::Intercepted(arrived) => Some(Subject {
-            governed: Arc::clone(&arrived.governed),
-            port: Some(arrived.port),
-            client: arrived.client.clone(),
-            family: Some(arrived.family),
-        }),
-        Asked::ByHost { client } => {
-            let host = match request.uri().authority() {
-                Some(authority) => authority.as_str(),
-                None => request.headers().get(header::HOST)?.to_str().ok()?,
-            };
-            let governed = serving.worker.tables.by_host(host)?;
-            Some(Subject { governed, port: None, client: client.clone(), family: None })
-        }
-    }
+/// What becomes of a request before anybody is asked.
+enum First {
+    /// The rule answers, and may change its answer.
+    Answered(Own),
+    /// A preflight, which nothing else changes.
+    Preflight(Own),
+    /// It goes on; these belong to its answer.
+    Goes(CorsHeaders),
 }
 
-fn decide(serving: &Serving, subject: &Subject, request: &Request<Incoming>) -> Result<Decision, Refusal> {
-    if request.method() == Method::CONNECT {
-        return Err(Refusal {
-            status: StatusCode::METHOD_NOT_ALLOWED,
-            flags: Flags::NoRoute,
-            text: "CONNECT is for proxies that the client chose\n".into(),
-        });
-    }
-    let mut routes = subject.governed.routes.load_full();
-    let mut last_routes = false;
-    if let Some(number) = subject.port {
-        let mut last = serving.last_routes.borrow_mut();
-        match &*last {
-            Some(last) if routes.port(number).is_none() => {
-                routes = Arc::clone(last);
-                last_routes = true;
-            }
-            _ => *last = Some(Arc::clone(&routes)),
-        }
-    }
-    let port = match subject.port {
-        Some(number) => routes.port(number),
-        None => routes.default_port(),
-    };
-    let port = port.ok_or_else(|| no_rule(&subject.governed.service, "has no such port"))?;
-    select(serving, subject, port, last_routes, request)
-}
-
-fn select(
+async fn first(
     serving: &Serving,
     subject: &Subject,
-    port: &PortRoutes,
-    last_routes: bool,
+    chosen: &Chosen,
     request: &Request<Incoming>,
-) -> Result<Decision, Refusal> {
-    let service = &subject.governed.service;
-    let namespace = subject.client.as_ref().map(|client| client.namespace.as_str());
-    let rules = port.variant(namespace).ok_or_else(|| no_rule(service, "has no rules for this client"))?;
-    let mut rng = serving.worker.rng();
-    let draw = &mut |bound| rng.u64(0..bound);
-    let (method, uri) = (request.method().as_str(), request.uri());
-    let selection = rules
-        .select(method, uri.path(), request.headers(), draw)
-        .ok_or_else(|| no_rule(service, "has no rule that matches this request"))?;
-    // Drawn before anything can fail: what was eligible and did not go out is counted.
-    let drawn = Drawn::new(&subject.governed, (last_routes, !serving.is_in_force()), selection.route, draw);
-    let (to, Target { set, .. }) =
-        selection.route.destinations.get(selection.destination).ok_or_else(|| Refusal {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            flags: Flags::NoCluster,
-            text: format!("rule {} of {service} has no destination\n", selection.route.name),
-        })?;
-    let set = set.clone().ok_or_else(|| Refusal {
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        flags: Flags::NoCluster,
-        text: format!(
-            "rule {} of {service}: subset {:?}, port {} of {} is not defined\n",
-            selection.route.name,
-            to.backend.subset.as_deref().unwrap_or_default(),
-            to.backend.port,
-            to.backend.service
-        ),
-    })?;
-    Ok(Decision { set, drawn })
-}
-
-fn no_rule(service: &ServiceName, what: &str) -> Refusal {
-    Refusal {
-        status: StatusCode::NOT_FOUND,
-        flags: Flags::NoRoute,
-        text: format!("service {service} {what}\n"),
+    record: &mut Record,
+) -> First {
+    let (route, head) = (&chosen.route, subject.head(request));
+    if let Some(answer) = route.answer(&head, chosen.block, chosen.port) {
+        return First::Answered(Own::of_rule(&answer));
+    }
+    let draw = &mut |bound| serving.worker.rng().u64(0..bound);
+    if let Some(delay) = route.delay(draw) {
+        record.delayed();
+        tokio::time::sleep(delay).await;
+    }
+    if let Some(aborted) = route.abort(is_grpc(request.headers()), draw) {
+        return First::Answered(Own::aborted(aborted));
+    }
+    match route.cors(&head) {
+        CorsDecision::Pass => First::Goes(CorsHeaders::default()),
+        CorsDecision::Allow(headers) => First::Goes(headers),
+        CorsDecision::Answer(headers) => {
+            let mut own = Own::preflight();
+            headers.put_into(&mut own.headers);
+            First::Preflight(own)
+        }
     }
 }
 
-fn failure(bodies: &Bodies, flags: Flags, service: &ServiceName) -> Refusal {
-    if bodies.is_broken() {
-        let text = "the request's body is not what its head says\n".into();
-        return Refusal { status: StatusCode::BAD_REQUEST, flags: Flags::DownstreamTermination, text };
-    }
-    let what = match flags {
-        Flags::NoHealthyUpstream => "has no ready endpoint",
-        Flags::UpstreamConnectFailure => "has no endpoint that takes a connection",
-        _ => "ended the connection before it answered",
+async fn by_rule(
+    serving: &Rc<Serving>,
+    subject: &Subject,
+    chosen: &Chosen,
+    request: Request<Incoming>,
+    mut record: Record,
+    busy: Busy,
+) -> Response<AnswerBody> {
+    let came = Came::new(&request, serving.peer);
+    let early = |mut own: Own, came: Came, cors: &CorsHeaders, record: Record, busy: Busy| {
+        let changes = AnswerChanges::new(chosen, came);
+        changes.apply(&mut own.headers, Head::of(&request), None, (own.status, None));
+        cors.put_into(&mut own.headers);
+        own.send(record, busy)
     };
-    Refusal { status: StatusCode::SERVICE_UNAVAILABLE, flags, text: format!("service {service} {what}\n") }
-}
-
-fn refuse(mut record: Record, refusal: Refusal, busy: Busy) -> Response<AnswerBody> {
-    record.ended(refusal.status, refusal.flags, refusal.text.len() as u64);
-    answer::text(refusal.status, refusal.text, busy)
-}
-
-fn original(request: Request<Incoming>, subject: Subject) -> (Original, Incoming) {
-    let (head, body) = request.into_parts();
-    let Subject { client, family, .. } = subject;
-    let mut original = Original { method: head.method, uri: head.uri, headers: head.headers, client, family };
-    normalise(&mut original);
-    (original, body)
-}
-
-/// What is true for a hop ends here, and the target becomes a path: whoever is asked is not a proxy (RFC 9112, 3.2.2).
-fn normalise(original: &mut Original) {
-    headers::request_hop(&mut original.headers);
-    let Some(authority) = original.uri.authority() else { return };
-    if let Ok(host) = authority.as_str().parse() {
-        original.headers.insert(header::HOST, host);
+    let cors = match first(serving, subject, chosen, &request, &mut record).await {
+        First::Preflight(own) => return own.send(record, busy),
+        First::Answered(own) => return early(own, came, &CorsHeaders::default(), record, busy),
+        First::Goes(cors) => cors,
+    };
+    // Drawn before anything can fail: what was eligible and did not go out is counted.
+    let drawn = chosen.draw(serving, subject);
+    match chosen.set(&subject.governed.service) {
+        Ok(set) => {
+            record.service(&set.service);
+            let sending = Sending { serving, chosen, set, cors };
+            sending.send(subject, request, (came, drawn), (record, busy)).await
+        }
+        Err(refusal) => early(Own::refused(refusal), came, &cors, record, busy),
     }
-    let path = original.uri.path_and_query().cloned();
-    original.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+}
+
+/// A request on its way to the endpoints that its rule chose.
+struct Sending<'a> {
+    serving: &'a Rc<Serving>,
+    chosen: &'a Chosen,
+    set: Arc<Backends>,
+    cors: CorsHeaders,
+}
+
+impl Sending<'_> {
+    async fn send(
+        &self,
+        subject: &Subject,
+        mut request: Request<Incoming>,
+        (came, drawn): (Came, Drawn),
+        (mut record, busy): (Record, Busy),
+    ) -> Response<AnswerBody> {
+        let worker = &self.serving.worker;
+        headers::decline_h2c(request.headers_mut());
+        let upgrade = headers::upgrade(request.headers()).map(|to| (to, hyper::upgrade::on(&mut request)));
+        let (mut original, changes, body) = change(request, subject, self.chosen, came);
+        let mut drawn = Some(drawn);
+        if let Some((protocol, _)) = &upgrade {
+            headers::set_upgrade(&mut original.headers, protocol.clone());
+            drawn.take().into_iter().for_each(|drawn| drawn.drop_all(DropReason::Upgrade));
+        }
+        let bodies = Bodies::new(body, worker.limits.replay_bytes);
+        record.request_body(bodies.bytes());
+        let deadline = Deadline::new(self.chosen.route.timeout(), &mut original.headers, &bodies);
+        let retries = self.chosen.route.retries();
+        let attempts = Attempts::new(worker, &self.set, &original, &bodies, (retries, drawn));
+        let ended = tokio::select! {
+            biased;
+            ended = attempts.run(&mut record) => ended.map_err(|flags| Own::refused(failure(&bodies, flags, &self.set.service))),
+            () = deadline.passed() => Err(Own::timed_out(&self.set.service, is_grpc(&original.headers))),
+        };
+        match ended {
+            Ok(reached) => self.reached(reached, upgrade, (&original, &changes), (deadline, record, busy)),
+            Err(mut own) => {
+                self.finish(&mut own.headers, &original, &changes, (own.status, None));
+                own.send(record, busy)
+            }
+        }
+    }
+
+    fn reached(
+        &self,
+        mut reached: Reached,
+        upgrade: Option<(HeaderValue, hyper::upgrade::OnUpgrade)>,
+        (original, changes): (&Original, &AnswerChanges),
+        (deadline, record, busy): (Deadline, Record, Busy),
+    ) -> Response<AnswerBody> {
+        let status = reached.answer.status();
+        if let Some((_, client)) = upgrade
+            && status == StatusCode::SWITCHING_PROTOCOLS
+        {
+            return switch(self.serving, client, reached, record);
+        }
+        headers::answer_hop(reached.answer.headers_mut());
+        let upstream = Some(reached.lease.upstream().endpoint.address);
+        self.finish(reached.answer.headers_mut(), original, changes, (status, upstream));
+        answer::relay(&self.serving.worker, reached, deadline, (record, busy))
+    }
+
+    /// The rule's last word on an answer's head.
+    fn finish(
+        &self,
+        answer: &mut http::HeaderMap,
+        original: &Original,
+        changes: &AnswerChanges,
+        about: (StatusCode, Option<std::net::SocketAddr>),
+    ) {
+        changes.apply(answer, Head::of_original(original), Some(self.chosen.destination), about);
+        self.cors.put_into(answer);
+    }
 }
 
 /// The primary has switched protocols: from here on bytes pass.
@@ -272,6 +267,6 @@ fn switch(
     if let Some(protocol) = protocol {
         headers::set_upgrade(answer.headers_mut(), protocol);
     }
-    record.ended(StatusCode::SWITCHING_PROTOCOLS, Flags::None, 0);
+    record.ended(StatusCode::SWITCHING_PROTOCOLS, crate::metrics::Flags::None, 0);
     answer.map(|_| AnswerBody::empty())
 }

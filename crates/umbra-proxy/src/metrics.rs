@@ -43,10 +43,15 @@ pub struct Metrics {
     /// Bytes passed through (`umbra_passthrough_bytes_total`), by service and direction (`sent`, `received`).
     pub passthrough_bytes: Family<Labels, Counter>,
     /// Requests whose head was not understood (`umbra_bad_requests_total`), by reason: `malformed`,
-    /// `too_large`, `incomplete`, `stalled`, `host`.
+    /// `too_large`, `incomplete`, `stalled`, `host`, `path`.
     pub bad_requests: Family<Labels, Counter>,
     /// Upstream connections that were replaced because they turned out closed (`umbra_upstream_replaced_total`).
     pub replaced_connections: Counter,
+    /// Requests sent again as their rule's retries say (`umbra_retries_total`).
+    pub retries: Counter,
+    /// Requests that would have been, but whose body had not been kept: it was too long
+    /// (`umbra_retries_not_repeatable_total`).
+    pub retries_not_repeatable: Counter,
     /// What the kernel's fallback counts.
     pub(crate) kernel: kernel::KernelMetrics,
     interception: InterceptionMetrics,
@@ -91,6 +96,12 @@ impl Metrics {
                 &mut registry,
                 "umbra_upstream_replaced",
                 "Reused upstream connections that were found closed and replaced",
+            ),
+            retries: registered(&mut registry, "umbra_retries", "Requests sent again by a rule's retries"),
+            retries_not_repeatable: registered(
+                &mut registry,
+                "umbra_retries_not_repeatable",
+                "Failed requests that were not sent again because their body had not been kept",
             ),
             kernel: kernel::KernelMetrics::register(&mut registry),
             interception: InterceptionMetrics::register(&mut registry),

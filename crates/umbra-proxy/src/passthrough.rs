@@ -14,6 +14,7 @@ use http::HeaderMap;
 use prometheus_client::metrics::counter::Counter;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional};
 use tokio::net::TcpStream;
+use umbra_routing::RequestHead;
 
 use crate::balance::{Backends, Lease, Upstream};
 use crate::connection::{Arrived, Worker};
@@ -83,7 +84,9 @@ async fn connect(worker: &Rc<Worker>, arrived: &Arrived) -> Option<(TcpStream, L
 /// are refused, counted as `no_upstream`: the table names no other place for them.
 fn catch_all(port: &PortRoutes, namespace: Option<&str>, rng: &mut fastrand::Rng) -> Option<Arc<Backends>> {
     let draw = &mut |bound| rng.u64(0..bound);
-    let selection = port.variant(namespace)?.select("", "/", &HeaderMap::new(), draw)?;
+    let (target, headers) = ("/", &HeaderMap::new());
+    let head = RequestHead { method: "", scheme: "", authority: "", target, headers, labels: None };
+    let selection = port.variant(namespace)?.select(&head, draw)?;
     let (_, Target { set, .. }) = &selection.route.destinations.get(selection.destination)?;
     set.clone()
 }

@@ -4,6 +4,7 @@
 //! is too large 431, one that stalls 408; nothing of it is forwarded and the connection ends.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub(crate) enum Asked {
 pub(crate) struct Serving {
     pub(crate) worker: Rc<Worker>,
     pub(crate) asked: Asked,
+    /// The client's address.
+    pub(crate) peer: IpAddr,
     pub(crate) progress: Arc<Progress>,
     /// The rules last used: they go on when the table loses this connection's port.
     pub(crate) last_routes: RefCell<Option<Arc<ServiceRoutes>>>,
@@ -88,10 +91,13 @@ impl Serving {
 
 /// Serves a connection to its end. `first` was read from it already.
 pub(crate) async fn http(worker: Rc<Worker>, asked: Asked, (stream, open): (TcpStream, Open), first: Bytes) {
+    // One that has gone already has no address any more, and sends no request.
+    let Ok(peer) = stream.peer_addr().map(|peer| peer.ip().to_canonical()) else { return };
     let progress = Arc::new(Progress::default());
     let io = TokioIo::new(Downstream::new(stream, first, Framing::new(Arc::clone(&progress)), open));
     let (last_routes, served) = (RefCell::default(), RefCell::default());
-    let serving = Rc::new(Serving { worker, asked, progress, last_routes, served, busy: Rc::default() });
+    let serving =
+        Rc::new(Serving { worker, asked, peer, progress, last_routes, served, busy: Rc::default() });
     let per_request = Rc::clone(&serving);
     let service = service_fn(move |request| forward::answer(Rc::clone(&per_request), request));
     let mut connection = http1::Builder::new()

@@ -112,7 +112,7 @@ impl Tables {
         building: &mut Building,
         index: &mut Index,
         table: &ServiceTable,
-    ) -> Result<(), umbra_routing::MatchError> {
+    ) -> Result<(), umbra_routing::RuleError> {
         let Building { sets, mirrors, used, outdated } = building;
         let mut keys = BTreeSet::new();
         let set = |to: &BackendRef| {

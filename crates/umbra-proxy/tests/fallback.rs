@@ -12,11 +12,13 @@ mod fallback_many;
 mod fallback_node;
 mod namespaces;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fallback_node::{Node, TIMEOUT, node, put, service};
 use serde_json::json;
 
+/// A beat lasts so long.
+const ALIVE_FOR: Duration = Duration::from_secs(3);
 const VIPS: [&str; 2] = ["10.96.0.50", "fd00:96::50"];
 const V1: [&str; 2] = ["10.244.1.21:8080", "[fd00:244:1::21]:8080"];
 
@@ -238,4 +240,20 @@ fn cleanup_deletes_both_tables_and_refuses_while_a_proxy_runs() {
     let mut cleaner = node.cleaner();
     node.signal_to(&cleaner, "TERM");
     assert!(cleaner.wait().unwrap().success());
+}
+
+/// Every change of the ruleset starts others' listings anew: a proxy that lives and has nothing to change makes none, and
+/// still beats.
+#[test]
+fn a_proxy_at_rest_changes_nothing() {
+    let Some(mut node) = node("fb-rest") else { return };
+    node.start("300s");
+    node.push("PUT", &one());
+    let mut generations = node.generations();
+    let before = generations.next();
+    let began = Instant::now();
+    node.until("the dead-man's element would have ended twice", |_| began.elapsed() > 2 * ALIVE_FOR);
+    assert_eq!(generations.next(), before + 1, "only the test has changed something");
+    let alive = node.run("nft", &["list", "set", "inet", "umbra", "alive"]);
+    assert!(alive.contains("tcp"), "and it has beaten: {alive}");
 }

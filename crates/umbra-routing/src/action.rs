@@ -138,7 +138,8 @@ pub struct HeaderChanges {
 }
 
 /// All removes, then all sets, then all adds, each in this order. The controller merges a rule's changes and those of a
-/// single destination into one (spec/istio.md 4.2). `host` among the request's names is the authority.
+/// single destination into one (spec/istio.md 4.2). `host` or `:authority` among the request's names is no header but the
+/// authority, its text literal: of several the first that is set counts, else the first that is added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct HeaderEdits {

@@ -144,6 +144,9 @@ pub struct Variant {
 pub struct Rule {
     /// `name` of the rule, or `http[N]`; a metric label.
     pub name: String,
+    /// Where it is written: for people, and for whoever explains what a node does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<RuleOrigin>,
     /// Any of these; empty matches all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub matches: Vec<RequestMatch>,
@@ -174,6 +177,16 @@ pub struct Rule {
     /// Which pages of other origins may call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<Cors>,
+}
+
+/// Where a rule is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RuleOrigin {
+    /// `namespace/name`; of a delegate's rule, the delegate.
+    pub virtual_service: String,
+    /// Index into its `spec.http`.
+    pub rule: usize,
 }
 
 /// A destination with its weight.

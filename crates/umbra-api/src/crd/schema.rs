@@ -29,9 +29,12 @@ fn tidy(schema: &mut Value) {
     for key in ["default", "nullable", "title"] {
         object.remove(key);
     }
-    if let Some(format) = object.get("format").and_then(Value::as_str)
-        && !["int64", "double", "date-time"].contains(&format)
-    {
+    let format = object.get("format").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if !["", "int64", "double", "date-time"].contains(&format.as_str()) {
+        // Istio's bound: what passes can be decoded; that 70000 is no port is said in the status.
+        if format == "uint32" && !object.contains_key("maximum") {
+            object.insert("maximum".into(), u32::MAX.into());
+        }
         // The API server warns each user about formats it does not know (`uint32`).
         object.remove("format");
     }

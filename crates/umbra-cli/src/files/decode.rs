@@ -114,7 +114,7 @@ impl Decoded {
         match Object::decode(object_kind, &value) {
             Ok(mut object) => {
                 object.metadata_mut().namespace.clone_from(&id.key.namespace);
-                let invalid = object.validate().into_iter();
+                let invalid = object.validate().into_iter().filter(umbra_api::Problem::is_error);
                 self.invalid.extend(invalid.map(|invalid| problem(Some(id.clone()), invalid.to_string())));
                 self.objects.push((id, object, value));
             }

@@ -158,7 +158,7 @@ impl Object {
         })
     }
 
-    /// What an API server would refuse it for: a file never meets one.
+    /// What an API server would refuse it for, or warn of: a file never meets one.
     pub fn validate(&self) -> Vec<umbra_api::Problem> {
         match self {
             Self::DestinationRule(object) => object.validate(),

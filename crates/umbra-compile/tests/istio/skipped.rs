@@ -1,20 +1,12 @@
 //! Cases that umbra answers otherwise than Istio, each with the reason. One that comes to agree fails the test, so
 //! that it is taken from here.
 
-const NOT_TESTED_BY_NODES: &str = "nodes do not test this condition yet";
 const HELD: &str =
     "on purpose: weights that make no sense hold that object; Istio keeps the previous routes of the port";
 const REFUSED: &str = "on purpose: Istio's own admission check refuses it, so umbra holds it";
 const ON_THE_WAY: &str = "what a proxy does to a request on its way is tested with the proxy";
 
-const SKIPPED: [(&str, &str); 18] = [
-    ("withoutHeaders beside headers and uri", NOT_TESTED_BY_NODES),
-    ("withoutHeaders empty matcher asks for absence", NOT_TESTED_BY_NODES),
-    ("withoutHeaders exact empty string", NOT_TESTED_BY_NODES),
-    ("withoutHeaders fails when one copy of a repeated header matches", NOT_TESTED_BY_NODES),
-    ("withoutHeaders regex", NOT_TESTED_BY_NODES),
-    ("withoutHeaders regex dot star never matches", NOT_TESTED_BY_NODES),
-    ("matches of a rule are alternatives", NOT_TESTED_BY_NODES),
+const SKIPPED: [(&str, &str); 10] = [
     ("a negative weight", HELD),
     ("two destinations without any weight", HELD),
     ("exportTo a star beside a name", REFUSED),
@@ -27,7 +19,6 @@ const SKIPPED: [(&str, &str); 18] = [
         "consistentHash is not supported yet",
     ),
     ("headers that describe the body can be matched", "this test sends no body, and so none of its headers"),
-    ("headers the proxy itself adds before it routes", "on purpose: umbra adds nothing to a request"),
     (
         "two mirrors of 50 percent copy the same requests",
         "on purpose: independent draws, so that shares are what they say",

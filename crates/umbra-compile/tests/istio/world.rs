@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use umbra_compile::{Options, Outcome};
 use umbra_index::api::ObjectKey;
 use umbra_index::{Change, Event, Index};
-use umbra_routing::{Answer, BackendRef, Draw, Endpoint, RouteTable, Rule, ServiceName};
+use umbra_routing::{Answer, BackendRef, Draw, Endpoint, RequestHead, RouteTable, Rule, ServiceName};
 
 use crate::cases::{Case, Drawn, base};
 
@@ -153,11 +153,22 @@ impl Prepared {
             Self::Rules(table, answers) => (table, answers),
         };
         let method = request["method"].as_str().unwrap_or("GET");
-        let path = request["path"].as_str().unwrap_or("/").split('?').next().unwrap_or_default();
-        let Some(selection) = table.select(method, path, &headers(request), draw) else {
+        let to = request["to"].as_str().and_then(|to| to.split(':').next()).unwrap_or_default();
+        let headers = headers(request);
+        let labels =
+            Client::of(request).labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let head = RequestHead {
+            method,
+            scheme: umbra_routing::scheme(http::Version::HTTP_11, None, &headers),
+            authority: request["host"].as_str().unwrap_or(to),
+            target: request["path"].as_str().unwrap_or("/"),
+            headers: &headers,
+            labels: Some(&labels),
+        };
+        let Some(selection) = table.select(&head, draw) else {
             return (404, None, Vec::new());
         };
-        let place = table.routes().iter().position(|route| std::ptr::eq(route, selection.route));
+        let place = table.routes().iter().position(|route| std::sync::Arc::ptr_eq(route, selection.route));
         match answers[place.expect("one of its rules")] {
             Some(Answer::Direct(ref direct)) => return (direct.status.into(), None, Vec::new()),
             Some(Answer::Redirect(ref redirect)) => return (redirect.code.into(), None, Vec::new()),

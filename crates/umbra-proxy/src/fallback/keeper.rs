@@ -1,7 +1,7 @@
 //! The thread that keeps the table.
 //!
 //! Takes: changes, and the time going by. Gives: a kernel that holds what `Kept` says: what changed in batches at once,
-//! what is due renewed each second, all of it written anew when a batch failed or somebody changed the table. Never
+//! what is due renewed together each few seconds, so that others find quiet times to list in (`nft::beat`), all of it written anew when a batch failed or somebody changed the table. Never
 //! gives up, never ends but with its handle.
 
 use std::collections::BTreeSet;
@@ -17,10 +17,11 @@ use super::keep::{Change, Kept, Write};
 use super::ruleset::{self, TABLE};
 use super::{Command, FallbackError, Settings};
 use crate::metrics::Metrics;
+use crate::nft::beat::Beats;
 use crate::nft::netlink::{Netlink, NetlinkError};
 use crate::nft::table::Change as Message;
 
-/// How often entries that are due are renewed, and the table is looked at.
+/// How often the table is looked at, without changing it.
 const TICK: Duration = Duration::from_secs(1);
 /// ClusterIPs and ports in one batch: 1,024 elements, some 110 KB for IPv6. The kernel applies a batch under the lock
 /// that kube-proxy's batches need too; this many takes it a few milliseconds.
@@ -35,6 +36,7 @@ const READINGS: usize = 3;
 /// What the thread holds.
 pub(super) struct Keeper {
     netlink: Netlink,
+    beats: Beats,
     settings: Settings,
     interval: Duration,
     metrics: Arc<Metrics>,
@@ -46,6 +48,8 @@ pub(super) struct Keeper {
     /// Endpoints that may call themselves, as the kernel has them, and when that and the sources are written again.
     own: BTreeSet<IpAddr>,
     own_at: Instant,
+    /// When the next entries are renewed.
+    renew_at: Instant,
     failing: Option<Failing>,
     /// Connections that umbra, the fallback and kube-proxy took, as last told.
     took: [u64; 3],
@@ -61,7 +65,7 @@ struct Failing {
 impl Keeper {
     /// For the table that was found, if any.
     pub(super) fn new(
-        netlink: Netlink,
+        (netlink, beats): (Netlink, Beats),
         settings: Settings,
         metrics: Arc<Metrics>,
         found: Option<Adopted>,
@@ -71,6 +75,7 @@ impl Keeper {
         let (marker, kept) = found.map(|found| (found.marker, found.kept)).unzip();
         Self {
             netlink,
+            beats,
             settings,
             interval,
             metrics,
@@ -79,6 +84,7 @@ impl Keeper {
             adopted_until: Some(now + ADOPTED_FOR),
             own: BTreeSet::new(),
             own_at: now,
+            renew_at: now,
             failing: None,
             took: [0; 3],
         }
@@ -167,13 +173,13 @@ impl Keeper {
         self.count();
         let mut messages = ruleset::anew(&self.kept.origin);
         messages.extend(self.everything(now));
-        messages.extend(ruleset::beat());
         if let Err(error) = self.netlink.commit(&messages) {
             self.failed(&error, now);
             return Err(error.into());
         }
         self.marker = Some(ruleset::marker(&self.kept.origin));
         self.took = [0; 3];
+        self.beat();
         match existed {
             true => self.rebuilt(),
             false => self.recovered(),
@@ -246,16 +252,32 @@ impl Keeper {
             let _ = self.made_anew(now);
             return;
         }
-        let mut messages = ruleset::beat();
-        if now >= self.own_at {
-            messages.extend(ruleset::replace_sources(&self.kept.origin));
-            let own = self.kept.own();
-            messages.extend(self.write_own(own, now));
+        self.beat();
+        if now >= self.renew_at {
+            self.renew_at = now + self.settings.gathered();
+            self.renew_own(now);
+            let _ = self.renew(self.renew_at);
         }
-        let written = self.netlink.commit(&messages);
-        let _ = self.or_rebuilt(written, now);
-        let _ = self.renew(now);
         self.count();
+    }
+
+    /// Only a packet: see `nft::beat`. What looks at the table each second finds out what keeps it from being heard.
+    fn beat(&self) {
+        if let Err(error) = self.beats.beat(&ruleset::HOLDING) {
+            tracing::debug!(%error, "how long this node is without a proxy will be overestimated");
+        }
+    }
+
+    fn renew_own(&mut self, now: Instant) {
+        if now < self.own_at {
+            return;
+        }
+        let mut messages = ruleset::replace_sources(&self.kept.origin);
+        let own = self.kept.own();
+        messages.extend(self.write_own(own, now));
+        let written = self.netlink.commit(&messages);
+        // What fails has its own words in the log, and is tried again.
+        let _ = self.or_rebuilt(written, now);
     }
 
     /// Renews what is due by then.

@@ -7,14 +7,16 @@
 //!   set known4 { type ipv4_addr . inet_service }               # every governed ClusterIP . port
 //!   set src4 { type ipv4_addr; flags interval }                # this node's pods
 //!   set self4 { type ipv4_addr . ipv4_addr; flags timeout }    # endpoints on this node, twice
-//!   set beat { type inet_proto; flags timeout }                # when a proxy last held this node
+//!   set beat { type inet_proto; size 64; flags dynamic,timeout } # when a proxy last held this node
 //!   chain count { type nat hook prerouting priority dstnat - 15
 //!     ip saddr @src4 ip daddr . tcp dport @known4 counter name connections }
 //!   chain nat { type nat hook prerouting priority dstnat - 5
 //!     ip saddr @src4 dnat ip to ip daddr . tcp dport . numgen random mod 16 map @eps4   (counter name fallback)
 //!     ip saddr @src4 ip daddr . tcp dport @known4 counter name kube-proxy }
 //!   chain post { type nat hook postrouting priority srcnat - 5
-//!     ct status dnat ip saddr . ip daddr @self4 masquerade } }
+//!     ct status dnat ip saddr . ip daddr @self4 masquerade }
+//!   chain beats { type filter hook output priority -450
+//!     ip daddr 127.0.0.1 udp dport 15001 @th,64,64 WORD update @beat { tcp timeout 1h } drop } }
 //! ```
 //! and the same for IPv6. Why so: spec/interception.md 10. A nat chain sees first packets only, and the first chain
 //! that binds a connection is the last one it meets: what umbra took is `connections - fallback - kube-proxy`.
@@ -29,12 +31,12 @@ use umbra_routing::{SLOTS, Slots};
 
 use super::keep::{Origin, Write};
 use crate::intercept::Target;
+use crate::nft::beat::{self, Pulse};
 use crate::nft::expression::{
     self, Expression, REGISTER_1, REGISTER_1_PLUS_4, REGISTER_1_PLUS_8, REGISTER_2, REGISTER_2_PLUS_4,
 };
 use crate::nft::table::{
-    Change, Element, Set, TYPE_IPV4, TYPE_IPV6, TYPE_MARK, TYPE_PORT, TYPE_PROTOCOL, Table, concat, interval,
-    key,
+    Change, Element, Set, TYPE_IPV4, TYPE_IPV6, TYPE_MARK, TYPE_PORT, Table, concat, interval, key,
 };
 
 /// The table.
@@ -50,9 +52,9 @@ pub(super) const BEAT: &str = "beat";
 /// Longer than anybody leaves a node without a proxy and asks for how long.
 pub(super) const BEAT_FOR: Duration = Duration::from_secs(3_600);
 /// The name of a counter that counts nothing: it says of which version the table is.
-pub(super) const LAYOUT: &str = "layout-1";
+pub(super) const LAYOUT: &str = "layout-2";
 /// Chains and their rules, those of both families.
-pub(super) const RULES: [(&str, u32); 3] = [("count", 2), ("nat", 4), ("post", 2)];
+pub(super) const RULES: [(&str, u32); 4] = [("count", 2), ("nat", 4), ("post", 2), ("beats", 1)];
 
 const COUNT_PRIORITY: i32 = libc::NF_IP_PRI_NAT_DST - 15;
 /// After `inet umbra` at `dstnat - 10`, before kube-proxy at `dstnat`.
@@ -133,7 +135,7 @@ pub(super) fn anew(origin: &Origin) -> Vec<Change> {
     changes.extend(sets(&V4, 1));
     changes.extend(sets(&V6, 5));
     changes.extend([
-        set(BEAT, 9, TYPE_PROTOCOL, 1, SetFlags::Timeout),
+        beat::set(TABLE, BEAT, 9),
         TABLE.chain("count", "nat", InetHookNumber::PreRouting, COUNT_PRIORITY),
         TABLE.chain("nat", "nat", InetHookNumber::PreRouting, NAT_PRIORITY),
         TABLE.chain("post", "nat", InetHookNumber::PostRouting, POST_PRIORITY),
@@ -148,6 +150,7 @@ pub(super) fn anew(origin: &Origin) -> Vec<Change> {
             .push(TABLE.rule("nat", [from(), known(family), vec![expression::count(KUBE_PROXY)]].concat()));
         changes.push(TABLE.rule("post", hairpin(family)));
     }
+    changes.extend(beat::chain(TABLE, "beats", &[HOLDING]));
     changes
 }
 
@@ -306,15 +309,8 @@ pub(super) fn flush_services() -> Vec<Change> {
     [V4.eps, V6.eps, V4.known, V6.known].map(|set| TABLE.flush(set)).to_vec()
 }
 
-/// A proxy holds this node now. Add, delete, add: see `intercept::ruleset::beat`.
-pub(super) fn beat() -> Vec<Change> {
-    let protocol = || vec![libc::IPPROTO_TCP as u8];
-    let living = [vec![key(protocol()), SetElementAttribute::Timeout(millis(BEAT_FOR))]];
-    let mut changes = TABLE.add(BEAT, &living);
-    changes.extend(TABLE.delete(BEAT, &[vec![key(protocol())]]));
-    changes.extend(TABLE.add(BEAT, &living));
-    changes
-}
+/// A proxy holds this node now.
+pub(super) const HOLDING: Pulse = Pulse { set: BEAT, word: *b"umbra:fb", lasts: BEAT_FOR };
 
 fn octets(ip: &IpAddr) -> Vec<u8> {
     match ip {

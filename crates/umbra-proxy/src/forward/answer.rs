@@ -2,6 +2,7 @@
 //! record of the whole exchange, which is made exactly once.
 
 use std::cell::Cell;
+use std::future::Future as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,9 +13,11 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 use umbra_routing::{Client, ServiceName};
 
 use super::attempt::Reached;
+use super::deadline::Deadline;
 use crate::balance::{Lease, Upstream};
 use crate::body::RequestBody;
 use crate::connection::Worker;
@@ -22,6 +25,17 @@ use crate::headers;
 use crate::metrics::{Exchange, Flags};
 use crate::pool::Pooled;
 use crate::serve::Busy;
+
+/// Why an answer ends before its end; the client's connection ends with it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AnswerError {
+    /// The primary's connection broke.
+    #[error(transparent)]
+    Upstream(#[from] hyper::Error),
+    /// The rule's timeout.
+    #[error("the answer was not whole within the rule's timeout")]
+    TimedOut,
+}
 
 /// What a client gets.
 pub(crate) struct AnswerBody(Kind);
@@ -35,6 +49,8 @@ struct Relayed {
     incoming: Incoming,
     /// What is given back when the answer has ended.
     loan: Option<(Pooled<RequestBody>, Lease)>,
+    /// When the rule's time is up.
+    until: Option<Pin<Box<Sleep>>>,
     record: Record,
     worker: Rc<Worker>,
     _busy: Busy,
@@ -52,11 +68,13 @@ pub(super) struct Record {
     answer_bytes: u64,
     code: u16,
     flags: Flags,
+    /// A fault made it wait.
+    delayed: bool,
 }
 
 /// An answer of our own.
-pub(super) fn text(status: StatusCode, text: String, busy: Busy) -> Response<AnswerBody> {
-    let text = Some(Bytes::from(text)).filter(|text| !text.is_empty());
+pub(super) fn own(status: StatusCode, body: Vec<u8>, busy: Busy) -> Response<AnswerBody> {
+    let text = Some(Bytes::from(body)).filter(|text| !text.is_empty());
     let mut answer = Response::new(AnswerBody(Kind::Own { text, _busy: Some(busy) }));
     *answer.status_mut() = status;
     answer
@@ -66,8 +84,8 @@ pub(super) fn text(status: StatusCode, text: String, busy: Busy) -> Response<Ans
 pub(super) fn relay(
     worker: &Rc<Worker>,
     reached: Reached,
-    mut record: Record,
-    busy: Busy,
+    deadline: Deadline,
+    (mut record, busy): (Record, Busy),
 ) -> Response<AnswerBody> {
     let (mut head, incoming) = reached.answer.into_parts();
     // Whether the primary speaks 1.0 is between it and us.
@@ -75,7 +93,8 @@ pub(super) fn relay(
     head.extensions.clear();
     record.begun(head.status, headers::wire_size(15, &head.headers));
     let loan = Some((reached.pooled, reached.lease));
-    let mut relayed = Relayed { incoming, loan, record, worker: Rc::clone(worker), _busy: busy };
+    let until = deadline.at().map(|at| Box::pin(tokio::time::sleep_until(at)));
+    let mut relayed = Relayed { incoming, loan, until, record, worker: Rc::clone(worker), _busy: busy };
     if relayed.incoming.is_end_stream() {
         relayed.ended();
     }
@@ -89,8 +108,16 @@ impl AnswerBody {
 }
 
 impl Relayed {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame.map(|frame| frame.map_err(AnswerError::Upstream)),
+            Poll::Pending => {
+                let until = self.until.as_mut();
+                ready!(until.map_or(Poll::Pending, |until| until.as_mut().poll(cx)));
+                self.record.flags = Flags::UpstreamTimeout;
+                return Poll::Ready(Some(Err(AnswerError::TimedOut)));
+            }
+        };
         match &frame {
             Some(Ok(frame)) => {
                 self.record.answer_bytes += frame.data_ref().map_or(0, |chunk| chunk.len() as u64);
@@ -114,12 +141,12 @@ impl Relayed {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = AnswerError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         match &mut self.0 {
             Kind::Own { text, .. } => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Kind::Relayed(relayed) => relayed.poll_frame(cx),
@@ -162,7 +189,13 @@ impl Record {
             code: 0,
             // Until the answer's end is seen, only the client's leaving ends the exchange.
             flags: Flags::DownstreamTermination,
+            delayed: false,
         }
+    }
+
+    /// A fault makes it wait.
+    pub(super) fn delayed(&mut self) {
+        self.delayed = true;
     }
 
     /// The host that the rule chose.
@@ -192,12 +225,13 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        let flags = if self.delayed && self.flags == Flags::None { Flags::DelayInjected } else { self.flags };
         let exchange = Exchange {
             client: self.client.as_ref(),
             service: &self.service,
             upstream: self.upstream.as_ref(),
             code: self.code,
-            flags: self.flags,
+            flags,
             shadow: false,
         };
         let request_bytes = self.request_head + self.request_body.get();

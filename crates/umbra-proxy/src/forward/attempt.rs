@@ -1,13 +1,16 @@
 //! Attempts: finding an endpoint that takes the request.
 //!
 //! An endpoint that does not take a connection is followed by another of the set, each once. A reused connection that
-//! turns out closed is replaced once, when the peer took nothing of the request or the request may be repeated.
+//! turns out closed is replaced once, when the peer took nothing of the request or the request may be repeated. Both are
+//! part of one attempt; a rule's retries make further ones, as long as the body was kept.
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use umbra_routing::{Attempt, Failure, RetryPolicy, grpc_status};
 
 use super::answer::Record;
 use crate::balance::{Backends, Lease, Upstream};
@@ -26,9 +29,16 @@ pub(super) struct Attempts<'a> {
     set: &'a Backends,
     original: &'a Original,
     bodies: &'a Bodies,
+    retries: Option<&'a RetryPolicy>,
+    /// How often the rule has it sent again at most, and how often that was done.
+    left: u32,
+    again: u32,
     /// Copies wait here until the primary has its request.
     drawn: Option<Drawn>,
+    /// Endpoints of earlier attempts, which the rule avoids.
     tried: Vec<Arc<Upstream>>,
+    /// Endpoints that took no connection in this attempt.
+    refused: Vec<Arc<Upstream>>,
     /// A reused connection was replaced already.
     replaced: bool,
 }
@@ -40,11 +50,21 @@ pub(super) struct Reached {
     pub(super) lease: Lease,
 }
 
+/// An attempt has no answer.
+struct Missed {
+    flags: Flags,
+    /// Absent when there was nobody to ask.
+    failure: Option<Failure>,
+}
+
 enum Failed {
     /// Another connection may do.
     Again,
     /// The request may have been processed.
-    Final,
+    Final {
+        /// Some of it had been sent.
+        after_request: bool,
+    },
 }
 
 impl<'a> Attempts<'a> {
@@ -53,42 +73,124 @@ impl<'a> Attempts<'a> {
         set: &'a Backends,
         original: &'a Original,
         bodies: &'a Bodies,
-        drawn: Option<Drawn>,
+        (retries, drawn): (Option<&'a RetryPolicy>, Option<Drawn>),
     ) -> Self {
-        Self { worker, set, original, bodies, drawn, tried: Vec::new(), replaced: false }
+        let left = retries.map_or(0, |retries| retries.attempts);
+        let (tried, refused) = (Vec::new(), Vec::new());
+        Self {
+            worker,
+            set,
+            original,
+            bodies,
+            retries,
+            left,
+            again: 0,
+            drawn,
+            tried,
+            refused,
+            replaced: false,
+        }
     }
 
-    /// Tries until an answer begins or nobody is left.
+    /// Tries until an answer begins that is final, or nobody is left.
     pub(super) async fn run(mut self, record: &mut Record) -> Result<Reached, Flags> {
+        loop {
+            let ended = self.within_its_time(record).await;
+            let Some(pause) = self.pause_before_retry(&ended) else {
+                self.bodies.settle();
+                return ended.map_err(|missed| missed.flags);
+            };
+            // The answer goes, and its connection with it: nobody reads it to its end.
+            drop(ended);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// How long to wait, when it is to be sent again.
+    fn pause_before_retry(&mut self, ended: &Result<Reached, Missed>) -> Option<Duration> {
+        let retries = self.retries.filter(|_| self.left > 0)?;
+        let attempt = match ended {
+            Ok(Reached { answer, .. }) => {
+                let grpc_status = grpc_status(answer.headers());
+                Attempt::Answered { status: answer.status(), grpc_status }
+            }
+            Err(missed) => Attempt::Failed(missed.failure?),
+        };
+        if !retries.retries(attempt) {
+            return None;
+        }
+        if !self.bodies.is_repeatable() {
+            self.worker.metrics.retries_not_repeatable.inc();
+            return None;
+        }
+        self.worker.metrics.retries.inc();
+        self.left -= 1;
+        self.again += 1;
+        self.replaced = false;
+        let refused = std::mem::take(&mut self.refused);
+        if retries.avoids_tried {
+            self.tried.extend(refused);
+        }
+        Some(retries.backoff(self.again, &mut |bound| self.worker.rng().u64(0..bound)))
+    }
+
+    async fn within_its_time(&mut self, record: &mut Record) -> Result<Reached, Missed> {
+        let Some(limit) = self.retries.and_then(|retries| retries.per_try_timeout) else {
+            return self.attempt(record).await;
+        };
+        tokio::time::timeout(limit, self.attempt(record))
+            .await
+            .unwrap_or(Err(Missed { flags: Flags::UpstreamTimeout, failure: Some(Failure::PerTryTimeout) }))
+    }
+
+    async fn attempt(&mut self, record: &mut Record) -> Result<Reached, Missed> {
         loop {
             let lease = self.choose()?;
             record.upstream(lease.upstream());
             let Some(pooled) = self.connection(&lease).await else {
-                self.tried.push(Arc::clone(lease.upstream()));
+                self.refused.push(Arc::clone(lease.upstream()));
                 continue;
             };
+            let avoided = self.retries.is_some_and(|retries| retries.avoids_tried && self.left > 0);
             match self.send(pooled).await {
                 Ok((answer, pooled)) => {
-                    self.bodies.settle();
+                    if avoided {
+                        self.tried.push(Arc::clone(lease.upstream()));
+                    }
                     return Ok(Reached { answer, pooled, lease });
                 }
                 Err(Failed::Again) => {
                     self.worker.metrics.replaced_connections.inc();
                     self.replaced = true;
                 }
-                Err(Failed::Final) => return Err(Flags::UpstreamTermination),
+                Err(Failed::Final { after_request }) => {
+                    if avoided {
+                        self.tried.push(Arc::clone(lease.upstream()));
+                    }
+                    let failure = Some(Failure::Reset { after_request });
+                    return Err(Missed { flags: Flags::UpstreamTermination, failure });
+                }
             }
         }
     }
 
-    fn choose(&self) -> Result<Lease, Flags> {
-        let nobody =
-            if self.tried.is_empty() { Flags::NoHealthyUpstream } else { Flags::UpstreamConnectFailure };
-        if self.tried.len() >= MAX_ENDPOINTS {
-            return Err(nobody);
+    fn choose(&self) -> Result<Lease, Missed> {
+        let nobody = || match self.refused.is_empty() {
+            true => Missed { flags: Flags::NoHealthyUpstream, failure: None },
+            false => Missed { flags: Flags::UpstreamConnectFailure, failure: Some(Failure::Connect) },
+        };
+        if self.refused.len() >= MAX_ENDPOINTS {
+            return Err(nobody());
         }
         let draw = &mut |bound| self.worker.rng().u64(0..bound);
-        self.set.choose(&self.tried, self.original.family, draw).ok_or(nobody)
+        let family = self.original.family;
+        if !self.tried.is_empty() {
+            let avoided = [self.refused.as_slice(), self.tried.as_slice()].concat();
+            if let Some(lease) = self.set.choose(&avoided, family, draw) {
+                return Ok(lease);
+            }
+        }
+        self.set.choose(&self.refused, family, draw).ok_or_else(nobody)
     }
 
     async fn connection(&self, lease: &Lease) -> Option<Pooled<RequestBody>> {
@@ -113,8 +215,8 @@ impl<'a> Attempts<'a> {
         mut pooled: Pooled<RequestBody>,
     ) -> Result<(Response<Incoming>, Pooled<RequestBody>), Failed> {
         let (written, read) = (pooled.socket.written(), pooled.socket.read());
-        // A new connection is not replaced, so nothing need be kept for it.
-        let request = self.request(self.bodies.attempt(pooled.reused));
+        // A new connection is not replaced, so nothing need be kept for it unless the rule has it sent again.
+        let request = self.request(self.bodies.attempt(pooled.reused || self.left > 0));
         let sending = pooled.sender.try_send_request(request);
         // The primary's connection is woken first, the copies' tasks come after it in this worker's queue.
         if let Some(drawn) = self.drawn.take().filter(|drawn| !drawn.is_empty()) {
@@ -132,7 +234,7 @@ impl<'a> Attempts<'a> {
         if may_repeat && !self.replaced && self.bodies.is_repeatable() {
             Err(Failed::Again)
         } else {
-            Err(Failed::Final)
+            Err(Failed::Final { after_request: !unsent })
         }
     }
 

@@ -27,12 +27,14 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc::{Sender, channel, error::TrySendError};
 use tokio::sync::{oneshot, watch};
 
+pub use crate::nft::beat::BeatError;
 pub use crate::nft::netlink::NetlinkError;
 pub use ruleset::Target;
 pub use sources::{CidrError, Sources};
 pub use unseen::Adopt;
 
 use crate::metrics::Metrics;
+use crate::nft::beat::Beats;
 use crate::nft::netlink::Netlink;
 use owner::{Owner, Say};
 
@@ -72,6 +74,9 @@ pub enum InterceptError {
     /// The kernel, or the environment.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// The dead-man switch cannot be held.
+    #[error(transparent)]
+    Beat(#[from] BeatError),
     /// The thread that owns the table has ended; the process is ending, too.
     #[error("interception has ended")]
     Ended,
@@ -85,7 +90,7 @@ impl InterceptError {
     pub(crate) fn cannot(&self) -> Option<&'static str> {
         match self {
             Self::Netlink(error) => error.cannot(),
-            Self::Ended | Self::Busy => None,
+            Self::Beat(_) | Self::Ended | Self::Busy => None,
         }
     }
 }
@@ -112,7 +117,8 @@ impl Interceptor {
     pub fn start(setup: Setup) -> Result<(Self, JoinHandle<Result<(), InterceptError>>), InterceptError> {
         let mut netlink = Netlink::open()?;
         netlink.commit(&ruleset::create(&setup.listeners, setup.adopt))?;
-        netlink.commit(&ruleset::beat())?;
+        let beats = Beats::new()?;
+        beats.beat(&ruleset::LIVING)?;
         let hidden = match setup.canary {
             Some(canary) => {
                 netlink.commit(&canary::create(canary))?;
@@ -125,7 +131,7 @@ impl Interceptor {
         let (say_hidden, hidden) = watch::channel(hidden);
         let clock = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let clock = clock.map_err(NetlinkError::Socket)?;
-        let owner = Owner::new(netlink, setup, Say { blocked: say_blocked, hidden: say_hidden });
+        let owner = Owner::new((netlink, beats), setup, Say { blocked: say_blocked, hidden: say_hidden });
         let thread = std::thread::Builder::new()
             .name("umbra-nft".into())
             .spawn(move || owner.run(inbox, &clock))

@@ -12,11 +12,14 @@ use tokio::sync::{oneshot, watch};
 use super::blocked::{Verdict, Watch};
 use super::lapses::{self, Broken, Lapses};
 use super::sets::Sets;
-use super::{Adopt, Command, InterceptError, Interception, NetlinkError, Setup, canary, ruleset, unseen};
+use super::{
+    Adopt, BeatError, Command, InterceptError, Interception, NetlinkError, Setup, canary, ruleset, unseen,
+};
 use crate::metrics::{KernelCounts, LapseReason};
+use crate::nft::beat::Beats;
 use crate::nft::netlink::Netlink;
 
-/// How often the dead-man element is renewed (spec/interception.md 3).
+/// How often the dead-man element is renewed (spec/interception.md 3), by a packet: `nft::beat`.
 const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// Beats that may fail in a row. The rules work for three seconds after one; from then on connections pass by, and a
 /// kernel that still refuses is not one whose table can be kept right.
@@ -37,6 +40,7 @@ pub(super) struct Say {
 pub(super) struct Owner {
     setup: Setup,
     sets: Sets,
+    beats: Beats,
     /// What is to be taken over, while nothing stands against it.
     wanted: Interception,
     watch: Watch,
@@ -48,16 +52,17 @@ pub(super) struct Owner {
     last_beat: Instant,
     /// In a row.
     failed_beats: u32,
-    /// Since the last look at the canary.
-    beats: u32,
+    /// Beats since the last look at the canary.
+    since_canary: u32,
 }
 
 impl Owner {
     /// An owner of a table that takes over nothing, and that has been beaten for just now.
-    pub(super) fn new(netlink: Netlink, setup: Setup, say: Say) -> Self {
+    pub(super) fn new((netlink, beats): (Netlink, Beats), setup: Setup, say: Say) -> Self {
         Self {
             setup,
             sets: Sets::new(netlink),
+            beats,
             wanted: Interception::default(),
             watch: Watch::new(),
             blocked_since: None,
@@ -66,7 +71,7 @@ impl Owner {
             counts: KernelCounts::default(),
             last_beat: Instant::now(),
             failed_beats: 0,
-            beats: 0,
+            since_canary: 0,
         }
     }
 
@@ -96,27 +101,22 @@ impl Owner {
         }
     }
 
-    fn beat(&mut self) -> Result<(), NetlinkError> {
+    fn beat(&mut self) -> Result<(), BeatError> {
         if !(self.setup.alive)() {
             tracing::warn!(
                 "a worker has not ticked for a second: no beat; after three, the kernel lets connections pass"
             );
             return Ok(());
         }
-        let beaten = self.sets.netlink.commit(&self.beats());
+        let mut beaten = self.beats.beat(&ruleset::LIVING);
         if beaten.is_ok() {
             self.last_beat = Instant::now();
         }
-        tolerated(&mut self.failed_beats, beaten)
-    }
-
-    fn beats(&self) -> Vec<crate::nft::table::Change> {
-        let mut changes = ruleset::beat();
         // Nobody is made to connect anew for a listener that may not be reached.
         if self.setup.adopt == Adopt::Reset && self.watch.is_armed() {
-            changes.extend(ruleset::adopt());
+            beaten = beaten.and(self.beats.beat(&ruleset::ADOPTING));
         }
-        changes
+        tolerated(&mut self.failed_beats, beaten)
     }
 
     fn count_lapses(&mut self, now: Instant) {
@@ -162,9 +162,9 @@ impl Owner {
     }
 
     fn look_at_canary(&mut self) {
-        self.beats += 1;
-        let Some(canary) = self.setup.canary.filter(|_| self.beats >= BEATS_A_CANARY) else { return };
-        self.beats = 0;
+        self.since_canary += 1;
+        let Some(canary) = self.setup.canary.filter(|_| self.since_canary >= BEATS_A_CANARY) else { return };
+        self.since_canary = 0;
         match canary::is_hidden(&mut self.sets.netlink, canary) {
             Ok(Some(hidden)) => drop(self.say.hidden.send_replace(hidden)),
             Ok(None) => {}
@@ -232,7 +232,7 @@ impl Owner {
 }
 
 /// A beat that fails is tried again the next second; too many in a row end the thread.
-fn tolerated(failed: &mut u32, beaten: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
+fn tolerated(failed: &mut u32, beaten: Result<(), BeatError>) -> Result<(), BeatError> {
     let Err(error) = beaten else {
         *failed = 0;
         return Ok(());
@@ -253,9 +253,10 @@ mod tests {
     fn a_failed_beat_is_tried_again_and_three_in_a_row_are_the_end() {
         let mut failed = 0;
         let mut beat = |result| tolerated(&mut failed, result).is_ok();
-        assert!(beat(Err(NetlinkError::Silent)) && beat(Err(NetlinkError::Silent)));
+        let unheard = || Err(BeatError::Unheard("alive"));
+        assert!(beat(unheard()) && beat(unheard()));
         assert!(beat(Ok(())), "and forgotten");
-        assert!(beat(Err(NetlinkError::Silent)) && beat(Err(NetlinkError::Silent)));
-        assert!(!beat(Err(NetlinkError::Silent)));
+        assert!(beat(unheard()) && beat(unheard()));
+        assert!(!beat(unheard()));
     }
 }

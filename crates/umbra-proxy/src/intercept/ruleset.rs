@@ -5,13 +5,15 @@
 //!   counter intercepted, refused, arrived
 //!   set v4 { type ipv4_addr . inet_service }   set v6 { type ipv6_addr . inet_service }    # ClusterIP . port
 //!   set src4 { type ipv4_addr; flags interval }  set src6 { type ipv6_addr; flags interval }  # local pods
-//!   set alive { type inet_proto; flags timeout }                                           # dead-man switch
+//!   set alive { type inet_proto; size 64; flags dynamic,timeout }                          # dead-man switch
 //!   chain nat { type nat hook prerouting priority dstnat - 10
 //!     ip saddr @src4 ip daddr . tcp dport @v4 meta l4proto @alive counter name intercepted dnat ip to NODE:15001 }
 //!   chain guard { type filter hook input priority filter - 20
 //!     tcp dport 15001 ct status & dnat == 0 counter name refused reject with tcp reset }
 //!   chain arrived { type filter hook input priority 299
-//!     tcp dport 15001 ct status dnat ct state new counter name arrived } }
+//!     tcp dport 15001 ct status dnat ct state new counter name arrived }
+//!   chain beats { type filter hook output priority -450
+//!     ip daddr 127.0.0.1 udp dport 15001 @th,64,64 WORD update @alive { tcp timeout 3s } drop } }
 //! ```
 //! Why so, and what else was tried: spec/interception.md 3. `arrived` stands behind every filter of INPUT: what is
 //! counted by `intercepted` and never there was dropped on this node (`blocked`). The rest of the table is in `unseen`.
@@ -20,13 +22,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use netlink_packet_core::NLM_F_EXCL;
-use netlink_packet_netfilter::nftables::{InetHookNumber, SetElementAttribute, SetFlags, TableFlags};
+use netlink_packet_netfilter::nftables::{InetHookNumber, SetFlags, TableFlags};
 
 use super::sources::Sources;
 use super::unseen::{self, Adopt};
+use crate::nft::beat::{self, Pulse};
 use crate::nft::expression::{self, Expression, REGISTER_1, REGISTER_1_PLUS_4, REGISTER_2};
 use crate::nft::table::{
-    Change, Element, Set, TYPE_IPV4, TYPE_IPV6, TYPE_PORT, TYPE_PROTOCOL, Table, concat, interval, key,
+    Change, Element, Set, TYPE_IPV4, TYPE_IPV6, TYPE_PORT, Table, concat, interval, key,
 };
 
 /// The table.
@@ -60,7 +63,7 @@ pub(super) fn create(listeners: &[SocketAddr], adopt: Adopt) -> Vec<Change> {
         set("v6", 2, concat(TYPE_IPV6, TYPE_PORT), 20, SetFlags::empty()),
         set("src4", 3, TYPE_IPV4, 4, SetFlags::Interval),
         set("src6", 4, TYPE_IPV6, 16, SetFlags::Interval),
-        protocol_set(ALIVE, 5),
+        beat::set(TABLE, ALIVE, 5),
         TABLE.chain("nat", "nat", InetHookNumber::PreRouting, NAT_PRIORITY),
         TABLE.chain("guard", "filter", InetHookNumber::LocalIn, GUARD_PRIORITY),
         TABLE.chain("arrived", "filter", InetHookNumber::LocalIn, ARRIVED_PRIORITY),
@@ -71,6 +74,8 @@ pub(super) fn create(listeners: &[SocketAddr], adopt: Adopt) -> Vec<Change> {
         changes.extend([TABLE.rule("guard", guard(port)), TABLE.rule("arrived", arrived(port))]);
     }
     changes.extend(unseen::create(adopt));
+    let pulses: &[Pulse] = if adopt == Adopt::Reset { &[LIVING, ADOPTING] } else { &[LIVING] };
+    changes.extend(beat::chain(TABLE, "beats", pulses));
     changes
 }
 
@@ -102,29 +107,9 @@ pub(super) fn replace_sources(sources: &Sources) -> Vec<Change> {
 }
 
 /// Makes the rules work for another three seconds.
-pub(super) fn beat() -> Vec<Change> {
-    renew(ALIVE)
-}
-
+pub(super) const LIVING: Pulse = Pulse { set: ALIVE, word: *b"umbra:al", lasts: ALIVE_FOR };
 /// Has connections past umbra reset for another three seconds; for a table made with [`Adopt::Reset`].
-pub(super) fn adopt() -> Vec<Change> {
-    renew(unseen::ADOPT)
-}
-
-/// Adding an element again does not renew it, and deleting one that has expired fails the batch: hence add, delete, add.
-fn renew(set: &str) -> Vec<Change> {
-    let protocol = || vec![libc::IPPROTO_TCP as u8];
-    let living = [vec![key(protocol()), SetElementAttribute::Timeout(ALIVE_FOR.as_millis() as u64)]];
-    let mut changes = TABLE.add(set, &living);
-    changes.extend(TABLE.delete(set, &[vec![key(protocol())]]));
-    changes.extend(TABLE.add(set, &living));
-    changes
-}
-
-/// A set whose element, `tcp`, has to be renewed to stay.
-pub(super) fn protocol_set(name: &'static str, id: u32) -> Change {
-    set(name, id, TYPE_PROTOCOL, 1, SetFlags::Timeout)
-}
+pub(super) const ADOPTING: Pulse = Pulse { set: unseen::ADOPT, word: *b"umbra:ad", lasts: ALIVE_FOR };
 
 fn set(name: &'static str, id: u32, key_type: u32, key_len: u32, flags: SetFlags) -> Change {
     TABLE.set(Set { name, id, key_type, key_len, flags, more: Vec::new() })

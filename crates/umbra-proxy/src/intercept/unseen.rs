@@ -16,7 +16,7 @@
 //! counted, once; a reset is a connection's end, not its use. With [`Adopt::Reset`] it is reset when its client next sends something, while the element of `adopt`
 //! lives, so that the client connects anew and is seen:
 //! ```text
-//! set adopt { type inet_proto; flags timeout }
+//! set adopt { type inet_proto; size 64; flags dynamic,timeout }
 //! chain past { .. goto reset, in place of accept }
 //! chain reset { tcp flags psh meta l4proto @adopt reject with tcp reset }
 //! ```
@@ -28,7 +28,8 @@
 
 use netlink_packet_netfilter::nftables::{InetHookNumber, SetAttribute, SetDescription, SetFlags};
 
-use super::ruleset::{TABLE, protocol_set};
+use super::ruleset::TABLE;
+use crate::nft::beat;
 use crate::nft::expression::{self, Expression, REGISTER_1_PLUS_4, REGISTER_2, TcpFlag};
 use crate::nft::table::{Change, Set};
 
@@ -67,7 +68,7 @@ pub(super) fn create(adopt: Adopt) -> Vec<Change> {
     changes.push(seen());
     changes.push(TABLE.chain_of_rules(PAST));
     if adopt == Adopt::Reset {
-        changes.extend([protocol_set(ADOPT, 7), TABLE.chain_of_rules(RESET)]);
+        changes.extend([beat::set(TABLE, ADOPT, 7), TABLE.chain_of_rules(RESET)]);
         let mut rule = expression::is_tcp().to_vec();
         rule.extend(expression::tcp_flag(TcpFlag::Push));
         rule.extend([expression::transport_protocol(), expression::in_set(ADOPT), expression::reset()]);

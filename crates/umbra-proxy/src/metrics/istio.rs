@@ -62,6 +62,10 @@ pub(crate) enum Flags {
     UpstreamTermination,
     /// The upstream did not answer in time.
     UpstreamTimeout,
+    /// A rule's fault answered.
+    FaultInjected,
+    /// A rule's fault made it wait, and nothing else went wrong.
+    DelayInjected,
     /// The client left before the answer was whole.
     DownstreamTermination,
 }
@@ -76,6 +80,8 @@ impl Flags {
             Self::UpstreamConnectFailure => "UF",
             Self::UpstreamTermination => "UC",
             Self::UpstreamTimeout => "UT",
+            Self::FaultInjected => "FI",
+            Self::DelayInjected => "DI",
             Self::DownstreamTermination => "DC",
         }
     }

@@ -5,6 +5,7 @@
 //! of writing would only hide the shape.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::nftables::{ExpressionAttribute, Expressions, ListAttribute};
@@ -45,6 +46,8 @@ const META_IIFNAME: u32 = 6;
 const RANDOM: u32 = 1;
 const DYNSET_ADD: u32 = 0;
 const DYNSET_UPDATE: u32 = 1;
+/// `NF_DROP`
+const VERDICT_DROP: u32 = 0;
 /// `NF_ACCEPT`
 const VERDICT_ACCEPT: u32 = 1;
 /// `NFT_GOTO`, -4.
@@ -70,6 +73,22 @@ pub(crate) fn family_is(family: u8) -> [Expression; 2] {
 /// `meta l4proto tcp`.
 pub(crate) fn is_tcp() -> [Expression; 2] {
     [meta(META_L4PROTO), equal(&[libc::IPPROTO_TCP as u8])]
+}
+
+/// `meta l4proto udp`.
+pub(crate) fn is_udp() -> [Expression; 2] {
+    [meta(META_L4PROTO), equal(&[libc::IPPROTO_UDP as u8])]
+}
+
+/// Loads the first `len` bytes that a datagram carries.
+pub(crate) fn udp_payload(len: u32) -> Expression {
+    const HEADER: u32 = 8;
+    payload(PAYLOAD_TRANSPORT, HEADER, len, REGISTER_1)
+}
+
+/// Loads these bytes.
+pub(crate) fn value(bytes: &[u8]) -> Expression {
+    expression("immediate", vec![number(1, REGISTER_1), data(2, bytes)])
 }
 
 /// Loads the transport protocol.
@@ -203,6 +222,18 @@ pub(crate) fn add_to(set: &str) -> Expression {
 /// The same, and its time begins anew.
 pub(crate) fn renew_in(set: &str) -> Expression {
     dynset(set, DYNSET_UPDATE)
+}
+
+/// The same, for so long.
+pub(crate) fn renew_for(set: &str, lasts: Duration) -> Expression {
+    let millis = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+    let lasts = DefaultNla::new(6, millis.to_be_bytes().to_vec());
+    expression("dynset", vec![text(1, set), number(3, DYNSET_UPDATE), number(4, REGISTER_1), lasts])
+}
+
+/// The packet goes no further; its sender is told.
+pub(crate) fn drop_packet() -> Expression {
+    verdict(&[number(1, VERDICT_DROP)])
 }
 
 /// Ends this table's part of the hook.

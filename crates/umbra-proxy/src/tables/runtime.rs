@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use umbra_routing::{BackendRef, MatchError, Protocol, RouteTable, ServiceName, ServiceTable};
+use umbra_routing::{BackendRef, Protocol, RouteTable, RuleError, ServiceName, ServiceTable};
 
 use crate::balance::Backends;
 use crate::metrics::ShadowCounters;
@@ -108,12 +108,12 @@ impl ServiceRoutes {
     /// Prepares a pushed table.
     ///
     /// # Errors
-    /// A condition that cannot be used.
+    /// A condition or action that cannot be used.
     pub(super) fn new(
         table: &ServiceTable,
         mut set: impl FnMut(&BackendRef) -> Option<Arc<Backends>>,
         mut mirror: impl FnMut(&str, &BackendRef) -> Arc<Mirror>,
-    ) -> Result<Self, MatchError> {
+    ) -> Result<Self, RuleError> {
         let mut ports = Vec::new();
         for port in &table.ports {
             let mut variants = Vec::new();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -43,6 +44,34 @@ pub(crate) struct Element {
     pub(crate) data: String,
     /// In how many seconds it ends.
     pub(crate) expires: u64,
+}
+
+/// The ruleset's generation, by changes of the test's own.
+pub(crate) struct Generations<'n> {
+    node: &'n Node,
+    #[expect(dead_code, reason = "ends with this")]
+    monitor: Proxy,
+    told: Receiver<String>,
+    probes: u32,
+}
+
+impl Generations<'_> {
+    /// That of a change made now.
+    pub(crate) fn next(&mut self) -> u64 {
+        loop {
+            self.probes += 1;
+            let probe = format!("add table inet probe-{}", self.probes);
+            self.node.nft(&probe);
+            let mut seen = false;
+            // What comes first may be older, and nothing comes before the monitor listens: then there is another probe.
+            while let Ok(line) = self.told.recv_timeout(PAUSE) {
+                seen |= line == probe;
+                if let Some(number) = line.strip_prefix("# new generation ").filter(|_| seen) {
+                    return number.split(' ').next().unwrap().parse().unwrap();
+                }
+            }
+        }
+    }
 }
 
 /// A service as pushed: its table and the backend set of its primary.
@@ -237,6 +266,17 @@ impl Node {
             assert!(Instant::now() < end, "never came true: {what}\n{}", self.table());
             std::thread::sleep(PAUSE);
         }
+    }
+
+    /// Tells the ruleset's generation from now on.
+    #[allow(dead_code, reason = "each test program uses its part")]
+    pub(crate) fn generations(&self) -> Generations<'_> {
+        let mut monitor =
+            self.namespace.command("nft").arg("monitor").stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(monitor.stdout.take().unwrap()).lines();
+        let (tell, told) = channel();
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| tell.send(line)));
+        Generations { node: self, monitor: Proxy(monitor), told, probes: 0 }
     }
 
     /// Waits until everything that is there would have ended twice. What is not seen here is a moment without an entry:

@@ -1,11 +1,12 @@
 //! Which rule a request gets, which destination, which mirrors.
 
-use http::HeaderMap;
 use proptest::prelude::*;
 use umbra_routing::{
-    BackendRef, Draw, HeaderMatch, MatchError, Mirror, RequestMatch, RouteTable, Rule, ServiceName,
-    StringMatch, WeightedBackend,
+    BackendRef, Draw, HeaderMatch, MatchError, Mirror, RequestMatch, RouteTable, Rule, RuleError,
+    ServiceName, StringMatch, WeightedBackend,
 };
+
+use crate::asked::Asked;
 
 fn to(name: &str, weight: u32) -> WeightedBackend {
     WeightedBackend::new(weight, BackendRef::all(ServiceName::new("default", name), 80))
@@ -35,11 +36,9 @@ fn regex(text: &str) -> StringMatch {
 fn served(rules: &[Rule], method: &str, path: &str, headers: &[(&'static str, &str)]) -> Option<String> {
     let table =
         RouteTable::new(rules, |backend| backend.service.name.clone()).expect("rules that a node can use");
-    let mut map = HeaderMap::new();
-    for (name, value) in headers {
-        map.append(*name, http::HeaderValue::from_bytes(value.as_bytes()).expect("a header's value"));
-    }
-    table.select(method, path, &map, &mut |_| 0).map(|selection| selection.route.name.clone())
+    let asked =
+        headers.iter().fold(Asked::new(method, path), |asked, (name, value)| asked.header(name, value));
+    table.select(&asked.head(), &mut |_| 0).map(|selection| selection.route.name.clone())
 }
 
 fn matches(block: RequestMatch, method: &str, path: &str, headers: &[(&'static str, &str)]) -> bool {
@@ -125,9 +124,8 @@ fn each_copy_of_a_repeated_header_is_tried_alone() {
 #[test]
 fn a_value_that_is_no_text_is_only_present() {
     let table = |value| RouteTable::new(&[rule("r", vec![header("h", value)])], |_| ()).expect("usable");
-    let mut headers = HeaderMap::new();
-    headers.insert("h", http::HeaderValue::from_bytes(b"\xff").expect("bytes"));
-    let selects = |value| table(value).select("GET", "/", &headers, &mut |_| 0).is_some();
+    let asked = Asked::new("GET", "/").bytes("h", b"\xff");
+    let selects = |value| table(value).select(&asked.head(), &mut |_| 0).is_some();
     assert!(selects(StringMatch::Present));
     assert!(!selects(regex(".*")));
 }
@@ -136,11 +134,17 @@ fn a_value_that_is_no_text_is_only_present() {
 fn what_a_node_cannot_use_is_refused() {
     let error =
         |block: RequestMatch| RouteTable::new(&[rule("r", vec![block])], |_| ()).err().expect("refused");
-    assert!(matches!(error(uri(regex("a("))), MatchError::Regex { .. }));
-    assert!(matches!(error(uri(regex("a)(b"))), MatchError::Regex { .. }), "not made valid by being wrapped");
-    assert!(matches!(error(uri(regex(&"a".repeat(1025)))), MatchError::Regex { .. }));
-    assert!(matches!(error(uri(regex("(a{1000}){1000}"))), MatchError::Regex { .. }));
-    assert!(matches!(error(header(":path", StringMatch::Present)), MatchError::HeaderName(_)));
+    assert!(matches!(error(uri(regex("a("))), RuleError::Match(MatchError::Regex { .. })));
+    assert!(
+        matches!(error(uri(regex("a)(b"))), RuleError::Match(MatchError::Regex { .. })),
+        "not made valid by being wrapped"
+    );
+    assert!(matches!(error(uri(regex(&"a".repeat(1025)))), RuleError::Match(MatchError::Regex { .. })));
+    assert!(matches!(error(uri(regex("(a{1000}){1000}"))), RuleError::Match(MatchError::Regex { .. })));
+    assert!(matches!(
+        error(header(":protocol", StringMatch::Present)),
+        RuleError::Match(MatchError::HeaderName(_))
+    ));
     assert!(regex(&"a".repeat(1024)).check().is_ok());
 }
 
@@ -175,7 +179,7 @@ fn weights_are_shares() {
     let table = RouteTable::new(&[weighted], |_| ()).expect("usable");
     let (mut draw, mut counts) = (Seeded(1), [0_u32; 4]);
     for _ in 0..DRAWS {
-        let selection = table.select("GET", "/", &HeaderMap::new(), &mut draw).expect("a catch-all");
+        let selection = table.select(&Asked::new("GET", "/").head(), &mut draw).expect("a catch-all");
         counts[selection.destination] += 1;
     }
     assert_eq!(counts[1], 0);
@@ -193,7 +197,7 @@ fn mirrors_draw_for_themselves() {
     let table = RouteTable::new(&[mirrored], |_| ()).expect("usable");
     let (mut draw, mut counts, mut first_and_b, mut both) = (Seeded(2), [0_u32; 4], 0, 0);
     for _ in 0..DRAWS {
-        let selection = table.select("GET", "/", &HeaderMap::new(), &mut draw).expect("a catch-all");
+        let selection = table.select(&Asked::new("GET", "/").head(), &mut draw).expect("a catch-all");
         let sampled: Vec<_> =
             selection.route.mirrors.iter().map(|mirror| mirror.samples(&mut draw)).collect();
         sampled.iter().enumerate().filter(|(_, yes)| **yes).for_each(|(index, _)| counts[index] += 1);
@@ -214,7 +218,7 @@ fn a_single_destination_gets_all_whatever_its_weight() {
         single.destinations = vec![to("a", weight)];
         let table = RouteTable::new(&[single], |_| ()).expect("usable");
         let mut no_draw = |_| -> u64 { panic!("nothing to draw") };
-        let selection = table.select("GET", "/", &HeaderMap::new(), &mut no_draw).expect("a catch-all");
+        let selection = table.select(&Asked::new("GET", "/").head(), &mut no_draw).expect("a catch-all");
         assert_eq!(selection.destination, 0);
     }
 }
@@ -233,7 +237,7 @@ proptest! {
         weighted.destinations = weights.iter().map(|weight| to("a", *weight)).collect();
         let table = RouteTable::new(&[weighted], |_| ()).expect("usable");
         let drawn = (at * sum as f64) as u64;
-        let selection = table.select("GET", "/", &HeaderMap::new(), &mut |_| drawn).expect("a catch-all");
+        let selection = table.select(&Asked::new("GET", "/").head(), &mut |_| drawn).expect("a catch-all");
         let before: u64 = weights[..selection.destination].iter().copied().map(u64::from).sum();
         let own = u64::from(weights[selection.destination]);
         prop_assert!(before <= drawn && drawn < before + own);

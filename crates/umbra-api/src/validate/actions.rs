@@ -1,0 +1,158 @@
+//! Redirect, rewrite, direct response, delegate, timeout.
+
+use super::problem::Field;
+use super::values::Grain;
+use super::{matching, names, values};
+use crate::{HttpBody, HttpDirectResponse, HttpRedirect, HttpRewrite, HttpRoute};
+
+/// Istio's bounds of a direct response's body.
+const BODY_MAX: usize = 1024 * 1024;
+const BODY_LARGE: usize = 100 * 1024;
+/// Those that umbra and Istio answer with; other 3xx pass Istio's check and do nothing (spec/istio.md 1A).
+const REDIRECT_CODES: [u32; 5] = [301, 302, 303, 307, 308];
+
+pub(super) fn check(rule: &HttpRoute, field: &mut Field<'_>) {
+    if let Some(redirect) = &rule.redirect {
+        self::redirect(redirect, rule, &mut field.at("redirect"));
+    }
+    if let Some(answer) = &rule.direct_response {
+        direct_response(answer, &mut field.at("directResponse"));
+    }
+    if let Some(delegate) = &rule.delegate {
+        let mut field = field.at("delegate");
+        if delegate.name.as_deref().unwrap_or_default().is_empty() {
+            field.at("name").error("is empty; name the virtual service whose rules stand in");
+        }
+        if let Some(namespace) = delegate.namespace.as_ref().filter(|namespace| !namespace.is_empty()) {
+            names::namespace(namespace, &mut field.at("namespace"));
+        }
+    }
+    if let Some(rewrite) = &rule.rewrite {
+        self::rewrite(rewrite, rule, &mut field.at("rewrite"));
+    }
+    values::duration(rule.timeout.as_ref(), Grain::Millis, "timeout", field);
+}
+
+fn redirect(redirect: &HttpRedirect, rule: &HttpRoute, field: &mut Field<'_>) {
+    let says = [&redirect.uri, &redirect.prefix_rewrite, &redirect.authority, &redirect.scheme];
+    let says = says.into_iter().flatten().any(|text| !text.is_empty());
+    if !says && redirect.port.is_none() && redirect.derive_port.is_none() {
+        field.error("redirect must specify URI, authority, scheme, or port; add one");
+    }
+    if redirect.uri.is_some() && redirect.prefix_rewrite.is_some() {
+        field.at("prefixRewrite").error("redirect uri and prefixRewrite exclude each other; keep one");
+    }
+    if redirect.prefix_rewrite.is_some() {
+        prefixes_only(rule, field);
+    }
+    if redirect.port.is_some() && redirect.derive_port.is_some() {
+        field.at("derivePort").error("port and derivePort exclude each other; keep one");
+    }
+    if let Some(port) = redirect.port {
+        values::port(port, &mut field.at("port"));
+    }
+    one_of(
+        redirect.derive_port.as_deref(),
+        &["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"],
+        "derivePort",
+        field,
+    );
+    one_of(redirect.scheme.as_deref(), &["", "http", "https"], "scheme", field);
+    match redirect.redirect_code {
+        None | Some(0) => {}
+        Some(code) if REDIRECT_CODES.contains(&code) => {}
+        Some(code @ 300..=399) => {
+            field.at("redirectCode").warn(format!("{code} redirects nowhere; use 301, 302, 303, 307 or 308"));
+        }
+        Some(code) => {
+            field
+                .at("redirectCode")
+                .error(format!("{code} is no redirect code; use 301, 302, 303, 307 or 308"));
+        }
+    }
+}
+
+/// There is a prefix to replace only where one is asked for, or nothing is.
+fn prefixes_only(rule: &HttpRoute, field: &mut Field<'_>) {
+    let uris = rule.matches.iter().filter_map(|block| block.uri.as_ref());
+    if uris.into_iter().any(|uri| uri.exact.is_some() || uri.regex.is_some()) {
+        field
+            .at("prefixRewrite")
+            .error("can only be used with prefix matches of the uri; use uri to replace a whole path");
+    }
+}
+
+/// A word of a closed list.
+pub(super) fn one_of(word: Option<&str>, words: &[&str], name: &str, field: &mut Field<'_>) {
+    if let Some(word) = word.filter(|word| !words.contains(word)) {
+        let known: Vec<_> = words.iter().copied().filter(|word| !word.is_empty()).collect();
+        field.at(name).error(format!("{word:?} is not known; use one of {}", known.join(", ")));
+    }
+}
+
+fn direct_response(answer: &HttpDirectResponse, field: &mut Field<'_>) {
+    http_status(i64::from(answer.status), "status", field);
+    if let Some(body) = &answer.body {
+        self::body(body, &mut field.at("body"));
+    }
+}
+
+pub(super) fn http_status(status: i64, name: &str, field: &mut Field<'_>) {
+    if !(200..=600).contains(&status) {
+        field.at(name).error(format!("HTTP status {status} is not in range; use 200 to 600"));
+    }
+}
+
+fn body(body: &HttpBody, field: &mut Field<'_>) {
+    if body.string.is_some() && body.bytes.is_some() {
+        field.error("has both string and bytes; keep one");
+    }
+    let text = body.string.as_ref().map(|text| ("string", text.len()));
+    let bytes = body.bytes.as_ref().map(|base64| ("bytes", base64.trim_end_matches('=').len() * 3 / 4));
+    if body.bytes.as_ref().is_some_and(|base64| !is_base64(base64)) {
+        field.at("bytes").error("is not base64; put plain text into string");
+    }
+    match text.or(bytes) {
+        Some((name, size)) if size > BODY_MAX => {
+            field
+                .at(name)
+                .error(format!("response body size must be less than 1MB, this is {size} bytes; shorten it"));
+        }
+        Some((name, size)) if size > BODY_LARGE => {
+            field
+                .at(name)
+                .warn(format!("large direct response bodies can impact performance, this is {size} bytes"));
+        }
+        _ => {}
+    }
+}
+
+fn is_base64(text: &str) -> bool {
+    let (letters, padding) = text.split_at(text.trim_end_matches('=').len());
+    text.len().is_multiple_of(4)
+        && padding.len() <= 2
+        && letters.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte))
+}
+
+fn rewrite(rewrite: &HttpRewrite, rule: &HttpRoute, field: &mut Field<'_>) {
+    let given = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    if !given(&rewrite.uri) && !given(&rewrite.authority) && rewrite.uri_regex_rewrite.is_none() {
+        field.error("rewrite must specify at least one of URI, uriRegexRewrite and authority; add one");
+    }
+    if let Some(replaced) = &rewrite.uri_regex_rewrite {
+        let mut field = field.at("uriRegexRewrite");
+        if given(&rewrite.uri) {
+            field.error("rewrite cannot contain both uri and uriRegexRewrite; keep one");
+        }
+        matching::regex(&replaced.pattern, &mut field.at("match"));
+        if replaced.rewrite.is_empty() {
+            field.at("rewrite").error("is empty; both match and rewrite are needed");
+        }
+    }
+    let sets_host = rule.headers.iter().filter_map(|headers| headers.request.as_ref()).any(|request| {
+        request.set.keys().chain(request.add.keys()).any(|name| super::headers::is_authority(name))
+    });
+    if given(&rewrite.authority) && sets_host {
+        field.at("authority").error("the authority is also set by headers.request; keep one");
+    }
+}

@@ -1,0 +1,114 @@
+//! `umbra explain`: what happens to one request, and why not something else.
+//!
+//! Takes: a request (method, URL, headers, the client's pod) and where the configuration is: manifests in files, compiled
+//! as a controller would, or what a node really has. Gives: the rule that serves it, its destinations and mirrors with
+//! their endpoints, and of every rule before it the condition that did not hold. Sends nothing, draws nothing.
+
+mod answer;
+mod because;
+mod node;
+mod print;
+mod request;
+mod source;
+
+use umbra_routing::{BackendRef, RouteTable, Selection};
+
+pub use answer::{Answer, Copies, Place, Share, Skipped};
+pub use request::{RequestError, Wanted};
+
+use crate::args::ExplainArgs;
+use source::{Known, Source};
+
+/// Why nothing can be explained.
+#[derive(Debug, thiserror::Error)]
+pub enum ExplainError {
+    /// The request makes no sense.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// A file cannot be read or understood.
+    #[error("{0}")]
+    Files(String),
+    /// The node's admin port does not tell.
+    #[error(
+        "node {address}: {why}; its admin port listens on the node's loopback: forward it, or run this there"
+    )]
+    Node {
+        /// As given.
+        address: String,
+        /// What went wrong.
+        why: String,
+    },
+    /// The name is nobody's.
+    #[error("no Service has the name or address {0}; write sa-logic, sa-logic.default or its ClusterIP")]
+    NoService(String),
+    /// A condition that a node would refuse.
+    #[error("a node would refuse these rules: {0}")]
+    Rules(#[from] umbra_routing::RuleError),
+    /// The answer cannot be printed.
+    #[error("printing: {0}")]
+    Print(#[from] std::io::Error),
+}
+
+/// Explains one request and prints it.
+///
+/// # Errors
+/// See [`ExplainError`].
+pub fn run(args: &ExplainArgs) -> Result<(), ExplainError> {
+    let wanted = Wanted::new(args)?;
+    let source = match &args.node {
+        Some(address) => Source::of_node(address)?,
+        None => Source::of_files(&args.filename)?,
+    };
+    let answer = explain(&source, &wanted)?;
+    print::print(&answer, args.output)?;
+    Ok(())
+}
+
+/// What happens to a request.
+///
+/// # Errors
+/// The service does not exist, or a node would refuse its rules.
+fn explain(source: &Source, wanted: &Wanted) -> Result<Answer, ExplainError> {
+    let service = source.service(wanted)?;
+    let client = source.client(&wanted.from);
+    let mut answer = Answer::new(wanted, &service);
+    let table = match source.table(&service) {
+        Known::Table(table) => table,
+        Known::Not(why) => {
+            answer.not_governed = Some(why);
+            return Ok(answer);
+        }
+    };
+    let Some(port) = table.ports.iter().find(|port| port.number == wanted.port) else {
+        let port = wanted.port;
+        answer.not_governed = Some(format!("port {port} of the Service is not for umbra: it passes by"));
+        return Ok(answer);
+    };
+    let rules =
+        port.variant(Some(&client.namespace)).map(|variant| variant.rules.as_slice()).unwrap_or_default();
+    let routes = RouteTable::new(rules, BackendRef::clone)?;
+    let head = wanted.head(&client.labels);
+    let found = routes.select(&head, &mut |_| 0);
+    let chosen = found.as_ref().map(|selection| index_of(&routes, selection));
+    for (index, rule) in rules.iter().enumerate() {
+        if Some(index) == chosen {
+            answer.chosen(rule, |backend| source.endpoints(backend));
+        } else {
+            let why = if chosen.is_some_and(|chosen| index > chosen) {
+                vec!["an earlier rule takes the request".to_owned()]
+            } else {
+                because::none_holds(rule, &head)?
+            };
+            answer.others.push(Skipped::new(rule, why));
+        }
+    }
+    if chosen.is_none() {
+        answer.status = Some(404);
+    }
+    Ok(answer)
+}
+
+fn index_of(routes: &RouteTable<BackendRef>, selection: &Selection<'_, BackendRef>) -> usize {
+    let is_it = |route: &std::sync::Arc<_>| std::sync::Arc::ptr_eq(route, selection.route);
+    routes.routes().iter().position(is_it).expect("what was selected is a rule of the table")
+}

@@ -1,0 +1,163 @@
+//! Where tables, endpoints and clients come from.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use umbra_compile::{Options, Outcome};
+use umbra_index::api::ObjectKey;
+use umbra_index::{Index, host};
+use umbra_routing::{BackendRef, BackendSet, Client, Endpoint, Key, ServiceName, ServiceTable};
+
+use super::ExplainError;
+use super::node;
+use super::request::Wanted;
+use crate::files::{self, World};
+
+/// Manifests, or what a node has.
+pub(super) enum Source {
+    Files(Box<Index>),
+    Node(NodeConfig),
+}
+
+/// A node's configuration, as its admin port tells it.
+#[derive(Default)]
+pub(super) struct NodeConfig {
+    pub(super) tables: Vec<ServiceTable>,
+    pub(super) sets: BTreeMap<Key, BackendSet>,
+    pub(super) clients: Vec<Client>,
+}
+
+/// A service's table, or why there is none.
+pub(super) enum Known {
+    Table(Box<ServiceTable>),
+    Not(String),
+}
+
+/// The client, as far as it is known: its namespace always is.
+pub(super) struct From {
+    pub(super) namespace: String,
+    pub(super) labels: BTreeMap<String, String>,
+}
+
+impl Source {
+    pub(super) fn of_files(paths: &[PathBuf]) -> Result<Self, ExplainError> {
+        let changes = World::default().look(&files::read(paths));
+        if !changes.problems.is_empty() {
+            let problems: Vec<String> = changes.problems.iter().map(ToString::to_string).collect();
+            return Err(ExplainError::Files(problems.join("\n")));
+        }
+        let mut index = Index::new();
+        for event in changes.events {
+            index.apply(event);
+        }
+        Ok(Self::Files(Box::new(index)))
+    }
+
+    pub(super) fn of_node(address: &str) -> Result<Self, ExplainError> {
+        node::config(address).map(Self::Node)
+    }
+
+    /// The Service that a host means for this client: a ClusterIP, or a name as the client's DNS completes it.
+    pub(super) fn service(&self, wanted: &Wanted) -> Result<ServiceName, ExplainError> {
+        let missing = || ExplainError::NoService(wanted.host.clone());
+        if let Ok(ip) = wanted.host.parse::<IpAddr>() {
+            return self.by_address(ip).ok_or_else(missing);
+        }
+        let name = completed(&wanted.host, &wanted.from.namespace).ok_or_else(missing)?;
+        self.has(&name).then_some(name).ok_or_else(missing)
+    }
+
+    fn by_address(&self, ip: IpAddr) -> Option<ServiceName> {
+        match self {
+            Self::Files(index) => {
+                let ip = ip.to_string();
+                let mut services = index.view().services();
+                let found = services.find(|service| {
+                    service.spec.cluster_ip == ip || service.spec.cluster_ips.contains(&ip)
+                })?;
+                Some(ServiceName::new(&found.metadata.namespace, &found.metadata.name))
+            }
+            Self::Node(config) => {
+                let found = config.tables.iter().find(|table| table.addresses.contains(&ip))?;
+                Some(found.service.clone())
+            }
+        }
+    }
+
+    fn has(&self, name: &ServiceName) -> bool {
+        match self {
+            Self::Files(index) => {
+                index.view().service(&ObjectKey::new(&name.namespace, &name.name)).is_some()
+            }
+            // What is not governed, a node does not know; that is an answer, too.
+            Self::Node(_) => true,
+        }
+    }
+
+    pub(super) fn table(&self, service: &ServiceName) -> Known {
+        let index = match self {
+            Self::Files(index) => index,
+            Self::Node(config) => {
+                let found = config.tables.iter().find(|table| table.service == *service);
+                let not =
+                    || Known::Not("the node has no table for it: it is not governed, or not yet".to_owned());
+                return found.map_or_else(not, |table| Known::Table(Box::new(table.clone())));
+            }
+        };
+        let key = ObjectKey::new(&service.namespace, &service.name);
+        let compiled = umbra_compile::service(index.view(), &key, &Options::default());
+        match compiled.outcome {
+            Outcome::Table(table) => Known::Table(Box::new(table)),
+            Outcome::NotGoverned => Known::Not("no VirtualService governs it".to_owned()),
+            Outcome::Hold(_) => {
+                let problems = compiled.findings.iter().map(ToString::to_string).collect::<Vec<_>>();
+                Known::Not(format!(
+                    "a VirtualService is invalid, and nodes keep its last rules: {}",
+                    problems.join("; ")
+                ))
+            }
+        }
+    }
+
+    /// `None`: nobody has said which there are.
+    pub(super) fn endpoints(&self, backend: &BackendRef) -> Option<Vec<SocketAddr>> {
+        let addresses = |endpoints: &[Endpoint]| endpoints.iter().map(|endpoint| endpoint.address).collect();
+        match self {
+            Self::Files(index) => {
+                let service = ObjectKey::new(&backend.service.namespace, &backend.service.name);
+                index.view().slices(&service).next()?;
+                Some(addresses(&umbra_compile::backends(index.view(), backend).endpoints))
+            }
+            Self::Node(config) => {
+                let set = backend.key().and_then(|key| config.sets.get(&key));
+                Some(set.map(|set| addresses(&set.endpoints)).unwrap_or_default())
+            }
+        }
+    }
+
+    /// A pod that is not there is a client of that namespace without labels.
+    pub(super) fn client(&self, pod: &ObjectKey) -> From {
+        let labels = match self {
+            Self::Files(index) => index.view().pod(pod).map(|found| found.labels.as_ref().clone()),
+            Self::Node(config) => {
+                let is_it = |client: &&Client| client.namespace == pod.namespace && client.pod == pod.name;
+                config.clients.iter().find(is_it).map(|client| client.labels.clone())
+            }
+        };
+        From { namespace: pod.namespace.clone(), labels: labels.unwrap_or_default() }
+    }
+}
+
+/// `svc`, `svc.ns`, `svc.ns.svc` and the full name, with or without a last dot (spec/istio.md 2.2).
+fn completed(name: &str, namespace: &str) -> Option<ServiceName> {
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let full = match name.split('.').collect::<Vec<_>>().as_slice() {
+        [service] => format!("{service}.{namespace}{}", host::SERVICE_SUFFIX),
+        [_, _] => format!("{name}{}", host::SERVICE_SUFFIX),
+        [service, namespace, "svc"] => format!("{service}.{namespace}{}", host::SERVICE_SUFFIX),
+        _ => name,
+    };
+    let key = host::service_of(&full, namespace)?;
+    Some(ServiceName::new(key.namespace, key.name))
+}

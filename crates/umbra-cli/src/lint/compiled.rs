@@ -1,0 +1,38 @@
+//! What a cluster's authors would read in their objects' status: the compiler's findings.
+
+use std::collections::BTreeSet;
+
+use umbra_api::Severity;
+use umbra_compile::Options;
+use umbra_index::Kind;
+
+use super::codes;
+use super::finding::{Finding, is_within};
+use super::manifests::Manifests;
+use crate::files::{ObjectId, ObjectKind};
+
+/// The compiler's findings, without those that validation has said in other words.
+pub(super) fn findings(manifests: &Manifests, said: &BTreeSet<Finding>) -> Vec<Finding> {
+    let index = manifests.index();
+    let compiled = umbra_compile::findings(index.view(), &Options::default()).into_iter().map(|finding| {
+        let (code, level) = codes::of(&finding);
+        let kind = match finding.object.kind {
+            Kind::VirtualService => ObjectKind::VirtualService,
+            Kind::DestinationRule => ObjectKind::DestinationRule,
+        };
+        let object = ObjectId { kind, key: finding.object.key };
+        manifests.finding(object, finding.path, code, level, finding.message)
+    });
+    compiled.filter(|finding| !said.iter().any(|said| says_the_same(said, finding))).collect()
+}
+
+/// An error at a field says all about what is in it; a warning only what is said in its own words.
+fn says_the_same(said: &Finding, finding: &Finding) -> bool {
+    // The compiler quotes headers' names.
+    let field = finding.field.replace('"', "");
+    said.object == finding.object
+        && match said.level {
+            Severity::Error => is_within(&field, &said.field),
+            Severity::Warning | Severity::Info => field == said.field && said.code == finding.code,
+        }
+}

@@ -1,0 +1,131 @@
+//! `umbra explain` as a person uses it: the program, manifests in files, text and JSON.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot set its stage fails")]
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+const OBJECTS: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: sa-logic, namespace: default}
+spec: {clusterIP: 10.96.0.7, clusterIPs: [10.96.0.7], selector: {app: sa-logic}, ports: [{name: http, port: 80, targetPort: 5000}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: a, namespace: default, labels: {app: sa-logic, version: v1}}
+status: {phase: Running, podIPs: [{ip: 10.0.0.1}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: b, namespace: default, labels: {app: sa-logic, version: v2}}
+status: {phase: Running, podIPs: [{ip: 10.0.0.2}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: sa-logic-1, namespace: default, labels: {kubernetes.io/service-name: sa-logic}}
+addressType: IPv4
+ports: [{name: http, port: 5000}]
+endpoints:
+- {addresses: [10.0.0.1], conditions: {ready: true}, targetRef: {kind: Pod, name: a, namespace: default}}
+- {addresses: [10.0.0.2], conditions: {ready: true}, targetRef: {kind: Pod, name: b, namespace: default}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: sa-logic, namespace: default}
+spec: {host: sa-logic, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: sa-logic, namespace: default}
+spec:
+  hosts: [sa-logic]
+  http:
+  - {match: [{uri: {prefix: /admin}, headers: {x-user: {exact: root}}}], route: [{destination: {host: sa-logic, subset: v2}}]}
+  - {route: [{destination: {host: sa-logic, subset: v1}}], mirror: {host: sa-logic, subset: v2}, mirrorPercentage: {value: 25}}
+"#;
+
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("umbra-explain-{}-{name}.yaml", std::process::id()));
+        std::fs::write(&path, OBJECTS).unwrap();
+        Self(path)
+    }
+
+    fn explain(&self, arguments: &[&str]) -> (String, String, bool) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
+        let out = command.args(["explain", "-f"]).arg(&self.0).args(arguments).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (text(out.stdout), text(out.stderr), out.status.success())
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let (out, error, success) = self.explain(&[arguments, &["--output", "json"]].concat());
+        assert!(success, "{error}");
+        serde_json::from_str(&out).unwrap()
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _gone = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn the_rule_its_destinations_and_its_mirrors_are_named() {
+    let file = File::new("named");
+    let answer = file.json(&["--from", "default/POD", "http://sa-logic/path"]);
+    assert_eq!(answer["virtualService"], "default/sa-logic");
+    assert_eq!(answer["rule"], 1);
+    let to = &answer["destinations"][0];
+    assert_eq!((&to["subset"], &to["weight"], &to["port"]), (&json!("v1"), &json!(100), &json!(80)));
+    assert_eq!(to["host"], "sa-logic.default.svc.cluster.local");
+    assert_eq!(to["endpoints"], json!(["10.0.0.1:5000"]));
+    let copies = &answer["mirrors"][0];
+    assert_eq!((&copies["subset"], &copies["percent"]), (&json!("v2"), &json!(25.0)));
+    assert_eq!(answer["status"], Value::Null);
+}
+
+#[test]
+fn a_rule_that_does_not_serve_says_which_condition_does_not_hold() {
+    let file = File::new("because");
+    let (out, ..) = file.explain(&["http://sa-logic/admin/x"]);
+    assert!(out.contains("spec.http[0]") && out.contains("header x-user is not \"root\""), "{out}");
+    assert!(!out.contains("the path is not"), "the path does hold: {out}");
+    let (out, ..) = file.explain(&["-H", "x-user: root", "http://10.96.0.7/admin"]);
+    assert!(out.contains("spec.http[0] (http[0]): yes"), "{out}");
+    assert!(out.contains("spec.http[1] (http[1]): no: an earlier rule takes the request"), "{out}");
+}
+
+#[test]
+fn names_are_completed_as_dns_does_it() {
+    let file = File::new("dns");
+    for url in [
+        "http://sa-logic.default/",
+        "http://sa-logic.default.svc:80/",
+        "http://SA-LOGIC.default.svc.cluster.local/",
+    ] {
+        assert_eq!(file.json(&["--from", "other/client", url])["rule"], 1, "{url}");
+    }
+    let (_, error, success) = file.explain(&["--from", "other/client", "http://sa-logic/"]);
+    assert!(!success && error.contains("no Service has the name"), "{error}");
+}
+
+#[test]
+fn what_makes_no_sense_is_said() {
+    let file = File::new("nonsense");
+    for (arguments, wanted) in [
+        (["http://sa-logic/%zz"].as_slice(), "answers 400"),
+        (&["https://sa-logic/"], "plain HTTP only"),
+        (&["-H", "nothing", "http://sa-logic/"], "is not NAME: VALUE"),
+        (&["--from", "pod", "http://sa-logic/"], "is not NAMESPACE/POD"),
+    ] {
+        let (_, error, success) = file.explain(arguments);
+        assert!(!success && error.contains(wanted), "{arguments:?}: {error}");
+    }
+}

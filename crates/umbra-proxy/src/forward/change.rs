@@ -1,0 +1,139 @@
+//! What a rule changes on a request's way to its destination, and on the answer's way back.
+//!
+//! Takes: the request as it came. Gives: the request that the primary and its copies get. Values that tell of the exchange
+//! are evaluated only where a rule has some.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
+use hyper::body::Incoming;
+use umbra_routing::{Exchange, Route};
+
+use super::choose::{Chosen, Subject};
+use crate::headers;
+use crate::shadow::Original;
+use crate::tables::Target;
+
+/// How a request came, for values that tell of it.
+pub(super) struct Came {
+    scheme: &'static str,
+    version: Version,
+    client: IpAddr,
+    started: SystemTime,
+}
+
+/// A request's head: as it came, or as it was sent.
+#[derive(Clone, Copy)]
+pub(super) struct Head<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
+}
+
+/// What happens to the head of the answer, whoever makes it.
+pub(super) struct AnswerChanges {
+    route: Arc<Route<Target>>,
+    came: Came,
+}
+
+impl Came {
+    pub(super) fn new(request: &Request<Incoming>, client: IpAddr) -> Self {
+        let scheme = umbra_routing::scheme(request.version(), request.uri().scheme_str(), request.headers());
+        Self { scheme, version: request.version(), client, started: SystemTime::now() }
+    }
+}
+
+impl<'a> Head<'a> {
+    pub(super) fn of(request: &'a Request<Incoming>) -> Self {
+        Self { method: request.method(), uri: request.uri(), headers: request.headers() }
+    }
+
+    pub(super) fn of_original(original: &'a Original) -> Self {
+        Self { method: &original.method, uri: &original.uri, headers: &original.headers }
+    }
+
+    fn authority(self) -> &'a str {
+        umbra_routing::authority(self.uri, self.headers)
+    }
+
+    fn target(self) -> &'a str {
+        self.uri.path_and_query().map_or("/", |target| target.as_str())
+    }
+
+    fn exchange(self, came: &Came, upstream: Option<SocketAddr>, status: Option<StatusCode>) -> Exchange<'a> {
+        Exchange {
+            method: self.method.as_str(),
+            scheme: came.scheme,
+            authority: self.authority(),
+            target: self.target(),
+            version: came.version,
+            client: came.client,
+            started: came.started,
+            upstream,
+            status,
+        }
+    }
+}
+
+/// Carries a rule's changes out on a request.
+pub(super) fn change(
+    request: Request<Incoming>,
+    subject: &Subject,
+    chosen: &Chosen,
+    came: Came,
+) -> (Original, AnswerChanges, Incoming) {
+    let (head, body) = request.into_parts();
+    let (client, family) = (subject.client.clone(), subject.family);
+    let mut original = Original { method: head.method, uri: head.uri, headers: head.headers, client, family };
+    headers::request_hop(&mut original.headers);
+    one_host(&mut original);
+    let route = &chosen.route;
+    if route.changes_requests() {
+        let mut headers = original.headers.clone();
+        let exchange = Head::of_original(&original).exchange(&came, None, None);
+        route.change_request(chosen.destination, &mut headers, &exchange);
+        original.headers = headers;
+    }
+    if let Some(authority) = route.authority(chosen.destination) {
+        original.headers.insert(header::HOST, authority.clone());
+    }
+    if let Some(target) = route.rewrite(chosen.block, Head::of_original(&original).target()) {
+        // What is longer than an URI can be stays as it came.
+        if let Ok(uri) = Uri::try_from(target) {
+            original.uri = uri;
+        }
+    }
+    (original, AnswerChanges::new(chosen, came), body)
+}
+
+impl AnswerChanges {
+    pub(super) fn new(chosen: &Chosen, came: Came) -> Self {
+        Self { route: Arc::clone(&chosen.route), came }
+    }
+
+    /// Changes the head of an answer to `request`. `destination`: the one that it was for, if it got so far.
+    pub(super) fn apply(
+        &self,
+        answer: &mut HeaderMap,
+        request: Head<'_>,
+        destination: Option<usize>,
+        (status, upstream): (StatusCode, Option<SocketAddr>),
+    ) {
+        if self.route.changes_answers() {
+            let exchange = request.exchange(&self.came, upstream, Some(status));
+            self.route.change_answer(destination, answer, request.headers, &exchange);
+        }
+    }
+}
+
+/// The target becomes a path: whoever is asked is not a proxy (RFC 9112, 3.2.2).
+fn one_host(original: &mut Original) {
+    let Some(authority) = original.uri.authority() else { return };
+    if let Ok(host) = authority.as_str().parse() {
+        original.headers.insert(header::HOST, host);
+    }
+    let path = original.uri.path_and_query().cloned();
+    original.uri = path.map_or_else(|| Uri::from_static("/"), Uri::from);
+}

@@ -1,0 +1,167 @@
+//! Finding the first block that holds without trying them all.
+//!
+//! A block with an exact path or an exact header is tried only for requests that have it. Which of them it is found by
+//! is the one that fewest other blocks of the table have. All others are tried in order.
+
+use std::collections::HashMap;
+
+use http::HeaderName;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::head::Split;
+use crate::matcher::Block;
+
+/// A block of a table: rule, and block in it. The order is the table's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BlockId {
+    pub(crate) rule: usize,
+    pub(crate) block: usize,
+}
+
+/// Where to look for blocks. Two texts with one hash cost a try, never a wrong answer: what is found is tested whole.
+#[derive(Default)]
+pub(crate) struct Index {
+    by_path: HashMap<u64, Vec<BlockId>>,
+    by_header: HashMap<HeaderName, HashMap<u64, Vec<BlockId>>>,
+    others: Vec<BlockId>,
+}
+
+/// What a request must have for a block to hold.
+#[derive(PartialEq, Eq, Hash)]
+enum Trait {
+    Path(u64),
+    Header(HeaderName, u64),
+}
+
+impl Index {
+    /// `blocks` come in the table's order.
+    pub(crate) fn new<'b>(blocks: impl Iterator<Item = (BlockId, &'b Block)> + Clone) -> Self {
+        let mut counts: HashMap<Trait, usize> = HashMap::new();
+        for (_, block) in blocks.clone() {
+            traits(block).for_each(|of| *counts.entry(of).or_default() += 1);
+        }
+        let mut index = Self::default();
+        for (id, block) in blocks {
+            match traits(block).min_by_key(|of| counts[of]) {
+                Some(Trait::Path(hash)) => index.by_path.entry(hash).or_default().push(id),
+                Some(Trait::Header(name, hash)) => {
+                    index.by_header.entry(name).or_default().entry(hash).or_default().push(id);
+                }
+                None => index.others.push(id),
+            }
+        }
+        index
+    }
+
+    /// The first block in the table's order that `holds`.
+    pub(crate) fn first(&self, request: &Split<'_>, holds: impl Fn(BlockId) -> bool) -> Option<BlockId> {
+        let mut first = None;
+        let mut look = |ids: &[BlockId]| {
+            let before = ids.iter().take_while(|id| first.is_none_or(|first| **id < first));
+            if let Some(found) = before.copied().find(|id| holds(*id)) {
+                first = Some(found);
+            }
+        };
+        if !self.by_path.is_empty() {
+            self.by_path.get(&in_any_case(request.path)).into_iter().for_each(|ids| look(ids));
+        }
+        self.each_by_header(request, &mut look);
+        look(&self.others);
+        first
+    }
+
+    /// Goes through the names of the table or through those of the request, whichever are fewer.
+    fn each_by_header(&self, request: &Split<'_>, mut look: impl FnMut(&[BlockId])) {
+        let headers = request.head.headers;
+        let mut look_up = |by_value: &HashMap<u64, Vec<BlockId>>, value: &http::HeaderValue| {
+            by_value.get(&xxh3_64(value.as_bytes())).into_iter().for_each(|ids| look(ids));
+        };
+        if self.by_header.len() <= headers.len() {
+            for (name, by_value) in &self.by_header {
+                headers.get_all(name).iter().for_each(|value| look_up(by_value, value));
+            }
+        } else {
+            for (name, value) in headers {
+                self.by_header.get(name).into_iter().for_each(|by_value| look_up(by_value, value));
+            }
+        }
+    }
+}
+
+fn traits(block: &Block) -> impl Iterator<Item = Trait> {
+    let path = block.exact_path().map(|path| Trait::Path(in_any_case(path)));
+    let header = |(name, value): (&HeaderName, &str)| Trait::Header(name.clone(), xxh3_64(value.as_bytes()));
+    path.into_iter().chain(block.exact_headers().map(header))
+}
+
+/// One hash for all spellings of a path that differ in the case of ASCII letters, so that blocks with and without
+/// ignoreUriCase are found alike (FNV-1a, since nothing may be allocated for a lower-case copy).
+fn in_any_case(path: &str) -> u64 {
+    path.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte.to_ascii_lowercase())).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::head::RequestHead;
+    use crate::matcher::{HeaderMatch, RequestMatch, StringMatch};
+
+    fn exact_path(at: usize) -> RequestMatch {
+        let uri = Some(StringMatch::Exact(format!("/path/{at}")));
+        RequestMatch { uri, ignore_uri_case: at.is_multiple_of(2), ..RequestMatch::default() }
+    }
+
+    fn exact_header(name: String, at: usize) -> RequestMatch {
+        let value = StringMatch::Exact(format!("value-{at}"));
+        RequestMatch { headers: vec![HeaderMatch { name, value }], ..RequestMatch::default() }
+    }
+
+    /// How many of a thousand blocks are tried before the last one is found.
+    fn tries(block: impl Fn(usize) -> RequestMatch) -> usize {
+        let blocks: Vec<Block> =
+            (0..1000).map(|at| Block::new(&block(at)).expect("a block that a node can use")).collect();
+        let with_ids = || blocks.iter().enumerate().map(|(rule, of)| (BlockId { rule, block: 0 }, of));
+        let index = Index::new(with_ids().collect::<Vec<_>>().into_iter());
+        let mut headers = HeaderMap::new();
+        for name in ["accept", "host", "h", "h-999", "user-agent"] {
+            headers.insert(name, "value-999".parse().expect("a value"));
+        }
+        let head = RequestHead {
+            method: "GET",
+            scheme: "http",
+            authority: "a",
+            target: "/path/999?query",
+            headers: &headers,
+            labels: None,
+        };
+        let (request, tries) = (Split::new(&head), Cell::new(0));
+        let found = index.first(&request, |id| {
+            tries.set(tries.get() + 1);
+            blocks[id.rule].holds(&request)
+        });
+        assert_eq!(found.map(|id| id.rule), Some(999));
+        tries.get()
+    }
+
+    #[test]
+    fn of_a_thousand_exact_paths_or_headers_one_is_tried() {
+        assert_eq!(tries(exact_path), 1);
+        assert_eq!(tries(|at| exact_header("h".into(), at)), 1, "one name");
+        assert_eq!(tries(|at| exact_header(format!("h-{at}"), at)), 1, "as many names");
+    }
+
+    #[test]
+    fn what_fewest_blocks_share_finds_a_block() {
+        let path_of_all = |at| RequestMatch { uri: exact_path(999).uri, ..exact_header("h".into(), at) };
+        let header_of_all =
+            |at| RequestMatch { headers: exact_header("h".into(), 999).headers, ..exact_path(at) };
+        assert_eq!(tries(path_of_all), 1);
+        assert_eq!(tries(header_of_all), 1);
+    }
+}

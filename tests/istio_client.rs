@@ -1,0 +1,101 @@
+//! One request of a case, as its client sends it.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use umbra_testkit::Pod;
+
+use crate::istio_backends::Seen;
+use crate::istio_cases::Request;
+
+/// What came of a request.
+pub(crate) struct Outcome {
+    /// `None`: the client's patience was over.
+    pub(crate) status: Option<u16>,
+    /// Names in lower case.
+    pub(crate) headers: BTreeMap<String, Vec<String>>,
+    /// It took over 0.9 s.
+    pub(crate) slow: bool,
+    /// Filled in once all copies have ended.
+    pub(crate) seen: Vec<Seen>,
+}
+
+/// Sends it on a new connection and reads the answer to its end.
+pub(crate) fn send(pod: &Pod, to: SocketAddr, request: &Request, case: &str) -> Result<Outcome> {
+    let began = Instant::now();
+    let patience = Duration::from_secs_f64(request.patience());
+    let mut stream = pod.netns().within(|| TcpStream::connect_timeout(&to, patience))??;
+    stream.set_read_timeout(Some(patience))?;
+    let mut head = format!(
+        "{} {} HTTP/1.1\r\nhost: {}\r\nx-case: {case}\r\n",
+        request.method(),
+        request.path(),
+        request.host()?
+    );
+    let headers = request.headers();
+    for (name, value) in &headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    let body = request.body();
+    if let Some(body) = &body {
+        head += &format!("content-length: {}\r\n", body.len());
+    }
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("connection")) {
+        head += "connection: close\r\n";
+    }
+    // An answer may come before the whole body has gone out: what cannot be sent any more is not needed.
+    let _ = stream
+        .write_all(format!("{head}\r\n").as_bytes())
+        .and_then(|()| stream.write_all(&body.unwrap_or_default()));
+    let answer = read(&mut stream)?;
+    let slow = began.elapsed() > Duration::from_millis(900);
+    let (status, headers) = match answer {
+        Some((status, headers)) => (Some(status), headers),
+        None => (None, BTreeMap::new()),
+    };
+    Ok(Outcome { status, headers, slow, seen: Vec::new() })
+}
+
+/// Status and headers of the final answer; the body is read only as far as it comes with them or by itself ends.
+#[expect(clippy::type_complexity, reason = "a status and headers")]
+fn read(stream: &mut TcpStream) -> Result<Option<(u16, BTreeMap<String, Vec<String>>)>> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut chunk = [0; 4096];
+        match stream.read(&mut chunk) {
+            Ok(0) => anyhow::bail!("the connection ended: {:?}", String::from_utf8_lossy(&bytes)),
+            Ok(read) => bytes.extend(&chunk[..read]),
+            Err(error)
+                if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        while let Some(end) = find(&bytes, b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+            let (status, headers) = parse(&head)?;
+            if status >= 200 || status == 101 {
+                return Ok(Some((status, headers)));
+            }
+            bytes.drain(..end + 4);
+        }
+    }
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
+}
+
+fn parse(head: &str) -> Result<(u16, BTreeMap<String, Vec<String>>)> {
+    let mut lines = head.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("a status line")?.parse()?;
+    let mut headers: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        headers.entry(name.to_ascii_lowercase()).or_default().push(value.trim().to_owned());
+    }
+    Ok((status, headers))
+}

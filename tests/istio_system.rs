@@ -1,0 +1,235 @@
+//! The recorded cluster, with umbra in place of Istio.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+use umbra_testkit::{
+    ApiServer, Netns, Node, Pod, Process, Samples, http, kubernetes_program, objects, program, skip, wait_for,
+};
+
+use crate::istio_backends::{self, Records};
+use crate::istio_cases::{self, Case, Request, name_of};
+use crate::istio_client::{self, Outcome};
+use crate::istio_compare::group_of;
+
+/// For what takes milliseconds to seconds on an idle machine.
+const CEILING: Duration = Duration::from_secs(120);
+/// Objects whose order of age matters are made so far apart: the API server's clock has seconds.
+const APART: Duration = Duration::from_millis(1_050);
+/// As `base.yaml` has them: ClusterIP, ports, and the pods behind them.
+const SERVICES: [(&str, [u8; 4], &[u16], &str); 3] = [
+    ("sa-logic", [10, 96, 50, 1], &[80], "sa-logic-"),
+    ("reviews", [10, 96, 50, 2], &[9080, 9081], "reviews-"),
+    ("ratings", [10, 96, 50, 3], &[9080], "ratings-"),
+];
+
+/// All of it. What is dropped ends.
+pub(crate) struct System {
+    // In the order in which they are dropped: programs, pods, node, API server.
+    proxy: Process,
+    _controller: Process,
+    pods: BTreeMap<String, Pod>,
+    node: Node,
+    server: ApiServer,
+    records: Records,
+    asked: u64,
+}
+
+/// Runs a test on it, or says why it cannot; a failed test is told with the programs' last lines.
+pub(crate) fn with_system(test: impl FnOnce(&mut System) -> Result<()>) -> Result<()> {
+    if let Err(missing) = kubernetes_program("kube-apiserver") {
+        skip(&missing.to_string());
+        return Ok(());
+    }
+    if !Netns::available() {
+        return Ok(());
+    }
+    let mut system = System::new()?;
+    let result = test(&mut system);
+    if result.is_err() {
+        eprintln!(
+            "--- controller\n{}\n--- proxy\n{}",
+            system._controller.last_lines(),
+            system.proxy.last_lines()
+        );
+    }
+    result
+}
+
+impl System {
+    fn new() -> Result<Self> {
+        let server = ApiServer::start()?;
+        server.apply_crds()?;
+        let node = Node::new()?;
+        let mut base = istio_cases::base()?;
+        let records = Records::default();
+        let pods = make_pods(&node, &mut base, &records)?;
+        apply_base(&server, &node, &base)?;
+        for (_, ip, ports, prefix) in SERVICES {
+            for port in ports {
+                let behind = pods.iter().filter(|(name, _)| name.starts_with(prefix));
+                let endpoints: Vec<SocketAddr> = behind.map(|(_, pod)| (pod.ipv4, 5000).into()).collect();
+                node.kube_proxy((Ipv4Addr::from(ip), *port).into(), &endpoints)?;
+            }
+        }
+        let controller = start_controller(&server, &node)?;
+        let proxy = start_proxy(&server, &node)?;
+        let system = Self { proxy, _controller: controller, pods, node, server, records, asked: 0 };
+        wait_for("the node knows its clients", CEILING, || {
+            let config = system.admin("/config")?;
+            let clients = config
+                .as_object()
+                .map_or(0, |all| all.keys().filter(|key| key.starts_with("client/")).count());
+            ensure!(clients >= 2, "{clients} clients");
+            Ok(())
+        })?;
+        Ok(system)
+    }
+
+    /// Makes the objects of a case, in order, and waits until umbra serves them; gives those that the API server refused.
+    pub(crate) fn apply(&mut self, case: &Case) -> Result<Vec<String>> {
+        let mut refused = Vec::new();
+        for (number, object) in case.objects.iter().enumerate() {
+            if number > 0 && case.spread {
+                // Ages are what is tested here, and they have no other source than time.
+                std::thread::sleep(APART);
+            }
+            if self.server.kubectl().create(&object.to_string()).is_err() {
+                refused.push(name_of(object));
+            }
+        }
+        for object in case.objects.iter().filter(|object| !refused.contains(&name_of(object))) {
+            self.wait_served(object)?;
+        }
+        Ok(refused)
+    }
+
+    fn wait_served(&self, object: &Value) -> Result<()> {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (kind, meta) = (text(&object["kind"]).to_lowercase(), &object["metadata"]);
+        if !["virtualservice", "destinationrule"].contains(&kind.as_str()) {
+            return Ok(());
+        }
+        let (namespace, name) = (text(&meta["namespace"]), text(&meta["name"]));
+        wait_for(&format!("{kind} {name} is served"), CEILING, || {
+            let now = self.server.kubectl().get(&["-n", &namespace, &kind, &name])?;
+            let generation = &now["metadata"]["generation"];
+            let conditions = now["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let of = |kind: &str| conditions.iter().find(|condition| condition["type"] == kind);
+            let accepted = of("Accepted").context("no Accepted yet")?;
+            ensure!(accepted["observedGeneration"] == *generation, "an older Accepted");
+            let waits = of("Programmed").is_some_and(|programmed| programmed["reason"] == "NodesPending");
+            ensure!(!waits, "the node has not got it yet");
+            Ok(())
+        })
+    }
+
+    /// Deletes the objects of a case, and waits until no service is taken over.
+    pub(crate) fn remove(&mut self, case: &Case) -> Result<()> {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": case.objects});
+        self.server.kubectl().delete(&list.to_string())?;
+        self.records.clear();
+        wait_for("nothing is taken over any more", CEILING, || {
+            let config = self.admin("/config")?;
+            let services: Vec<&String> = config
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(key, _)| key)
+                .filter(|key| key.starts_with("service/"))
+                .collect();
+            ensure!(services.is_empty(), "{services:?}");
+            Ok(())
+        })
+    }
+
+    /// Asks once, and waits until every copy has come to its end.
+    pub(crate) fn ask(&mut self, request: &Request) -> Result<Outcome> {
+        self.asked += 1;
+        let id = format!("case-{}", self.asked);
+        let (service, port) = request.to()?;
+        let (_, ip, ..) =
+            SERVICES.iter().find(|(name, ..)| *name == service).context("a recorded service")?;
+        let pod = self.pods.get(&format!("client-{}", request.client())).context("a recorded client")?;
+        let to = (Ipv4Addr::from(*ip), port).into();
+        let mut outcome = istio_client::send(pod, to, request, &id)?;
+        self.wait_settled()?;
+        outcome.seen = self.records.of(&id);
+        Ok(outcome)
+    }
+
+    /// Counters at rest: eligible = sent + dropped, sent = answered + timed_out + failed.
+    fn wait_settled(&self) -> Result<()> {
+        wait_for("copies have ended", CEILING, || {
+            let samples = Samples::of((self.node.ipv4(), 15020).into())?;
+            let sum = |name: &str| samples.sum(&format!("umbra_shadow_{name}_total"), &[]);
+            let (eligible, sent, dropped, ended) =
+                (sum("eligible"), sum("sent"), sum("dropped"), sum("result"));
+            let is = |one: f64, other: f64| (one - other).abs() < 0.5;
+            ensure!(
+                is(eligible, sent + dropped) && is(sent, ended),
+                "{eligible} eligible, {sent} sent, {ended} ended"
+            );
+            Ok(())
+        })
+    }
+
+    fn admin(&self, path: &str) -> Result<Value> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 15000));
+        let stream = self.node.netns().within(|| http::connect(address))??;
+        Ok(serde_json::from_str(&http::get_on(stream, path)?)?)
+    }
+}
+
+/// A pod for each of the base's, which get its address in place of the recorded one.
+fn make_pods(node: &Node, base: &mut String, records: &Records) -> Result<BTreeMap<String, Pod>> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(base)?;
+    let mut pods = BTreeMap::new();
+    for document in documents.iter().filter(|document| document["kind"] == "Pod") {
+        let name = document["metadata"]["name"].as_str().context("a name")?;
+        let recorded = document["status"]["podIP"].as_str().context("an address")?;
+        let pod = node.pod()?;
+        *base = base.replace(recorded, &pod.ipv4.to_string());
+        if !name.starts_with("client-") {
+            istio_backends::serve(&pod, name, &group_of(name), records)?;
+        }
+        pods.insert(name.to_owned(), pod);
+    }
+    Ok(pods)
+}
+
+fn apply_base(server: &ApiServer, node: &Node, base: &str) -> Result<()> {
+    let kubectl = server.kubectl();
+    kubectl.run(&["create", "namespace", "other"])?;
+    kubectl.run(&["create", "namespace", "istio-system"])?;
+    kubectl.apply(&objects::node("n1", &node.pod_cidrs()).to_string())?;
+    let mut documents: Vec<Value> = serde_saphyr::from_multiple(base)?;
+    documents.retain(|document| document["kind"] != "Namespace");
+    for document in documents.iter_mut().filter(|document| document["kind"] == "Pod") {
+        document["spec"]["nodeName"] = "n1".into();
+    }
+    let list = |items: Vec<&Value>| json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
+    kubectl.apply(&list(documents.iter().collect()))?;
+    kubectl.apply_status(&list(documents.iter().filter(|document| document["kind"] == "Pod").collect()))
+}
+
+fn start_controller(server: &ApiServer, node: &Node) -> Result<Process> {
+    let mut command = Command::new(program("umbra-controller")?);
+    command.arg("--kubeconfig").arg(server.kubeconfig()).arg("--tls-dir").arg(server.dir().join("tls"));
+    command.args(["--proxy", &format!("n1={}:15002", node.ipv4()), "--leader-elect=false"]);
+    command.args(["--metrics-listen", "127.0.0.1:0", "--foreign-virtualservices=istio"]);
+    Process::start("controller", &command, &server.dir().join("controller.log"))
+}
+
+fn start_proxy(server: &ApiServer, node: &Node) -> Result<Process> {
+    let mut command = node.netns().command("setpriv");
+    command.args(["--bounding-set=-all,+net_admin", "--inh-caps=-all,+net_admin", "--no-new-privs"]);
+    command.arg(program("umbra-proxy")?).args(["--node=n1", "--workers=2"]);
+    command.arg(format!("--node-address={},{}", node.ipv4(), node.ipv6()));
+    command.arg("--tls-dir").arg(server.dir().join("tls"));
+    Process::start("proxy", &command, &server.dir().join("proxy.log"))
+}
