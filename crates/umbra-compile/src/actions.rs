@@ -8,7 +8,6 @@ mod cors;
 mod duration;
 mod fault;
 mod headers;
-mod operators;
 mod retries;
 mod rewrite;
 

@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 
 use umbra_index::api::{Destination, ObjectKey, Service};
 use umbra_index::{Kind, View, host};
-use umbra_routing::{BackendRef, Mirror, Rule, ServiceName, WeightedBackend};
+use umbra_routing::{BackendRef, Rule, ServiceName};
 
-use crate::actions::{combine, default_retries};
 use crate::audience::Audience;
 use crate::claims::Applying;
 use crate::finding::{Condition, Finding, ObjectRef, Reason};
 use crate::protocol::is_tcp;
-use crate::rule_spec::{RuleSpec, Target};
+use crate::rule_spec::Target;
 use crate::subsets::Subsets;
 
 /// Turns rules into those that some clients get on one port.
@@ -37,44 +36,7 @@ impl<'a> Resolver<'a> {
     }
 
     pub(crate) fn rule(&mut self, applying: &Applying<'_>) -> Rule {
-        let spec = applying.spec;
-        let rule = Rule {
-            name: spec.label(),
-            origin: Some(spec.origin.clone()),
-            matches: applying.matches.clone(),
-            ..Rule::default()
-        };
-        let actions = &spec.actions;
-        if let Some(answer) = actions.answer() {
-            let (headers, _) = combine(actions.headers.as_ref(), &[None]);
-            return Rule { answer: Some(answer), headers, ..rule };
-        }
-        let listed: Vec<_> = spec.destinations.iter().map(|to| to.headers.clone()).collect();
-        let (headers, of_destinations) = combine(actions.headers.as_ref(), &listed);
-        let mut destinations = Vec::new();
-        for (to, headers) in spec.destinations.iter().zip(of_destinations) {
-            // Also looked up at weight 0: the author learns of a bad name before giving it a share.
-            let backend = self.backend(&to.target);
-            if to.weight > 0 {
-                destinations.push(WeightedBackend { weight: to.weight, backend, headers });
-            }
-        }
-        Rule {
-            destinations,
-            mirrors: self.mirrors(spec),
-            headers,
-            rewrite: actions.rewrite.clone(),
-            timeout_ms: actions.timeout_ms,
-            retries: actions.retries.clone().unwrap_or_else(|| Some(default_retries())),
-            fault: actions.fault.clone().filter(|fault| *fault != umbra_routing::Fault::default()),
-            cors: actions.cors.clone().flatten(),
-            ..rule
-        }
-    }
-
-    fn mirrors(&mut self, spec: &RuleSpec) -> Vec<Mirror> {
-        let mirrors = spec.all_mirrors();
-        mirrors.map(|(share, to)| Mirror { backend: self.backend(to), per_million: share }).collect()
+        applying.spec.on_the_wire(applying.matches.clone(), |target| self.backend(target))
     }
 
     fn backend(&mut self, target: &Target) -> BackendRef {

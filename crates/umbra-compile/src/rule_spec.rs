@@ -4,9 +4,12 @@ use umbra_index::Kind;
 use umbra_index::api::{
     Delegate, Destination, HttpRoute, HttpRouteDestination, ObjectKey, Percent, VirtualService,
 };
-use umbra_routing::{MIRROR_DENOMINATOR, RedirectPath, RuleOrigin, StringMatch};
+use umbra_routing::{
+    BackendRef, Fault, MIRROR_DENOMINATOR, Mirror, RedirectPath, RequestMatch, Rule, RuleOrigin, ServiceName,
+    StringMatch, WeightedBackend,
+};
 
-use crate::actions::{self, Actions, HeaderSpec};
+use crate::actions::{self, Actions, HeaderSpec, combine, default_retries};
 use crate::finding::{ObjectRef, Reason};
 use crate::matches::{self, BlockSpec};
 use crate::report::Report;
@@ -80,6 +83,45 @@ impl RuleSpec {
         all.filter(|(share, _)| *share > 0)
     }
 
+    /// As nodes get it, with what its destinations and mirrors are found to be.
+    pub(crate) fn on_the_wire(
+        &self,
+        matches: Vec<RequestMatch>,
+        mut backend: impl FnMut(&Target) -> BackendRef,
+    ) -> Rule {
+        let (name, origin) = (self.label(), Some(self.origin.clone()));
+        let rule = Rule { name, origin, matches, ..Rule::default() };
+        let actions = &self.actions;
+        if let Some(answer) = actions.answer() {
+            let (headers, _) = combine(actions.headers.as_ref(), &[None]);
+            return Rule { answer: Some(answer), headers, ..rule };
+        }
+        let listed: Vec<_> = self.destinations.iter().map(|to| to.headers.clone()).collect();
+        let (headers, of_destinations) = combine(actions.headers.as_ref(), &listed);
+        let mut destinations = Vec::new();
+        for (to, headers) in self.destinations.iter().zip(of_destinations) {
+            // Also looked up at weight 0: the author learns of a bad name before giving it a share.
+            let backend = backend(&to.target);
+            if to.weight > 0 {
+                destinations.push(WeightedBackend { weight: to.weight, backend, headers });
+            }
+        }
+        let mirrors = self.all_mirrors();
+        let mirrors =
+            mirrors.map(|(share, to)| Mirror { backend: backend(to), per_million: share }).collect();
+        Rule {
+            destinations,
+            mirrors,
+            headers,
+            rewrite: actions.rewrite.clone(),
+            timeout_ms: actions.timeout_ms,
+            retries: actions.retries.clone().unwrap_or_else(|| Some(default_retries())),
+            fault: actions.fault.clone().filter(|fault| *fault != Fault::default()),
+            cors: actions.cors.clone().flatten(),
+            ..rule
+        }
+    }
+
     /// Everything it names.
     pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
         self.destinations.iter().map(|to| &to.target).chain(self.all_mirrors().map(|(_, target)| target))
@@ -109,6 +151,7 @@ pub(crate) fn read(report: &mut Report, vs: &VirtualService, index: usize, rule:
     };
     reader.authority_is_said_once(&spec);
     reader.prefix_is_matched(&spec);
+    reader.nodes_can_use(&spec);
     spec
 }
 
@@ -243,6 +286,17 @@ impl Reader<'_> {
         let namespace = delegate.namespace.clone().filter(|namespace| !namespace.is_empty());
         let namespace = namespace.unwrap_or_else(|| self.object.key.namespace.clone());
         ObjectKey::new(namespace, delegate.name.clone().unwrap_or_default())
+    }
+
+    /// What no field's own check has found, so that no node refuses a rule that its author was told is fine.
+    fn nodes_can_use(&mut self, spec: &RuleSpec) {
+        let matches = spec.blocks.iter().map(|block| block.request.clone()).collect();
+        let rule = spec.on_the_wire(matches, |_| BackendRef::all(ServiceName::new("", ""), 0));
+        if self.report.is_accepted()
+            && let Err(error) = rule.check()
+        {
+            self.report.reject(Reason::Invalid, self.path.clone(), error.to_string());
+        }
     }
 
     /// A redirect replaces a prefix that its blocks match, or `/` (spec/istio.md 1A).

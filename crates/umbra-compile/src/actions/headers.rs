@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use umbra_index::api::{HeaderOperations, Headers};
-use umbra_routing::{HeaderChanges, HeaderEdits};
+use umbra_routing::{FormatError, HeaderChanges, HeaderEdits, check_format};
 
-use super::operators::{Format, format_of};
 use crate::finding::Reason;
 use crate::header_name::{is_authority, is_token};
 use crate::report::Report;
@@ -35,7 +34,7 @@ pub(crate) fn headers(report: &mut Report, path: &str, headers: &Headers) -> Hea
     if let Some(operations) = &headers.request {
         spec.changes.request = edits(report, &format!("{path}.request"), operations, Side::Request);
         let usable = |(name, value): &(&String, &String)| {
-            is_authority(name) && !value.is_empty() && format_of(value) == Format::Known
+            is_authority(name) && !value.is_empty() && check_format(value).is_ok()
         };
         let find = |map: &BTreeMap<String, String>| map.iter().find(usable).map(|(_, value)| value.clone());
         spec.authority = find(&operations.set).or_else(|| find(&operations.add));
@@ -81,21 +80,14 @@ fn values(
 
 /// Whether a node can make something of the value; what it cannot is said.
 fn has_value(report: &mut Report, path: &str, value: &str) -> bool {
-    if value.chars().any(|c| c.is_control() && c != '\t') {
-        report.reject(Reason::Invalid, path, "has control characters, which no header may have");
-        return false;
-    }
-    match format_of(value) {
-        Format::Known => !value.is_empty(),
-        Format::Broken => {
-            let message = "has a % that begins no operator; write %% for a percent sign";
-            report.reject(Reason::Invalid, path, message);
+    match check_format(value) {
+        Ok(()) => !value.is_empty(),
+        Err(error @ FormatError::Unknown(_)) => {
+            report.note(Reason::PartiallyInvalid, path, format!("{error}, so this header is left as it is"));
             false
         }
-        Format::Unknown(operator) => {
-            let message =
-                format!("umbra does not know the operator {operator}, so this header is left as it is");
-            report.note(Reason::PartiallyInvalid, path, message);
+        Err(error) => {
+            report.reject(Reason::Invalid, path, error.to_string());
             false
         }
     }

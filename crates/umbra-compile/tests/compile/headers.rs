@@ -124,6 +124,19 @@ fn what_no_header_can_be_is_invalid() {
 }
 
 #[test]
+fn what_a_node_would_refuse_is_invalid() {
+    for headers in [
+        json!({"request": {"set": {"transfer-encoding": "chunked"}}}),
+        json!({"request": {"set": {"Host": "not a host"}}}),
+    ] {
+        let route = json!([{"destination": {"host": "sa-logic"}}]);
+        let world = World::with_rules(json!([{"headers": headers, "route": route}]));
+        assert!(world.is_held(), "{headers}");
+        assert_has(&world.findings(), "Accepted=False Invalid spec.http[0]: ");
+    }
+}
+
+#[test]
 fn rewrite_and_headers_cannot_both_set_the_authority() {
     let host = json!({"request": {"set": {"Host": "b"}}});
     let route = json!([{"destination": {"host": "sa-logic"}}]);

@@ -1,7 +1,7 @@
 //! Cases that a real istiod and Envoy answered, answered by our tables: which pods get the request and its copies.
 //!
-//! Compiling and selecting only; what a proxy does to a request on its way (header operations, retries, timeouts, path
-//! normalisation) is tested with the proxy. Cases of foreign VirtualServices are meant with Istio's way of applying
+//! Compiling and selecting only; what a proxy does to a request on its way (header operations, retries, timeouts) is
+//! tested with the proxy. Cases of foreign VirtualServices are meant with Istio's way of applying
 //! them to all clients.
 
 mod cases;
@@ -80,6 +80,9 @@ files! {
     dr_subsets: "dr-subsets",
     match_headers: "match-headers",
     match_order: "match-order",
+    match_query: "match-query",
+    match_uri: "match-uri",
+    match_request: "match-request",
     match_source: "match-source",
     mirror_basic: "mirror-basic",
     mirror_percent: "mirror-percent",

@@ -1,5 +1,7 @@
 //! The recorded cluster, with our tables in place of Istio's.
 
+use std::collections::BTreeMap;
+
 use http::HeaderMap;
 use serde_json::{Value, json};
 use umbra_compile::{Options, Outcome};
@@ -102,7 +104,7 @@ impl World {
         };
         let port = table.ports.into_iter().find(|candidate| candidate.number == port)?;
         let variant = port.variant(Some(client.namespace)).expect("a default variant");
-        Some(variant.rules.iter().filter_map(|rule| client.of_interest(rule)).collect())
+        Some(variant.rules.clone())
     }
 
     /// The group of each of the backend set's pods.
@@ -128,12 +130,8 @@ impl Client {
         }
     }
 
-    /// A rule without the blocks that ask for other labels; `None`: all of them do.
-    fn of_interest(&self, rule: &Rule) -> Option<Rule> {
-        let has = |(name, value): (&String, &String)| self.labels.contains(&(name.as_str(), value.as_str()));
-        let mut own = rule.clone();
-        own.matches.retain(|block| block.source_labels.iter().all(has));
-        (own.matches.is_empty() == rule.matches.is_empty()).then_some(own)
+    fn labels(&self) -> BTreeMap<String, String> {
+        self.labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
     }
 }
 
@@ -155,13 +153,15 @@ impl Prepared {
         let method = request["method"].as_str().unwrap_or("GET");
         let to = request["to"].as_str().and_then(|to| to.split(':').next()).unwrap_or_default();
         let headers = headers(request);
-        let labels =
-            Client::of(request).labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let labels = Client::of(request).labels();
+        let Ok(target) = umbra_routing::normalise(request["path"].as_str().unwrap_or("/")) else {
+            return (400, None, Vec::new());
+        };
         let head = RequestHead {
             method,
-            scheme: umbra_routing::scheme(http::Version::HTTP_11, None, &headers),
+            scheme: scheme(request, &headers),
             authority: request["host"].as_str().unwrap_or(to),
-            target: request["path"].as_str().unwrap_or("/"),
+            target: &target,
             headers: &headers,
             labels: Some(&labels),
         };
@@ -178,6 +178,13 @@ impl Prepared {
         let copies = sampled.iter().filter_map(|mirror| pick(&mirror.backend, draw)).collect();
         let (_, groups) = &selection.route.destinations[selection.destination];
         answer(groups, copies, draw)
+    }
+}
+
+fn scheme(request: &Value, headers: &HeaderMap) -> &'static str {
+    match request["h2c"].as_bool() {
+        Some(true) => umbra_routing::scheme(http::Version::HTTP_2, Some("http"), headers),
+        _ => umbra_routing::scheme(http::Version::HTTP_11, None, headers),
     }
 }
 
