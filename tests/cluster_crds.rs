@@ -1,8 +1,8 @@
-//! The CRDs on a real API server: what it takes, keeps, refuses, explains and shows.
+//! The CRDs and the admission policies on a real API server: what it takes, keeps, refuses, explains and shows.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use umbra_testkit::{ApiServer, Kubectl, kubernetes_program, repository, skip};
+use umbra_testkit::{ApiServer, CEILING, Kubectl, kubernetes_program, repository, skip, wait_for};
 
 #[test]
 fn the_crds_on_an_api_server() -> Result<()> {
@@ -16,14 +16,20 @@ fn the_crds_on_an_api_server() -> Result<()> {
     takes_keeps_and_refuses(kubectl)?;
     changes_of_a_stored_object_are_checked_too(kubectl)?;
     status_is_of_istios_shape_and_shown(kubectl)?;
-    fields_are_explained(kubectl)
+    fields_are_explained(kubectl)?;
+    policies_refuse_with_the_field_named(kubectl)
 }
 
 /// The cases are data, so that the types can be asked the same without an API server.
-fn takes_keeps_and_refuses(kubectl: &Kubectl) -> Result<()> {
-    let text = std::fs::read_to_string(repository().join("crates/umbra-api/tests/data/crd-cases.yaml"))?;
+fn cases(file: &str) -> Result<Vec<Value>> {
+    let text = std::fs::read_to_string(repository().join("crates/umbra-api/tests/data").join(file))?;
     let cases: Vec<Value> = serde_saphyr::from_str(&text)?;
     ensure!(cases.len() > 20, "only {} cases", cases.len());
+    Ok(cases)
+}
+
+fn takes_keeps_and_refuses(kubectl: &Kubectl) -> Result<()> {
+    let cases = cases("crd-cases.yaml")?;
     for case in &cases {
         let name = case["name"].as_str().context("a case has a name")?;
         match case["refused"].as_array() {
@@ -114,6 +120,35 @@ fn fields_are_explained(kubectl: &Kubectl) -> Result<()> {
         let text = kubectl.run(&["explain", field])?;
         let (_, description) = text.split_once("DESCRIPTION:").with_context(|| format!("{field}: {text}"))?;
         ensure!(!description.trim().is_empty() && !description.contains("<empty>"), "{field}: {text}");
+    }
+    Ok(())
+}
+
+/// Asked by dry runs, which policies see too. Some cases the schema refuses first.
+fn policies_refuse_with_the_field_named(kubectl: &Kubectl) -> Result<()> {
+    for file in ["virtualservices.yaml", "destinationrules.yaml"] {
+        let policy = repository().join("deploy/components/admission").join(file);
+        kubectl.apply(&std::fs::read_to_string(policy)?)?;
+    }
+    let try_out = |object: &Value| {
+        kubectl.run_with_input(&["apply", "--dry-run=server", "-f", "-"], &object.to_string())
+    };
+    let mut by_policy = 0;
+    for case in cases("admission-cases.yaml")? {
+        let told = case["told"].as_str().context("a case says what is told")?;
+        // An API server acts on a policy a moment after it has stored it.
+        by_policy += wait_for(told, CEILING, || {
+            let refusal = try_out(&case["object"]).err().context("it was taken")?.to_string();
+            let by_policy = refusal.contains("ValidatingAdmissionPolicy");
+            ensure!(!by_policy || refusal.contains(told), "{refusal}");
+            Ok(u32::from(by_policy))
+        })?;
+    }
+    ensure!(by_policy > 70, "the policies refused {by_policy} only");
+    for case in cases("crd-cases.yaml")?.iter_mut().filter(|case| case["refused"].is_null()) {
+        // By a new name: of an object that is stored only a changed spec is asked.
+        case["object"]["metadata"]["name"] = "tried-out".into();
+        try_out(&case["object"]).with_context(|| format!("{}", case["name"]))?;
     }
     Ok(())
 }

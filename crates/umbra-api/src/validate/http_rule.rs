@@ -36,12 +36,13 @@ pub(super) fn check(rule: &HttpRoute, role: Role, field: &mut Field<'_>) {
     }
 }
 
-/// Exactly one of route, redirect, directResponse and delegate.
+/// Exactly one of route, redirect, directResponse and delegate; but a delegate's rules inherit a direct response
+/// (spec/istio.md 1A).
 fn one_answer(rule: &HttpRoute, role: Role, field: &mut Field<'_>) {
     let given: Vec<_> = [
         ("route", !rule.route.is_empty()),
         ("redirect", rule.redirect.is_some()),
-        ("directResponse", rule.direct_response.is_some()),
+        ("directResponse", rule.direct_response.is_some() && rule.delegate.is_none()),
         ("delegate", rule.delegate.is_some()),
     ]
     .into_iter()

@@ -84,6 +84,7 @@ fn forms() -> Paths {
     forms.extend([
         ("http[].redirect", at_most_one(&["port", "derivePort"])),
         ("http[].directResponse.body", at_most_one(&["string", "bytes"])),
+        ("http[].directResponse.body.bytes", json!({"format": "byte"})),
         ("http[].fault.delay", at_most_one(&["fixedDelay", "exponentialDelay"])),
         ("http[].fault.abort", at_most_one(&["httpStatus", "grpcStatus", "http2Error"])),
     ]);

@@ -14,6 +14,7 @@ fn a_rule_has_exactly_one_answer() {
             ("{redirect: {uri: /}}", ""),
             ("{directResponse: {status: 200}}", ""),
             ("{delegate: {name: x}}", ""),
+            ("{delegate: {name: x}, directResponse: {status: 503}}", ""),
             (
                 "{redirect: {uri: /}, directResponse: {status: 200}}",
                 "directResponse: HTTP route cannot contain both redirect and",
