@@ -39,11 +39,14 @@ pub(crate) fn send(pod: &Pod, to: SocketAddr, request: &Request, case: &str) -> 
     for (name, value) in &headers {
         head += &format!("{name}: {value}\r\n");
     }
-    let body = request.body();
-    if let Some(body) = &body {
+    let has = |wanted: &str| headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(wanted));
+    let mut body = request.body();
+    if has("transfer-encoding") {
+        body = body.map(|body| chunked(&body));
+    } else if let Some(body) = &body {
         head += &format!("content-length: {}\r\n", body.len());
     }
-    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("connection")) {
+    if !has("connection") {
         head += "connection: close\r\n";
     }
     // An answer may come before the whole body has gone out: what cannot be sent any more is not needed.
@@ -57,6 +60,14 @@ pub(crate) fn send(pod: &Pod, to: SocketAddr, request: &Request, case: &str) -> 
         None => (None, BTreeMap::new()),
     };
     Ok(Outcome { status, headers, slow, seen: Vec::new() })
+}
+
+/// In two chunks and an end.
+fn chunked(body: &[u8]) -> Vec<u8> {
+    let (first, second) = body.split_at(body.len() / 2);
+    let chunk = |part: &[u8]| [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat();
+    let chunks = [first, second].into_iter().filter(|part| !part.is_empty()).flat_map(chunk);
+    chunks.chain(*b"0\r\n\r\n").collect()
 }
 
 /// Status and headers of the final answer; the body is read only as far as it comes with them or by itself ends.

@@ -201,19 +201,25 @@ impl System {
         })
     }
 
-    /// Asks once, and waits until every copy has come to its end.
-    pub(crate) fn ask(&mut self, request: &Request) -> Result<Outcome> {
-        self.asked += 1;
-        let id = format!("case-{}", self.asked);
+    /// Asks so often, one after the other, then waits until every copy has come to its end.
+    pub(crate) fn ask(&mut self, request: &Request, times: u64) -> Result<Vec<Outcome>> {
         let (service, port) = request.to()?;
         let (_, ip, ..) =
             SERVICES.iter().find(|(name, ..)| *name == service).context("a recorded service")?;
         let pod = self.pods.get(&format!("client-{}", request.client())).context("a recorded client")?;
         let to = (Ipv4Addr::from(*ip), port).into();
-        let mut outcome = istio_client::send(pod, to, request, &id)?;
+        let mut outcomes = Vec::new();
+        for _ in 0..times {
+            self.asked += 1;
+            let id = format!("case-{}", self.asked);
+            outcomes.push((istio_client::send(pod, to, request, &id)?, id));
+        }
         self.wait_settled()?;
-        outcome.seen = self.records.of(&id);
-        Ok(outcome)
+        let seen = |(mut outcome, id): (Outcome, String)| {
+            outcome.seen = self.records.of(&id);
+            outcome
+        };
+        Ok(outcomes.into_iter().map(seen).collect())
     }
 
     /// Counters at rest: eligible = sent + dropped, sent = answered + timed_out + failed.
@@ -244,7 +250,7 @@ fn plain(namespace: &str, name: &str) -> Value {
     json!({
         "apiVersion": "networking.istio.io/v1",
         "kind": "VirtualService",
-        "metadata": {"name": FIRST, "namespace": namespace},
+        "metadata": {"name": format!("{FIRST}-{name}"), "namespace": namespace},
         "spec": {"hosts": [name], "http": [{"name": FIRST, "route": [{"destination": {"host": name}}]}]},
     })
 }

@@ -31,7 +31,7 @@ use local::{Own, failure};
 use crate::balance::{Backends, Lease};
 use crate::body::Bodies;
 use crate::headers;
-use crate::metrics::DropReason;
+use crate::metrics::{DropReason, Flags};
 use crate::serve::{Busy, Serving};
 use crate::shadow::{Drawn, Original};
 use crate::upgrade;
@@ -204,10 +204,14 @@ impl Sending<'_> {
         let deadline = Deadline::new(self.chosen.route.timeout(), &mut original.headers, &bodies);
         let retries = self.chosen.route.retries();
         let attempts = Attempts::new(worker, &self.set, &original, &bodies, (retries, drawn));
+        let late = || Own::timed_out(&self.set.service, is_grpc(&original.headers));
         let ended = tokio::select! {
             biased;
-            ended = attempts.run(&mut record) => ended.map_err(|flags| Own::refused(failure(&bodies, flags, &self.set.service))),
-            () = deadline.passed() => Err(Own::timed_out(&self.set.service, is_grpc(&original.headers))),
+            ended = attempts.run(&mut record) => ended.map_err(|flags| match flags {
+                Flags::UpstreamTimeout => late(),
+                flags => Own::refused(failure(&bodies, flags, &self.set.service)),
+            }),
+            () = deadline.passed() => Err(late()),
         };
         match ended {
             Ok(reached) => self.reached(reached, upgrade, (&original, &changes), (deadline, record, busy)),
@@ -267,6 +271,6 @@ fn switch(
     if let Some(protocol) = protocol {
         headers::set_upgrade(answer.headers_mut(), protocol);
     }
-    record.ended(StatusCode::SWITCHING_PROTOCOLS, crate::metrics::Flags::None, 0);
+    record.ended(StatusCode::SWITCHING_PROTOCOLS, Flags::None, 0);
     answer.map(|_| AnswerBody::empty())
 }
