@@ -1,5 +1,5 @@
 //! What real Istio answered, asked of umbra: every recorded case with objects from a real API server, a real controller and
-//! proxy, and clients and backends in network namespaces. `istio-cases/` says how the answers were recorded.
+//! proxy, and clients and backends in network namespaces.
 //!
 //! `UMBRA_TEST_CASES=text` runs the cases whose file or name contains the text.
 

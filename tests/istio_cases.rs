@@ -1,4 +1,9 @@
 //! The recorded cases: objects, requests, and what Istio did.
+//!
+//! Recorded from istiod 1.31 and Envoy 1.40 on a real API server. `base.yaml` has the objects under every case. A case has
+//! `objects`, `requests` and, for each request, what happened: for one the client's status and headers and every request
+//! that any backend saw (`first`), for several how often what happened (`tally`). umbra-compile's tests ask the same cases
+//! of tables alone.
 
 use std::collections::BTreeMap;
 

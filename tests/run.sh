@@ -121,6 +121,7 @@ tests apiserver cargo test -p umbra-tests --locked --test cluster_crds -- --noca
 tests push cargo test -p umbra-tests --locked --test push -- --test-threads=1 --nocapture
 tests proxy cargo test -p umbra-tests --locked --test proxy -- --test-threads=1 --nocapture
 tests node cargo test -p umbra-tests --locked --test node -- --test-threads=1 --nocapture
+tests istio cargo test -p umbra-tests --locked --test istio -- --nocapture
 check images images || finish
 cluster "" || finish
 check cluster-down make --no-print-directory cluster-down

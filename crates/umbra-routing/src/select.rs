@@ -9,6 +9,7 @@ use index::{BlockId, Index};
 use crate::act::RuleError;
 use crate::backends::BackendRef;
 use crate::head::{RequestHead, Split};
+use crate::matcher::Block;
 use crate::route::Route;
 use crate::table::Rule;
 
@@ -65,6 +66,11 @@ impl<B> RouteTable<B> {
             self.index.first(&request, |id| self.routes[id.rule].holds(id.block, &request))?;
         let route = &self.routes[rule];
         Some(Selection { route, destination: route.draw_destination(draw), block })
+    }
+
+    /// Some rule asks for labels of the client's pod.
+    pub fn asks_for_labels(&self) -> bool {
+        self.routes.iter().flat_map(|route| &route.blocks).any(Block::asks_for_labels)
     }
 
     /// All rules, in order.

@@ -50,8 +50,14 @@ pub struct Place {
     pub subset: Option<String>,
     /// Nothing defines it.
     pub unresolved: bool,
-    /// Ready addresses; absent when there is nothing to know them from (files without EndpointSlices of the Service).
+    /// Ready addresses; `None` when there is nothing to know them from (files without EndpointSlices of the Service),
+    /// which scripts see as an empty list.
+    #[serde(serialize_with = "as_list")]
     pub endpoints: Option<Vec<SocketAddr>>,
+}
+
+fn as_list<S: serde::Serializer>(endpoints: &Option<Vec<SocketAddr>>, to: S) -> Result<S::Ok, S::Error> {
+    endpoints.as_deref().unwrap_or_default().serialize(to)
 }
 
 /// A destination.

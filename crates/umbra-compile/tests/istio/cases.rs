@@ -27,7 +27,7 @@ impl Case {
 }
 
 fn text(file: &str) -> String {
-    let path = format!("{}/tests/istio/cases/{file}.yaml", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/../../tests/istio-cases/{file}.yaml", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(path).expect("a recorded file")
 }
 

@@ -154,7 +154,10 @@ impl PortRoutes {
 
     /// Who the client is makes a difference.
     pub(crate) fn depends_on_client(&self) -> bool {
-        self.variants.len() > 1 || self.variants.iter().any(|(namespace, _)| namespace.is_some())
+        let differs = |(namespace, rules): &(Option<String>, RouteTable<Target>)| {
+            namespace.is_some() || rules.asks_for_labels()
+        };
+        self.variants.len() > 1 || self.variants.iter().any(differs)
     }
 }
 

@@ -40,6 +40,11 @@ impl Taken {
 }
 
 impl Block {
+    /// It is for clients whose pods have certain labels.
+    pub(crate) fn asks_for_labels(&self) -> bool {
+        !self.source_labels.is_empty()
+    }
+
     pub(crate) fn new(block: &RequestMatch) -> Result<Self, MatchError> {
         let text = |condition: &Option<_>| condition.as_ref().map(Text::new).transpose();
         let headers =
