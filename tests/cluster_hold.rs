@@ -21,8 +21,8 @@ fn a_held_object_survives_controllers_and_follows_v1() {
         wait_for_copies(example)?;
         let to = json!([{"destination": {"host": "sa-logic", "subset": "v1"}}]);
         let mirror = json!({"host": "sa-logic", "subset": "v2"});
-        // umbra does not inject faults yet: the object is refused, its rules stay.
-        let fault = json!({"abort": {"httpStatus": 418, "percentage": {"value": 100}}});
+        // A fault that is none makes no sense: the object is refused, its rules stay.
+        let fault = json!({});
         patch(example, "vs/sa-logic", &json!({"http": [{"route": to, "mirror": mirror, "fault": fault}]}))?;
         wait_condition(example, "vs/sa-logic", "Accepted", "False")?;
 
