@@ -211,7 +211,10 @@ impl User {
                 return;
             }
             Ok(answer) => (Kind::Status, format!("status {}", answer.status)),
-            Err((kind, error)) => (kind, format!("{error:#}")),
+            Err((kind, error)) => {
+                let connection = if connected { "new" } else { "kept" };
+                (kind, format!("{connection} connection: {error:#}"))
+            }
         };
         seen.failures.push(Failure { node: self.node.clone(), kind, began, took, what });
     }
