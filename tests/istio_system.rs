@@ -33,7 +33,7 @@ const SERVICES: [(&str, [u8; 4], &[u16], &str); 3] = [
 pub(crate) struct System {
     // In the order in which they are dropped: programs, pods, node, API server.
     proxy: Process,
-    _controller: Process,
+    controller: Process,
     pods: BTreeMap<String, Pod>,
     node: Node,
     server: ApiServer,
@@ -55,7 +55,7 @@ pub(crate) fn with_system(test: impl FnOnce(&mut System) -> Result<()>) -> Resul
     if result.is_err() {
         eprintln!(
             "--- controller\n{}\n--- proxy\n{}",
-            system._controller.last_lines(),
+            system.controller.last_lines(),
             system.proxy.last_lines()
         );
     }
@@ -78,9 +78,9 @@ impl System {
                 node.kube_proxy((Ipv4Addr::from(ip), *port).into(), &endpoints)?;
             }
         }
-        let controller = start_controller(&server, &node)?;
+        let controller = startcontroller(&server, &node)?;
         let proxy = start_proxy(&server, &node)?;
-        let system = Self { proxy, _controller: controller, pods, node, server, records, asked: 0 };
+        let system = Self { proxy, controller, pods, node, server, records, asked: 0 };
         wait_for("the node knows its clients", CEILING, || {
             let config = system.admin("/config")?;
             let clients = config
@@ -287,7 +287,7 @@ fn apply_base(server: &ApiServer, node: &Node, base: &str) -> Result<()> {
     kubectl.apply_status(&list(documents.iter().filter(|document| document["kind"] == "Pod").collect()))
 }
 
-fn start_controller(server: &ApiServer, node: &Node) -> Result<Process> {
+fn startcontroller(server: &ApiServer, node: &Node) -> Result<Process> {
     let mut command = Command::new(program("umbra-controller")?);
     command.arg("--kubeconfig").arg(server.kubeconfig()).arg("--tls-dir").arg(server.dir().join("tls"));
     command.args(["--proxy", &format!("n1={}:15002", node.ipv4()), "--leader-elect=false"]);

@@ -34,7 +34,7 @@ pub use node::{Node, NodeCondition, NodeSpec, NodeStatus};
 pub use pod::{OwnerReference, Pod, PodIp, PodSpec, PodStatus};
 pub use service::{Service, ServicePort, ServiceSpec};
 pub use status::{Condition, Generation, Status};
-pub use validate::{Code, Problem, Severity};
+pub use validate::{Code, GRPC_STATUSES, Problem, SMALLEST_PERCENT, Severity};
 pub use virtual_service::{
     CorsPolicy, Delegate, Destination, FaultAbort, FaultDelay, HeaderOperations, Headers, HttpBody,
     HttpDirectResponse, HttpFaultInjection, HttpMatchRequest, HttpMirrorPolicy, HttpRedirect, HttpRetry,

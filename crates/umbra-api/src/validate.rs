@@ -28,6 +28,7 @@ mod traffic_policy;
 mod values;
 mod virtual_service;
 
+pub use fault::{GRPC_STATUSES, SMALLEST_PERCENT};
 pub use problem::{Code, Problem, Severity};
 
 #[cfg(test)]

@@ -5,11 +5,11 @@ use super::values::Grain;
 use super::{actions, values};
 use crate::{FaultAbort, FaultDelay, HttpFaultInjection, Percent};
 
-/// Istio's resolution of a share: a smaller one would be none.
-const SMALLEST_PERCENT: f64 = 0.0001;
+/// Istio's resolution of a share in percent: a smaller one would be none.
+pub const SMALLEST_PERCENT: f64 = 0.0001;
 
-/// gRPC's statuses by name.
-const GRPC: [&str; 17] = [
+/// gRPC's statuses by name, each at the place of its number.
+pub const GRPC_STATUSES: [&str; 17] = [
     "OK",
     "CANCELLED",
     "UNKNOWN",
@@ -70,10 +70,13 @@ fn abort(abort: &FaultAbort, field: &mut Field<'_>) {
     if let Some(status) = abort.http_status {
         actions::http_status(status, "httpStatus", field);
     }
-    if let Some(status) = abort.grpc_status.as_ref().filter(|status| !GRPC.contains(&status.as_str())) {
-        field
-            .at("grpcStatus")
-            .error(format!("gRPC status {status:?} is not supported; use one of {}", GRPC.join(", ")));
+    if let Some(status) =
+        abort.grpc_status.as_ref().filter(|status| !GRPC_STATUSES.contains(&status.as_str()))
+    {
+        field.at("grpcStatus").error(format!(
+            "gRPC status {status:?} is not supported; use one of {}",
+            GRPC_STATUSES.join(", ")
+        ));
     }
     share(abort.percentage.as_ref(), field);
 }

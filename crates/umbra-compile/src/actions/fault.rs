@@ -1,35 +1,14 @@
 //! `fault`: delays and aborts on purpose (spec/istio.md 1A, 4.5).
 
-use umbra_index::api::{FaultAbort, FaultDelay, HttpFaultInjection, Percent};
+use umbra_index::api::{
+    FaultAbort, FaultDelay, GRPC_STATUSES, HttpFaultInjection, Percent, SMALLEST_PERCENT,
+};
 use umbra_routing::{Abort, AbortWith, Delay, Fault};
 
 use super::retries::millis;
 use crate::finding::Reason;
 use crate::report::Report;
 use crate::share;
-
-/// The status codes of gRPC by number.
-const GRPC_STATUS: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-/// The smallest share that is not 0.
-const SMALLEST_PERCENT: f64 = 0.0001;
 
 /// Reads the faults at `path`.
 pub(crate) fn fault(report: &mut Report, path: &str, fault: &HttpFaultInjection) -> Fault {
@@ -95,7 +74,7 @@ fn http_status(report: &mut Report, path: &str, status: i64) -> Option<AbortWith
 }
 
 fn grpc_status(report: &mut Report, path: &str, name: &str) -> Option<AbortWith> {
-    let number = GRPC_STATUS.iter().position(|known| *known == name);
+    let number = GRPC_STATUSES.iter().position(|known| *known == name);
     if number.is_none() {
         let message = format!("{name:?} is not a gRPC status; write its name, as UNAVAILABLE");
         report.reject(Reason::Invalid, format!("{path}.grpcStatus"), message);

@@ -1,8 +1,8 @@
 //! The thread that keeps the table.
 //!
 //! Takes: changes, and the time going by. Gives: a kernel that holds what `Kept` says: what changed in batches at once,
-//! what is due renewed together each few seconds, so that others find quiet times to list in (`nft::beat`), all of it written anew when a batch failed or somebody changed the table. Never
-//! gives up, never ends but with its handle.
+//! what is due renewed together each few seconds, so that others find quiet times to list in (`nft::beat`), all of it
+//! written anew when a batch failed or somebody changed the table. Never gives up, never ends but with its handle.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
