@@ -267,13 +267,14 @@ impl Seen {
             .iter()
             .filter(|failure| !faults.iter().any(|fault| fault.excuses(failure)))
             .collect();
-        let text = |all: Vec<String>| all.into_iter().take(NAMED).collect::<Vec<_>>().join("\n  ");
+        let named: Vec<_> = unexcused.iter().take(NAMED).map(ToString::to_string).collect();
+        let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
         ensure!(
             unexcused.is_empty(),
             "{} not in flight at any fault:\n  {}\nfaults:\n  {}\n{self}",
             unexcused.len(),
-            text(unexcused.iter().map(ToString::to_string).collect()),
-            text(faults.iter().map(ToString::to_string).collect())
+            named.join("\n  "),
+            faults.join("\n  ")
         );
         Ok(())
     }

@@ -1,14 +1,14 @@
 //! The proxy dies, hangs, or ends well: its node's pods are served all the same, and by umbra when it is back.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use umbra_testkit::{Process, Signal, http, wait_for};
 
-use crate::node_system::{CEILING, System, cluster_ips, who, with_system};
+use crate::node_system::{CEILING, System, cluster_ips, connect_from_port, who, with_system};
 
 #[test]
 fn a_killed_proxy_leaves_new_connections_to_v1() -> Result<()> {
@@ -26,6 +26,44 @@ fn a_killed_proxy_leaves_new_connections_to_v1() -> Result<()> {
         system.start_proxy()?;
         println!("measured: armed again {} ms after the proxy's new start", began.elapsed().as_millis());
         system.wait_intercepted("after")
+    })
+}
+
+/// Connection tracking remembers a connection that the dying proxy has reset, for 10 s. A client that picks the same port
+/// again meanwhile opens a new connection all the same.
+#[test]
+fn a_port_whose_connection_a_killed_proxy_has_reset_is_served_at_once() -> Result<()> {
+    const PORT: u16 = 40_000;
+    with_system(|system| {
+        system.wait_intercepted("before")?;
+        let connect = |ip| connect_from_port(&system.client, PORT, (ip, 80).into());
+        let mut proxy = system.proxy.take().context("it runs")?;
+        let unread = wait_for("a frozen proxy gets both connections", CEILING, || {
+            let [before, passed_by, _] = system.counted()?;
+            proxy.freeze()?;
+            let connected: Vec<_> = cluster_ips().into_iter().map(connect).collect::<Result<_>>()?;
+            let mut connected: Vec<_> = connected.into_iter().collect::<Result<_, _>>()?;
+            let [now, still, _] = system.counted()?;
+            if (now, still) != (before + 2, passed_by) {
+                // So slow that the kernel passes a hung proxy by.
+                proxy.thaw()?;
+                bail!("the fallback got one");
+            }
+            connected.iter_mut().try_for_each(|stream| stream.write_all(b"POST"))?;
+            Ok(connected)
+        })?;
+        proxy.kill()?;
+        for mut stream in unread {
+            let cut = stream.read(&mut [0]).map_err(|error| error.kind());
+            ensure!(cut == Err(ErrorKind::ConnectionReset), "{cut:?}");
+        }
+        for ip in cluster_ips() {
+            let stream = connect(ip)?.with_context(|| format!("{ip} from the same port"))?;
+            let headers = [("host", "sa-logic"), ("content-type", "application/json")];
+            let answer = http::exchange(stream, "POST", "/analyse/sentiment", &headers, SENTENCE)?;
+            ensure!(answer.status == 200 && who(&answer)? == "v1", "{ip}: {}\n{}", answer.head, answer.body);
+        }
+        Ok(())
     })
 }
 

@@ -2,12 +2,13 @@
 //! server, whose Pods and EndpointSlices are written by hand; a node and its pods out of network namespaces, with an
 //! nft stand-in for kube-proxy that knows of no subset; one proxy as the DaemonSet would run it.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use umbra_testkit::{
     ApiServer, Netns, Node, Pod, Process, Samples, http, kubernetes_program, objects, program, skip, wait_for,
 };
@@ -323,6 +324,22 @@ pub(crate) fn connect_from(pod: &Pod, to: SocketAddr) -> Result<std::io::Result<
         stream.set_read_timeout(Some(PATIENCE))?;
     }
     Ok(stream)
+}
+
+/// A connection that `pod` makes from this port of its own.
+pub(crate) fn connect_from_port(pod: &Pod, port: u16, to: SocketAddr) -> Result<std::io::Result<TcpStream>> {
+    let connected = || {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+        // The port may have been used a moment ago.
+        socket.set_reuse_address(true)?;
+        let here =
+            if to.is_ipv4() { IpAddr::from(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+        socket.bind(&SocketAddr::new(here, port).into())?;
+        socket.connect_timeout(&to.into(), PATIENCE)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        Ok(socket.into())
+    };
+    pod.netns().within(connected)
 }
 
 /// The Service's addresses, one of each family.

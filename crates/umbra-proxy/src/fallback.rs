@@ -12,6 +12,7 @@ pub(crate) mod interface;
 pub(crate) mod keep;
 mod keeper;
 pub(crate) mod plan;
+mod resets;
 mod ruleset;
 
 use std::net::SocketAddr;

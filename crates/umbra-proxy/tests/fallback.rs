@@ -65,8 +65,8 @@ fn a_node_without_pod_ranges_goes_by_the_interface_of_its_address() {
     node.push("PUT", &put(&[service("a", &VIPS, &V1)], json!({})));
     let table = node.table();
     let by_interface = |line: &&str| line.contains("iifname != \"lo\"");
-    // Counting, leading, counting what passed by; for each family.
-    assert_eq!(table.lines().filter(by_interface).count(), 6, "{table}");
+    // Forgetting resets, counting, leading, counting what passed by; for each family.
+    assert_eq!(table.lines().filter(by_interface).count(), 8, "{table}");
     // Then the ranges come.
     node.push("PUT", &one());
     assert_eq!(node.table(), include_str!("fallback.golden").trim_end());

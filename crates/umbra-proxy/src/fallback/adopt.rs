@@ -11,6 +11,7 @@ use netlink_packet_netfilter::nftables::{
 
 use super::Settings;
 use super::keep::{Found, Kept, Origin};
+use super::resets::Resets;
 use super::ruleset::{self, TABLE};
 use crate::intercept::{Sources, Target};
 use crate::nft::netlink::{Netlink, NetlinkError};
@@ -58,7 +59,7 @@ impl Adopted {
 }
 
 /// The table is there with all its rules, made as `marker` says. A kernel that does not answer has told nothing.
-pub(super) fn is_whole(netlink: &mut Netlink, marker: &str) -> bool {
+pub(super) fn is_whole(netlink: &mut Netlink, marker: &str, resets: Resets) -> bool {
     let told = |answer: Result<NfTablesMessage, NetlinkError>| match answer {
         Ok(message) => Some(message),
         Err(NetlinkError::Refused { source, .. }) if source.raw_os_error() == Some(libc::ENOENT) => None,
@@ -71,7 +72,7 @@ pub(super) fn is_whole(netlink: &mut Netlink, marker: &str) -> bool {
     let mut has = |chain: &str, rules: u32| {
         told(netlink.ask(TABLE.describe_chain(chain))).is_some_and(|chain| !has_other_rules(&chain, rules))
     };
-    let chains = ruleset::RULES.iter().all(|(chain, rules)| has(chain, *rules));
+    let chains = ruleset::rules(resets).all(|(chain, rules)| has(chain, rules));
     table && chains && told(netlink.ask(TABLE.describe_counter(marker))).is_some()
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::adopt::{self, Adopted};
 use super::keep::{Change, Kept, Write};
+use super::resets::Resets;
 use super::ruleset::{self, TABLE};
 use super::{Command, FallbackError, Settings};
 use crate::metrics::Metrics;
@@ -40,6 +41,7 @@ pub(super) struct Keeper {
     settings: Settings,
     interval: Duration,
     metrics: Arc<Metrics>,
+    resets: Resets,
     /// How the kernel's table was made; `None`: there is none of ours.
     marker: Option<String>,
     kept: Kept,
@@ -65,13 +67,14 @@ struct Failing {
 impl Keeper {
     /// For the table that was found, if any.
     pub(super) fn new(
-        (netlink, beats): (Netlink, Beats),
+        (mut netlink, beats): (Netlink, Beats),
         settings: Settings,
         metrics: Arc<Metrics>,
         found: Option<Adopted>,
         now: Instant,
     ) -> Self {
         let interval = settings.interval();
+        let resets = Resets::of_kernel(&mut netlink);
         let (marker, kept) = found.map(|found| (found.marker, found.kept)).unzip();
         Self {
             netlink,
@@ -79,6 +82,7 @@ impl Keeper {
             settings,
             interval,
             metrics,
+            resets,
             marker,
             kept: kept.unwrap_or_default(),
             adopted_until: Some(now + ADOPTED_FOR),
@@ -122,7 +126,7 @@ impl Keeper {
             first = ruleset::replace_sources(origin);
         }
         let writes = self.kept.take(change, now, self.interval);
-        let as_made = self.marker.as_ref() == Some(&ruleset::marker(&self.kept.origin));
+        let as_made = self.marker.as_ref() == Some(&ruleset::marker(&self.kept.origin, self.resets));
         if !as_made || self.failing.is_some() {
             return self.made_anew(now);
         }
@@ -171,13 +175,13 @@ impl Keeper {
         let existed = self.marker.is_some();
         // Its counters begin at nothing; what they have is not to be lost.
         self.count();
-        let mut messages = ruleset::anew(&self.kept.origin);
+        let mut messages = ruleset::anew(&self.kept.origin, self.resets);
         messages.extend(self.everything(now));
         if let Err(error) = self.netlink.commit(&messages) {
             self.failed(&error, now);
             return Err(error.into());
         }
-        self.marker = Some(ruleset::marker(&self.kept.origin));
+        self.marker = Some(ruleset::marker(&self.kept.origin, self.resets));
         self.took = [0; 3];
         self.beat();
         match existed {
@@ -247,7 +251,7 @@ impl Keeper {
             // Nothing of ours is there, and nothing has been pushed.
             return;
         };
-        if !adopt::is_whole(&mut self.netlink, marker) {
+        if !adopt::is_whole(&mut self.netlink, marker, self.resets) {
             tracing::warn!("somebody has changed table inet umbra-fallback: it is made anew");
             let _ = self.made_anew(now);
             return;

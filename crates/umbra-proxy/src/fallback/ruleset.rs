@@ -8,6 +8,9 @@
 //!   set src4 { type ipv4_addr; flags interval }                # this node's pods
 //!   set self4 { type ipv4_addr . ipv4_addr; flags timeout }    # endpoints on this node, twice
 //!   set beat { type inet_proto; size 64; flags dynamic,timeout } # when a proxy last held this node
+//!   ct timeout resets { protocol tcp; policy = { close : 0 } }   # a connection that was reset is forgotten (`resets`)
+//!   chain resets { type filter hook prerouting priority mangle
+//!     ct state new ip saddr @src4 ip daddr . tcp dport @known4 ct timeout set "resets" }
 //!   chain count { type nat hook prerouting priority dstnat - 15
 //!     ip saddr @src4 ip daddr . tcp dport @known4 counter name connections }
 //!   chain nat { type nat hook prerouting priority dstnat - 5
@@ -30,6 +33,7 @@ use netlink_packet_netfilter::nftables::{
 use umbra_routing::{SLOTS, Slots};
 
 use super::keep::{Origin, Write};
+use super::resets::{self, Resets};
 use crate::intercept::Target;
 use crate::nft::beat::{self, Pulse};
 use crate::nft::expression::{
@@ -52,9 +56,15 @@ pub(super) const BEAT: &str = "beat";
 /// Longer than anybody leaves a node without a proxy and asks for how long.
 pub(super) const BEAT_FOR: Duration = Duration::from_secs(3_600);
 /// The name of a counter that counts nothing: it says of which version the table is.
-pub(super) const LAYOUT: &str = "layout-2";
+pub(super) const LAYOUT: &str = "layout-3";
 /// Chains and their rules, those of both families.
-pub(super) const RULES: [(&str, u32); 4] = [("count", 2), ("nat", 4), ("post", 2), ("beats", 1)];
+const RULES: [(&str, u32); 4] = [("count", 2), ("nat", 4), ("post", 2), ("beats", 1)];
+
+/// Chains and how many rules each has.
+pub(super) fn rules(resets: Resets) -> impl Iterator<Item = (&'static str, u32)> {
+    let of_resets = (resets == Resets::Forgotten).then_some((resets::NAME, 2));
+    RULES.into_iter().chain(of_resets)
+}
 
 const COUNT_PRIORITY: i32 = libc::NF_IP_PRI_NAT_DST - 15;
 /// After `inet umbra` at `dstnat - 10`, before kube-proxy at `dstnat`.
@@ -120,18 +130,23 @@ pub(super) fn known_of(v4: bool) -> &'static str {
 }
 
 /// The counter that says how the table was made. One made otherwise is made anew.
-pub(super) fn marker(origin: &Origin) -> String {
+pub(super) fn marker(origin: &Origin, resets: Resets) -> String {
     let side = |by_interface: Option<&str>| by_interface.unwrap_or("ranges").to_owned();
-    format!("{LAYOUT}-{}-{}", side(origin.interface(true)), side(origin.interface(false)))
+    let layout = match resets {
+        Resets::Forgotten => LAYOUT.to_owned(),
+        Resets::Remembered => format!("{LAYOUT}-resets"),
+    };
+    format!("{layout}-{}-{}", side(origin.interface(true)), side(origin.interface(false)))
 }
 
 /// The table anew, whatever is there under its name; without elements. One batch with them, so that there is no moment
 /// without.
-pub(super) fn anew(origin: &Origin) -> Vec<Change> {
+pub(super) fn anew(origin: &Origin, resets: Resets) -> Vec<Change> {
     // Deleting what is not there would fail the batch: so it is made first.
     let mut changes =
         vec![TABLE.create(TableFlags::empty(), 0), TABLE.remove(), TABLE.create(TableFlags::empty(), 0)];
-    changes.extend([CONNECTIONS, FALLBACK, KUBE_PROXY, &marker(origin)].map(|name| TABLE.counter(name)));
+    changes
+        .extend([CONNECTIONS, FALLBACK, KUBE_PROXY, &marker(origin, resets)].map(|name| TABLE.counter(name)));
     changes.extend(sets(&V4, 1));
     changes.extend(sets(&V6, 5));
     changes.extend([
@@ -140,6 +155,8 @@ pub(super) fn anew(origin: &Origin) -> Vec<Change> {
         TABLE.chain("nat", "nat", InetHookNumber::PreRouting, NAT_PRIORITY),
         TABLE.chain("post", "nat", InetHookNumber::PostRouting, POST_PRIORITY),
     ]);
+    let governed = |(family, v4)| [from(family, origin.interface(v4)), known(family)].concat();
+    changes.extend(resets.create(TABLE, [(&V4, true), (&V6, false)].map(governed)));
     for (family, v4) in [(&V4, true), (&V6, false)] {
         let from = || from(family, origin.interface(v4));
         changes.push(

@@ -64,6 +64,8 @@ const NAT_PORT_GIVEN: u32 = 2;
 const REJECT_TCP_RESET: u32 = 1;
 /// `NFT_OBJECT_COUNTER`.
 pub(crate) const OBJECT_COUNTER: u32 = 1;
+/// `NFT_OBJECT_CT_TIMEOUT`.
+pub(crate) const OBJECT_TIMEOUTS: u32 = 7;
 
 /// `meta nfproto` is `family`.
 pub(crate) fn family_is(family: u8) -> [Expression; 2] {
@@ -249,6 +251,11 @@ pub(crate) fn go_to(chain: &str) -> Expression {
 /// Counts into the table's counter `name`.
 pub(crate) fn count(name: &str) -> Expression {
     expression("objref", vec![number(1, OBJECT_COUNTER), text(2, name)])
+}
+
+/// Gives a new connection the timeouts of the table's object `name`.
+pub(crate) fn set_timeouts(name: &str) -> Expression {
+    expression("objref", vec![number(1, OBJECT_TIMEOUTS), text(2, name)])
 }
 
 /// Binds the connection to another destination.

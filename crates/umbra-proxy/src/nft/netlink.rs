@@ -346,7 +346,7 @@ fn name_of(message: &NfTablesMessage) -> &'static str {
         NfTablesMessage::NewSet(_) => "creating a set",
         NfTablesMessage::NewChain(_) => "creating a chain",
         NfTablesMessage::NewRule(_) => "creating a rule",
-        NfTablesMessage::NewObject(_) => "creating a counter",
+        NfTablesMessage::NewObject(_) => "creating an object",
         NfTablesMessage::NewSetElement(_) => "adding elements",
         NfTablesMessage::DeleteSetElement(_) => "deleting elements",
         _ => "a change",

@@ -3,6 +3,8 @@
 //! Takes: names, keys, expressions. Gives: [`Change`]s for [`super::netlink::Netlink::commit`]. Knows nothing of what
 //! umbra's two tables are for: `intercept::ruleset` and `fallback::ruleset` say that.
 
+use std::time::Duration;
+
 use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, DataAttribute, Hook, InetHookNumber, ListAttribute, NfTablesMessage,
@@ -89,6 +91,27 @@ impl Table {
     pub(crate) fn counter(self, name: &str) -> Change {
         let mut attributes = self.counter_name(name);
         attributes.push(expression::nested(4, &[]));
+        Change { message: NfTablesMessage::NewObject(attributes), flags: NLM_F_CREATE }
+    }
+
+    /// Creates timeouts for TCP connections: the node's own as they are now, and `closed_for` once one was reset, in whole
+    /// seconds. For both IP families.
+    pub(crate) fn tcp_timeouts(self, name: &str, closed_for: Duration) -> Change {
+        /// `CTA_TIMEOUT_TCP_CLOSE`
+        const CLOSE: u16 = 8;
+        let seconds = u32::try_from(closed_for.as_secs()).unwrap_or(u32::MAX);
+        let attributes = vec![
+            expression::text(1, self.0),
+            expression::text(2, name),
+            expression::number(3, expression::OBJECT_TIMEOUTS),
+            expression::nested(
+                4,
+                &[
+                    DefaultNla::new(2, vec![libc::IPPROTO_TCP as u8]),
+                    expression::nested(3, &[expression::number(CLOSE, seconds)]),
+                ],
+            ),
+        ];
         Change { message: NfTablesMessage::NewObject(attributes), flags: NLM_F_CREATE }
     }
 
