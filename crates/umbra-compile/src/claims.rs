@@ -133,7 +133,7 @@ impl<'a> Claims<'a> {
 
 impl<'a> Candidate<'a> {
     fn new(view: View<'_>, service: &ObjectKey, vs: &'a VirtualService) -> Self {
-        let understood = spec::understand(vs);
+        let understood = spec::understand(view, vs);
         let expanded = delegates::expand(view, vs, understood.rules);
         let mut findings = understood.findings;
         findings.extend(expanded.findings);

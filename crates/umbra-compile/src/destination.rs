@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use umbra_index::api::{Destination, ObjectKey, Service};
+use umbra_index::api::{Destination, ObjectKey, Service, values};
 use umbra_index::{Kind, View, host};
 use umbra_routing::{BackendRef, Rule, ServiceName};
 
@@ -87,7 +87,7 @@ impl<'a> Resolver<'a> {
     /// Absent: the port the client used, even when the service has another, single one (spec/istio.md 4.2).
     fn port_of(&self, to: &Destination) -> Option<u16> {
         match &to.port {
-            Some(port) => u16::try_from(port.number).ok().filter(|number| *number > 0),
+            Some(port) => values::port(port.number),
             None => Some(self.port),
         }
     }

@@ -71,7 +71,7 @@ pub enum RuleError {
     #[error("the redirect code {0} is not one of 301, 302, 303, 307 and 308")]
     RedirectCode(u16),
     /// A direct response's or abort's status.
-    #[error("the status {0} is not within 200 to 599")]
+    #[error("the status {0} is not within 200 to 600")]
     Status(u16),
     /// A list of a CORS policy.
     #[error("the CORS list {0:?} cannot be a header's value")]
@@ -90,7 +90,7 @@ pub enum LocalAnswer<'r> {
     },
     /// This.
     Direct {
-        /// 200 to 599.
+        /// 200 to 600.
         status: StatusCode,
         /// May be empty.
         body: &'r [u8],

@@ -49,6 +49,13 @@ fn one_answer(rule: &HttpRoute, role: Role, field: &mut Field<'_>) {
     .filter_map(|(name, given)| given.then_some(name))
     .collect();
     match given[..] {
+        _ if rule.delegate.is_some() => {
+            for name in given.iter().filter(|name| **name != "delegate") {
+                field.at(name).error(format!(
+                    "root HTTP route must not specify {name}; remove it, the rules of the delegate serve"
+                ));
+            }
+        }
         [] => field.at("route").error(
             "is empty; HTTP route, redirect or direct_response is required: name the destination that users' answers \
              come from",

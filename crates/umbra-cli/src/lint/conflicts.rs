@@ -38,10 +38,7 @@ pub(super) fn findings(manifests: &Manifests, said: &BTreeSet<Finding>) -> Vec<F
 
 /// Those that claim hosts between pods, in the order in which they win (spec/istio.md 2.4).
 fn oldest_first(manifests: &Manifests) -> Vec<(&ObjectId, &VirtualService)> {
-    let for_mesh = |vs: &VirtualService| {
-        let gateways = &vs.spec.gateways;
-        !vs.spec.http.is_empty() && (gateways.is_empty() || gateways.iter().any(|gateway| gateway == "mesh"))
-    };
+    let for_mesh = |vs: &VirtualService| !vs.spec.http.is_empty() && vs.spec.is_for_mesh();
     let mut all: Vec<_> = manifests.virtual_services().filter(|(_, vs)| for_mesh(vs)).collect();
     all.sort_by_key(|(_, vs)| (&vs.metadata.creation_timestamp, &vs.metadata.name));
     all

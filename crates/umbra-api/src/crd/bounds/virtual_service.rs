@@ -114,7 +114,7 @@ fn rules() -> Paths {
 fn mirror_or_mirrors() -> Value {
     rule(
         "!has(self.mirror) || !has(self.mirrors) || self.mirrors.size() == 0",
-        "a rule has either mirror or mirrors; move mirror and its percentage into an entry of mirrors",
+        "HTTP route cannot contain both mirror and mirrors; move mirror and its percentage into an entry of mirrors",
         Some(".mirrors"),
     )
 }
