@@ -132,7 +132,7 @@ impl Actions {
         // Neither acts on a rule that answers itself (spec/istio.md 1A and 4.4).
         let sends = rule.answer.is_none();
         Ok(Self {
-            answer: rule.answer.as_ref().map(Answer::new).transpose()?,
+            answer: rule.answer.as_ref().map(Answer::new).transpose()?.flatten(),
             path: path.transpose()?,
             authority: authority.transpose()?,
             headers: headers(rule.headers.as_ref())?,
@@ -152,12 +152,14 @@ impl Actions {
 }
 
 impl Answer {
-    fn new(answer: &action::Answer) -> Result<Self, RuleError> {
+    fn new(answer: &action::Answer) -> Result<Option<Self>, RuleError> {
         Ok(match answer {
-            action::Answer::Redirect(redirect) => Self::Redirect(Redirect::new(redirect)?),
+            action::Answer::Redirect(redirect) => Some(Self::Redirect(Redirect::new(redirect)?)),
             action::Answer::Direct(direct) => {
-                Self::Direct(fault::answer_status(direct.status)?, direct.body.clone())
+                Some(Self::Direct(fault::answer_status(direct.status)?, direct.body.clone()))
             }
+            // No request gets such a rule.
+            action::Answer::NoRoute => None,
         })
     }
 

@@ -16,6 +16,8 @@ pub enum Answer {
     Redirect(Redirect),
     /// This.
     Direct(DirectResponse),
+    /// That of no rule: for these requests the list ends here, while rules for other clients follow.
+    NoRoute,
 }
 
 /// spec/istio.md 1A and 4.3.

@@ -175,7 +175,7 @@ fn clients_without_the_labels_are_left_to_the_next_virtual_service() {
     assert_eq!(rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>(), ["old", "unmatched", "new"]);
     let web = [("app".to_owned(), "web".to_owned())].into();
     assert_eq!(rules[1].matches, [RequestMatch { source_labels: web, ..RequestMatch::default() }]);
-    assert!(matches!(&rules[1].answer, Some(umbra_routing::Answer::Direct(direct)) if direct.status == 404));
+    assert_eq!(rules[1].answer, Some(umbra_routing::Answer::NoRoute), "as if the list ended there");
     assert!(world.findings().iter().all(|finding| !finding.contains("Conflicted")), "{:?}", world.findings());
     assert_eq!(world.table().rules_of.len(), 2);
 }
