@@ -24,6 +24,7 @@ pub mod values;
 mod virtual_service;
 #[cfg(feature = "kubernetes")]
 mod watched;
+pub mod words;
 
 pub use destination_rule::{
     ClientTlsSettings, ConnectionPoolSettings, ConsistentHash, DestinationRule, DestinationRuleSpec,

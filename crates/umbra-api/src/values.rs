@@ -6,6 +6,7 @@
 use std::ops::RangeInclusive;
 
 use crate::base64;
+use crate::words::{GRPC_STATUSES, RETRY_ON};
 use crate::{HttpBody, Percent};
 
 /// Every request, in [`per_million`].
@@ -20,49 +21,6 @@ pub const ANSWER_STATUSES: RangeInclusive<i64> = 200..=600;
 pub const PERCENT: RangeInclusive<f64> = 0.0..=100.0;
 /// Those that Envoy answers with. Istio's own check takes other 3xx, for which it then has no action.
 pub const REDIRECT_CODES: [u16; 5] = [301, 302, 303, 307, 308];
-/// Methods that a CORS policy may allow; `*` is the one asked for.
-pub const CORS_METHODS: [&str; 10] =
-    ["*", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE"];
-/// `retryOn`'s words (spec/istio.md 1A); a number is a status.
-pub const RETRY_ON: [&str; 16] = [
-    "5xx",
-    "gateway-error",
-    "reset",
-    "reset-before-request",
-    "connect-failure",
-    "retriable-4xx",
-    "refused-stream",
-    "retriable-status-codes",
-    "retriable-headers",
-    "envoy-ratelimited",
-    "http3-post-connect-failure",
-    "cancelled",
-    "deadline-exceeded",
-    "internal",
-    "resource-exhausted",
-    "unavailable",
-];
-/// gRPC's statuses by name, each at the place of its number.
-pub const GRPC_STATUSES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
 impl Percent {
     /// See [`per_million`].
     pub fn per_million(&self) -> u32 {
@@ -117,7 +75,7 @@ pub fn grpc_status(name: &str) -> Option<u8> {
 /// One part of `retryOn`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryOn<'t> {
-    /// One of [`RETRY_ON`].
+    /// One of [`RETRY_ON`](crate::words::RETRY_ON).
     Word(&'t str),
     /// A status of the answer, 100 to 599.
     Status(u16),

@@ -238,6 +238,13 @@ pub struct Destination {
     pub rest: Rest,
 }
 
+impl Destination {
+    /// The subset; an empty one is none.
+    pub fn subset_name(&self) -> Option<&str> {
+        self.subset.as_deref().filter(|subset| !subset.is_empty())
+    }
+}
+
 /// A Service port by number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kubernetes", derive(schemars::JsonSchema))]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 use serde_json::Value;
-use umbra_api::{DestinationRule, Problem, VirtualService};
+use umbra_api::{DestinationRule, Problem, VirtualService, words};
 
 #[derive(Deserialize)]
 struct Case {
@@ -37,6 +37,15 @@ fn each_message_of_the_policies_has_a_case() {
     let told: BTreeSet<_> = cases().into_iter().map(|case| case.told).collect();
     assert!(told.len() > 90, "only {} messages", told.len());
     assert_eq!(told, messages());
+}
+
+/// CEL cannot take them from elsewhere.
+#[test]
+fn the_policies_have_all_words_of_the_lists() {
+    let policy = include_str!("../../../deploy/components/admission/virtualservices.yaml");
+    for word in words::RETRY_ON.iter().chain(&words::GRPC_STATUSES).chain(&words::CORS_METHODS) {
+        assert!(policy.contains(&format!("'{word}'")), "{word}");
+    }
 }
 
 #[test]

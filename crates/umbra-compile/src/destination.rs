@@ -45,7 +45,7 @@ impl<'a> Resolver<'a> {
         let named = host::service_of(&to.host, namespace);
         // A host that cannot be a service keeps its name for messages and metrics.
         let service = named.clone().unwrap_or_else(|| ObjectKey::new(namespace, &to.host));
-        let subset = to.subset.as_deref().filter(|subset| !subset.is_empty());
+        let subset = to.subset_name();
         let found = match named {
             Some(service) => {
                 self.note_node_local(&service, target);

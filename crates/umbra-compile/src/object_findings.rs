@@ -67,9 +67,10 @@ fn no_http_rule(report: &mut Report, vs: &VirtualService) {
 /// A host that is nothing to umbra matters only when no other host is: a VirtualService for a gateway and the mesh
 /// names both kinds.
 fn hosts(report: &mut Report, view: View<'_>, vs: &VirtualService) {
-    let service = |host: &String| host::service_of(&host.to_ascii_lowercase(), &vs.metadata.namespace);
+    let full = |host: &String| host::claimed_name(host, &vs.metadata.namespace);
+    let service = |host: &String| host::service_of(&full(host), "");
     let is_wildcard = |host: &&String| host.starts_with('*');
-    let covers = |host: &String| view.covers_a_service(&host.to_ascii_lowercase());
+    let covers = |host: &String| view.covers_a_service(&full(host));
     let governs = vs.spec.hosts.iter().filter_map(service).any(|service| view.service(&service).is_some())
         || vs.spec.hosts.iter().filter(is_wildcard).any(covers);
     for (index, name) in vs.spec.hosts.iter().enumerate() {

@@ -221,9 +221,7 @@ impl Reader<'_> {
     /// A delegate without a name is as good as one that is not there.
     fn delegate(&mut self, delegate: &Delegate) -> ObjectKey {
         self.report.unsupported(&format!("{}.delegate", self.path), &delegate.rest);
-        let namespace = delegate.namespace.clone().filter(|namespace| !namespace.is_empty());
-        let namespace = namespace.unwrap_or_else(|| self.object.key.namespace.clone());
-        ObjectKey::new(namespace, delegate.name.clone().unwrap_or_default())
+        delegate.key(&self.object.key.namespace)
     }
 
     /// What no field's own check has found, so that no node refuses a rule that its author was told is fine.

@@ -76,7 +76,7 @@ fn may_claim(vs: &VirtualService) -> bool {
 }
 
 fn names(vs: &VirtualService, service: &ObjectKey) -> bool {
-    let full = |name: &String| host::full_name(&name.to_ascii_lowercase(), &vs.metadata.namespace);
+    let full = |name: &String| host::claimed_name(name, &vs.metadata.namespace);
     vs.spec.hosts.iter().any(|name| full(name) == host::name_of(service))
 }
 

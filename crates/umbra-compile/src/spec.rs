@@ -73,7 +73,7 @@ fn held_mirror(target: &Target) -> Option<HeldMirror> {
     let service = host::service_of(&to.host, &target.object.key.namespace)?;
     Some(HeldMirror {
         service: ServiceName::new(service.namespace, service.name),
-        subset: to.subset.clone().filter(|subset| !subset.is_empty()),
+        subset: to.subset_name().map(str::to_owned),
         port: to.port.as_ref().map(|port| values::port(port.number).unwrap_or(0)),
     })
 }

@@ -16,6 +16,11 @@ pub fn full_name(host: &str, namespace: &str) -> String {
     }
 }
 
+/// The full name that one of a VirtualService's `hosts` stands for: these ignore case (spec/istio.md 4.7).
+pub fn claimed_name(host: &str, namespace: &str) -> String {
+    full_name(&host.to_ascii_lowercase(), namespace)
+}
+
 /// The service that `host` names in a resource of `namespace`; `None` for wildcards, addresses and names outside the
 /// cluster. Upper case is another name: only a VirtualService's `hosts` ignore case, and their reader lowers them.
 pub fn service_of(host: &str, namespace: &str) -> Option<ObjectKey> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use umbra_api::{Delegate, DestinationRule, HttpRoute, Meta, ObjectKey, Problem, Service, VirtualService};
+use umbra_api::{DestinationRule, HttpRoute, Meta, ObjectKey, Problem, Service, VirtualService};
 
 use crate::event::{Dirty, Kind, ObjectName};
 use crate::host;
@@ -251,21 +251,14 @@ fn host_of(rule: &DestinationRule) -> String {
     host::full_name(&rule.spec.host, &rule.metadata.namespace)
 }
 
-/// Full names of `hosts`; a VirtualService's hosts ignore case (spec/istio.md 4.7).
 fn hosts_of(vs: &VirtualService) -> BTreeSet<String> {
-    let hosts = vs.spec.hosts.iter().map(|host| host.to_ascii_lowercase());
-    hosts.map(|host| host::full_name(&host, &vs.metadata.namespace)).collect()
+    vs.spec.hosts.iter().map(|host| host::claimed_name(host, &vs.metadata.namespace)).collect()
 }
 
 /// The VirtualServices whose rules are to stand in for some of its own.
 fn delegates_of(vs: &VirtualService) -> BTreeSet<ObjectKey> {
     let delegates = vs.spec.http.iter().filter_map(|rule| rule.delegate.as_ref());
-    let key = |delegate: &Delegate| {
-        let namespace = delegate.namespace.as_ref().filter(|namespace| !namespace.is_empty());
-        let namespace = namespace.unwrap_or(&vs.metadata.namespace);
-        ObjectKey::new(namespace, delegate.name.as_deref().unwrap_or_default())
-    };
-    delegates.map(key).collect()
+    delegates.map(|delegate| delegate.key(&vs.metadata.namespace)).collect()
 }
 
 /// The services that rules send requests or copies to.

@@ -4,6 +4,7 @@ use super::problem::Field;
 use super::{matching, names, numbers};
 use crate::header_name::is_authority;
 use crate::values::{answer_status, redirect_code};
+use crate::words::DERIVE_PORT;
 use crate::{HttpBody, HttpDirectResponse, HttpRedirect, HttpRewrite, HttpRoute};
 
 /// Istio's bounds of a direct response's body.
@@ -48,12 +49,7 @@ fn redirect(redirect: &HttpRedirect, rule: &HttpRoute, field: &mut Field<'_>) {
     if let Some(port) = redirect.port {
         numbers::port(port, &mut field.at("port"));
     }
-    one_of(
-        redirect.derive_port.as_deref(),
-        &["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"],
-        "derivePort",
-        field,
-    );
+    one_of(redirect.derive_port.as_deref(), &DERIVE_PORT, "derivePort", field);
     one_of(redirect.scheme.as_deref(), &["", "http", "https"], "scheme", field);
     if redirect_code(redirect.redirect_code).is_none() {
         let code = redirect.redirect_code.unwrap_or_default();

@@ -2,6 +2,7 @@
 
 use super::problem::Field;
 use super::{actions, numbers};
+use crate::words::H2_UPGRADE_POLICIES;
 use crate::{ConnectionPoolSettings, HttpSettings, TcpSettings};
 
 pub(super) fn check(pool: &ConnectionPoolSettings, field: &mut Field<'_>) {
@@ -40,8 +41,7 @@ fn http(http: &HttpSettings, field: &mut Field<'_>) {
         numbers::not_negative(count, name, field);
     }
     numbers::duration(http.idle_timeout.as_ref(), "idleTimeout", field);
-    let words = ["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"];
-    actions::one_of(http.h2_upgrade_policy.as_deref(), &words, "h2UpgradePolicy", field);
+    actions::one_of(http.h2_upgrade_policy.as_deref(), &H2_UPGRADE_POLICIES, "h2UpgradePolicy", field);
     if http.h2_upgrade_policy.as_deref() == Some("UPGRADE") && http.use_client_protocol == Some(true) {
         field
             .at("useClientProtocol")

@@ -4,7 +4,7 @@ use super::problem::Field;
 use super::{actions, matching, numbers};
 use crate::CorsPolicy;
 use crate::header_name::is_token;
-use crate::values::CORS_METHODS;
+use crate::words::{CORS_METHODS, UNMATCHED_PREFLIGHTS};
 
 pub(super) fn check(policy: &CorsPolicy, field: &mut Field<'_>) {
     if !policy.allow_origin.is_empty() {
@@ -37,6 +37,10 @@ pub(super) fn check(policy: &CorsPolicy, field: &mut Field<'_>) {
         }
     }
     numbers::duration_in_seconds(policy.max_age.as_ref(), "maxAge", field);
-    let words = ["UNSPECIFIED", "FORWARD", "IGNORE"];
-    actions::one_of(policy.unmatched_preflights.as_deref(), &words, "unmatchedPreflights", field);
+    actions::one_of(
+        policy.unmatched_preflights.as_deref(),
+        &UNMATCHED_PREFLIGHTS,
+        "unmatchedPreflights",
+        field,
+    );
 }

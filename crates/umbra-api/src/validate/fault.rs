@@ -2,7 +2,8 @@
 
 use super::problem::Field;
 use super::{actions, numbers};
-use crate::values::{GRPC_STATUSES, SMALLEST_PERCENT, grpc_status};
+use crate::values::{SMALLEST_PERCENT, grpc_status};
+use crate::words::GRPC_STATUSES;
 use crate::{FaultAbort, FaultDelay, HttpFaultInjection, Percent};
 
 pub(super) fn check(fault: &HttpFaultInjection, field: &mut Field<'_>) {

@@ -5,15 +5,14 @@ use std::collections::BTreeSet;
 use super::problem::Field;
 use super::{actions, numbers};
 use crate::header_name::is_token;
+use crate::words::LOAD_BALANCERS;
 use crate::{ConsistentHash, HttpCookie, LoadBalancerSettings, Warmup};
 
-const SIMPLE: [&str; 6] =
-    ["UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST"];
 /// Envoy's bound of a Maglev table.
 const MAX_TABLE: u64 = 5_000_011;
 
 pub(super) fn check(balancer: &LoadBalancerSettings, field: &mut Field<'_>) {
-    actions::one_of(balancer.simple.as_deref(), &SIMPLE, "simple", field);
+    actions::one_of(balancer.simple.as_deref(), &LOAD_BALANCERS, "simple", field);
     if balancer.simple.as_deref() == Some("LEAST_CONN") {
         field.at("simple").deprecated("using deprecated value \"LEAST_CONN\", use \"LEAST_REQUEST\" instead");
     }

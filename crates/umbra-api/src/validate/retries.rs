@@ -3,7 +3,8 @@
 use super::numbers;
 use super::problem::Field;
 use crate::HttpRetry;
-use crate::values::{RETRY_ON, retry_on};
+use crate::values::retry_on;
+use crate::words::RETRY_ON;
 
 pub(super) fn check(retry: &HttpRetry, field: &mut Field<'_>) {
     match retry.attempts.unwrap_or(0) {

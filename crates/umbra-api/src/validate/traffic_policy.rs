@@ -2,6 +2,7 @@
 
 use super::problem::Field;
 use super::{actions, connection_pool, load_balancer, locality, names, numbers, outlier_detection, tls};
+use crate::words::PROXY_PROTOCOL_VERSIONS;
 use crate::{PortTrafficPolicy, ProxyProtocol, RetryBudget, TrafficPolicy, TunnelSettings};
 
 /// `selected`: the DestinationRule has a workloadSelector.
@@ -28,7 +29,12 @@ pub(super) fn check(policy: &TrafficPolicy, selected: bool, field: &mut Field<'_
         }
     }
     if let Some(ProxyProtocol { version, .. }) = &policy.proxy_protocol {
-        actions::one_of(version.as_deref(), &["V1", "V2"], "version", &mut field.at("proxyProtocol"));
+        actions::one_of(
+            version.as_deref(),
+            &PROXY_PROTOCOL_VERSIONS,
+            "version",
+            &mut field.at("proxyProtocol"),
+        );
     }
     if let Some(budget) = &policy.retry_budget {
         retry_budget(budget, &mut field.at("retryBudget"));

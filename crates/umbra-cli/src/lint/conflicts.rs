@@ -20,7 +20,7 @@ pub(super) fn findings(manifests: &Manifests, said: &BTreeSet<Finding>) -> Vec<F
     for (id, vs) in oldest_first(manifests) {
         for (at, name) in vs.spec.hosts.iter().enumerate() {
             let namespace = &vs.metadata.namespace;
-            let full = host::full_name(&name.to_ascii_lowercase(), namespace);
+            let full = host::claimed_name(name, namespace);
             let rivals = owners.entry((namespace.clone(), full)).or_default();
             let winner = rivals.iter().find(|(other, rival)| *other != id && share_clients(rival, vs));
             let field = format!("spec.hosts[{at}]");

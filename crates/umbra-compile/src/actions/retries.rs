@@ -63,11 +63,13 @@ fn on_the_wire(word: &str) -> Option<RetryOn> {
 
 #[cfg(test)]
 mod tests {
+    use umbra_index::api::words;
+
     use super::*;
 
     #[test]
     fn all_words_but_two_mean_something_to_a_node() {
-        let without = values::RETRY_ON.into_iter().filter(|word| on_the_wire(word).is_none());
+        let without = words::RETRY_ON.into_iter().filter(|word| on_the_wire(word).is_none());
         assert_eq!(without.collect::<Vec<_>>(), ["envoy-ratelimited", "http3-post-connect-failure"]);
     }
 }
