@@ -126,7 +126,7 @@ fn fields_are_explained(kubectl: &Kubectl) -> Result<()> {
 
 /// Asked by dry runs, which policies see too. Some cases the schema refuses first.
 fn policies_refuse_with_the_field_named(kubectl: &Kubectl) -> Result<()> {
-    for file in ["virtualservices.yaml", "destinationrules.yaml"] {
+    for file in ["virtualservices.yaml", "destinationrules.yaml", "regexes.yaml"] {
         let policy = repository().join("deploy/components/admission").join(file);
         kubectl.apply(&std::fs::read_to_string(policy)?)?;
     }

@@ -22,6 +22,7 @@ fn messages() -> BTreeSet<String> {
     let files = [
         include_str!("../../../deploy/components/admission/virtualservices.yaml"),
         include_str!("../../../deploy/components/admission/destinationrules.yaml"),
+        include_str!("../../../deploy/components/admission/regexes.yaml"),
     ];
     let policies = files.iter().map(|text| text.split("\n---\n").next().expect("a policy"));
     let policies = policies.map(|text| serde_saphyr::from_str::<Value>(text).expect("YAML"));
@@ -48,10 +49,11 @@ fn the_policies_have_all_words_of_the_lists() {
     }
 }
 
+/// Whether a regex compiles, the compiler says; its tests ask these cases, too.
 #[test]
 fn what_a_policy_refuses_is_an_error_at_the_same_field() {
     let mut disagreed = Vec::new();
-    for case in cases() {
+    for case in cases().into_iter().filter(|case| !case.told.contains("does not compile")) {
         let errors: Vec<_> = problems(&case.object).into_iter().filter(Problem::is_error).collect();
         let (named, _) = case.told.split_once(": ").expect("a message begins with its field");
         let named = named.replace("trafficPolicy (of spec or a subset)", "spec");
