@@ -15,6 +15,7 @@ fn a_rule_has_exactly_one_answer() {
             ("{directResponse: {status: 200}}", ""),
             ("{delegate: {name: x}}", ""),
             ("{delegate: {name: x}, directResponse: {status: 503}}", ""),
+            ("{delegate: {name: x}, directResponse: {status: 503}, rewrite: {uri: /}}", ""),
             (
                 "{redirect: {uri: /}, directResponse: {status: 200}}",
                 "directResponse: HTTP route cannot contain both redirect and",
