@@ -11,6 +11,7 @@ mod istio_client;
 mod istio_compare;
 mod istio_reasons;
 mod istio_system;
+mod node_programs;
 
 use std::time::Instant;
 

@@ -11,7 +11,7 @@ const INDEPENDENT: &str = "on purpose: independent draws, so that shares are wha
 const UPGRADES: &str =
     "on purpose: a copy of a tunnel is half a conversation, so upgrades are counted and not copied";
 
-const DIFFERS: [(&str, &str); 22] = [
+const DIFFERS: [(&str, &str); 24] = [
     ("CORS preflight of an allowed origin is answered by the proxy", HTTP_2),
     ("a copy carries a body of 3 MB", HTTP_2),
     ("authority of an HTTP/2 request", HTTP_2),
@@ -31,9 +31,11 @@ const DIFFERS: [(&str, &str); 22] = [
     ("with tls mode SIMPLE a pod that speaks plain text is answered 503", POLICY),
     ("a percentage above 100 copies every request", REFUSED),
     ("a redirect of the root is not inherited, a direct response is", REFUSED),
+    ("destination.port without a number", REFUSED),
     ("exportTo a star beside a name", REFUSED),
     ("mirror and mirrors in one rule both copy", REFUSED),
     ("of a rule with both a delegate and a route only the delegate counts", REFUSED),
+    ("subset names are compared with case", REFUSED),
     ("the schema refuses these matches", UNKNOWN_KEPT),
     ("an upgrade request is copied, whether or not the pod upgrades", UPGRADES),
     ("two mirrors of 50 percent copy the same requests", INDEPENDENT),

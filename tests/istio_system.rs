@@ -2,19 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use umbra_testkit::{
-    ApiServer, Netns, Node, Pod, Process, Samples, http, kubernetes_program, objects, program, skip, wait_for,
-};
+use umbra_testkit::{ApiServer, Node, Pod, Process, objects, wait_for};
 
 use crate::istio_backends::{self, Records};
 use crate::istio_cases::{self, Case, Request, name_of};
 use crate::istio_client::{self, Outcome};
 use crate::istio_compare::group_of;
+use crate::node_programs;
 
 /// For what takes milliseconds to seconds on an idle machine.
 const CEILING: Duration = Duration::from_secs(30);
@@ -43,11 +41,7 @@ pub(crate) struct System {
 
 /// Runs a test on it, or says why it cannot; a failed test is told with the programs' last lines.
 pub(crate) fn with_system(test: impl FnOnce(&mut System) -> Result<()>) -> Result<()> {
-    if let Err(missing) = kubernetes_program("kube-apiserver") {
-        skip(&missing.to_string());
-        return Ok(());
-    }
-    if !Netns::available() {
+    if !node_programs::available() {
         return Ok(());
     }
     let mut system = System::new()?;
@@ -64,9 +58,7 @@ pub(crate) fn with_system(test: impl FnOnce(&mut System) -> Result<()>) -> Resul
 
 impl System {
     fn new() -> Result<Self> {
-        let server = ApiServer::start()?;
-        server.apply_crds()?;
-        let node = Node::new()?;
+        let (server, node) = node_programs::api_server_and_node()?;
         let mut base = istio_cases::base()?;
         let records = Records::default();
         let pods = make_pods(&node, &mut base, &records)?;
@@ -78,8 +70,10 @@ impl System {
                 node.kube_proxy((Ipv4Addr::from(ip), *port).into(), &endpoints)?;
             }
         }
-        let controller = startcontroller(&server, &node)?;
-        let proxy = start_proxy(&server, &node)?;
+        // As the cases are meant.
+        let foreign = ["--foreign-virtualservices=istio"];
+        let controller = node_programs::start_controller(&server, &node, &foreign)?;
+        let proxy = node_programs::start_proxy(&server, &node, &[])?;
         let system = Self { proxy, controller, pods, node, server, records, asked: 0 };
         wait_for("the node knows its clients", CEILING, || {
             let config = system.admin("/config")?;
@@ -225,7 +219,7 @@ impl System {
     /// Counters at rest: eligible = sent + dropped, sent = answered + timed_out + failed.
     fn wait_settled(&self) -> Result<()> {
         wait_for("copies have ended", CEILING, || {
-            let samples = Samples::of((self.node.ipv4(), 15020).into())?;
+            let samples = node_programs::samples(&self.node)?;
             let sum = |name: &str| samples.sum(&format!("umbra_shadow_{name}_total"), &[]);
             let (eligible, sent, dropped, ended) =
                 (sum("eligible"), sum("sent"), sum("dropped"), sum("result"));
@@ -239,9 +233,7 @@ impl System {
     }
 
     fn admin(&self, path: &str) -> Result<Value> {
-        let address = SocketAddr::from(([127, 0, 0, 1], 15000));
-        let stream = self.node.netns().within(|| http::connect(address))??;
-        Ok(serde_json::from_str(&http::get_on(stream, path)?)?)
+        node_programs::admin(&self.node, path)
     }
 }
 
@@ -285,21 +277,4 @@ fn apply_base(server: &ApiServer, node: &Node, base: &str) -> Result<()> {
     let list = |items: Vec<&Value>| json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
     kubectl.apply(&list(documents.iter().collect()))?;
     kubectl.apply_status(&list(documents.iter().filter(|document| document["kind"] == "Pod").collect()))
-}
-
-fn startcontroller(server: &ApiServer, node: &Node) -> Result<Process> {
-    let mut command = Command::new(program("umbra-controller")?);
-    command.arg("--kubeconfig").arg(server.kubeconfig()).arg("--tls-dir").arg(server.dir().join("tls"));
-    command.args(["--proxy", &format!("n1={}:15002", node.ipv4()), "--leader-elect=false"]);
-    command.args(["--metrics-listen", "127.0.0.1:0", "--foreign-virtualservices=istio"]);
-    Process::start("controller", &command, &server.dir().join("controller.log"))
-}
-
-fn start_proxy(server: &ApiServer, node: &Node) -> Result<Process> {
-    let mut command = node.netns().command("setpriv");
-    command.args(["--bounding-set=-all,+net_admin", "--inh-caps=-all,+net_admin", "--no-new-privs"]);
-    command.arg(program("umbra-proxy")?).args(["--node=n1", "--workers=2"]);
-    command.arg(format!("--node-address={},{}", node.ipv4(), node.ipv6()));
-    command.arg("--tls-dir").arg(server.dir().join("tls"));
-    Process::start("proxy", &command, &server.dir().join("proxy.log"))
 }

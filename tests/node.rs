@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "measurements are printed")]
 
+mod node_programs;
 mod node_system;
 
 mod node_article;

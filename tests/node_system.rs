@@ -3,15 +3,14 @@
 //! nft stand-in for kube-proxy that knows of no subset; one proxy as the DaemonSet would run it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
-use umbra_testkit::{
-    ApiServer, Netns, Node, Pod, Process, Samples, http, kubernetes_program, objects, program, skip, wait_for,
-};
+use umbra_testkit::{ApiServer, Node, Pod, Process, Samples, http, objects, program, wait_for};
+
+use crate::node_programs;
 
 /// For what takes milliseconds to seconds on an idle machine.
 pub(crate) const CEILING: Duration = Duration::from_secs(120);
@@ -46,11 +45,7 @@ pub(crate) fn with_system(test: impl FnOnce(&mut System) -> Result<()>) -> Resul
 
 /// The same, before the proxy has been started.
 pub(crate) fn with_unstarted_system(test: impl FnOnce(&mut System) -> Result<()>) -> Result<()> {
-    if let Err(missing) = kubernetes_program("kube-apiserver") {
-        skip(&missing.to_string());
-        return Ok(());
-    }
-    if !Netns::available() {
+    if !node_programs::available() {
         return Ok(());
     }
     let mut system = System::new()?;
@@ -63,9 +58,7 @@ pub(crate) fn with_unstarted_system(test: impl FnOnce(&mut System) -> Result<()>
 
 impl System {
     fn new() -> Result<Self> {
-        let server = ApiServer::start()?;
-        server.apply_crds()?;
-        let node = Node::new()?;
+        let (server, node) = node_programs::api_server_and_node()?;
         let v1 = Logic::start(&server, &node, "v1", &["--version", "v1"])?;
         // It sleeps as the article's does, only shorter.
         let v2 = Logic::start(&server, &node, "v2", &["--version", "v2-buggy", "--sleep-seconds", "0.2"])?;
@@ -79,12 +72,7 @@ impl System {
 
     /// Starts a controller; it has not begun to watch when this returns.
     pub(crate) fn start_controller(&mut self) -> Result<()> {
-        let dir = self.server.dir();
-        let mut command = Command::new(program("umbra-controller")?);
-        command.arg("--kubeconfig").arg(self.server.kubeconfig()).arg("--tls-dir").arg(dir.join("tls"));
-        command.args(["--proxy", &format!("n1={}:15002", self.node.ipv4()), "--leader-elect=false"]);
-        command.args(["--metrics-listen", "127.0.0.1:0"]);
-        self.controller = Some(Process::start("controller", &command, &dir.join("controller.log"))?);
+        self.controller = Some(node_programs::start_controller(&self.server, &self.node, &[])?);
         Ok(())
     }
 
@@ -129,7 +117,7 @@ impl System {
 
     /// A proxy that nobody has to push to; returns when it answers.
     pub(crate) fn start_proxy_alone(&mut self, flags: &[&str]) -> Result<()> {
-        let mut process = self.launch_proxy(flags)?;
+        let mut process = node_programs::start_proxy(&self.server, &self.node, flags)?;
         let answers = wait_for("the proxy answers", CEILING, || {
             if let Err(dead) = process.alive() {
                 return Ok(Err(dead));
@@ -140,18 +128,9 @@ impl System {
         answers
     }
 
-    fn launch_proxy(&self, flags: &[&str]) -> Result<Process> {
-        let mut command = self.node.netns().command("setpriv");
-        command.args(["--bounding-set=-all,+net_admin", "--inh-caps=-all,+net_admin", "--no-new-privs"]);
-        command.arg(program("umbra-proxy")?).args(["--node=n1", "--workers=2"]);
-        command.arg(format!("--node-address={},{}", self.node.ipv4(), self.node.ipv6()));
-        command.arg("--tls-dir").arg(self.server.dir().join("tls")).args(flags);
-        Process::start("proxy", &command, &self.server.dir().join("proxy.log"))
-    }
-
     /// The same as [`Self::start_proxy`], with more flags.
     pub(crate) fn start_proxy_with(&mut self, flags: &[&str]) -> Result<()> {
-        let mut process = self.launch_proxy(flags)?;
+        let mut process = node_programs::start_proxy(&self.server, &self.node, flags)?;
         let armed = wait_for("sa-logic is armed, its endpoints and the client are known", CEILING, || {
             if let Err(dead) = process.alive() {
                 return Ok(Err(dead));
@@ -175,9 +154,7 @@ impl System {
 
     /// An answer of the proxy's admin port, on its node's loopback.
     pub(crate) fn admin(&self, path: &str) -> Result<Value> {
-        let address = SocketAddr::from(([127, 0, 0, 1], 15000));
-        let stream = self.node.netns().within(|| http::connect(address))??;
-        Ok(serde_json::from_str(&http::get_on(stream, path)?)?)
+        node_programs::admin(&self.node, path)
     }
 
     /// Connections that the kernel has given to the proxy since it made its table.
@@ -186,7 +163,7 @@ impl System {
     }
 
     pub(crate) fn samples(&self) -> Result<Samples> {
-        Samples::of((self.node.ipv4(), 15020).into())
+        node_programs::samples(&self.node)
     }
 
     /// Whether the proxy's table is there.

@@ -5,10 +5,14 @@
 //! be named.
 //! Never does I/O. The feature `kubernetes` adds what the `kube` crates need, and the CRDs' schemas.
 
+mod base64;
 #[cfg(feature = "kubernetes")]
 pub mod crd;
 mod destination_rule;
+pub mod duration;
 mod endpoint_slice;
+pub mod header_name;
+mod host;
 mod meta;
 mod network_policy;
 mod node;
@@ -16,9 +20,11 @@ mod pod;
 mod service;
 mod status;
 mod validate;
+pub mod values;
 mod virtual_service;
 #[cfg(feature = "kubernetes")]
 mod watched;
+pub mod words;
 
 pub use destination_rule::{
     ClientTlsSettings, ConnectionPoolSettings, ConsistentHash, DestinationRule, DestinationRuleSpec,
@@ -28,13 +34,14 @@ pub use destination_rule::{
     WorkloadSelector, ZoneAwareLbSetting,
 };
 pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice, TargetRef};
+pub use host::covers;
 pub use meta::{Labels, Meta, ObjectKey, Rest};
 pub use network_policy::{LabelExpression, LabelSelector, NetworkPolicy, NetworkPolicySpec};
 pub use node::{Node, NodeCondition, NodeSpec, NodeStatus};
 pub use pod::{OwnerReference, Pod, PodIp, PodSpec, PodStatus};
 pub use service::{Service, ServicePort, ServiceSpec};
 pub use status::{Condition, Generation, Status};
-pub use validate::{Code, GRPC_STATUSES, Problem, SMALLEST_PERCENT, Severity};
+pub use validate::{Code, Problem, Severity};
 pub use virtual_service::{
     CorsPolicy, Delegate, Destination, FaultAbort, FaultDelay, HeaderOperations, Headers, HttpBody,
     HttpDirectResponse, HttpFaultInjection, HttpMatchRequest, HttpMirrorPolicy, HttpRedirect, HttpRetry,

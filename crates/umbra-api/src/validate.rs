@@ -2,8 +2,9 @@
 //! schema asks, since a file never meets an API server.
 //!
 //! Takes: a plain object. Gives: every problem, with the field's path, how grave it is and Istio's code where it has
-//! one; Istio's wording where it has one. Says nothing of fields umbra does not know, and never whether a regex
-//! compiles: the compiler of matchers says that.
+//! one; Istio's wording where it has one. The index asks once for each version of an object, and the compiler takes
+//! the answer over: an error is what makes an object `Accepted=False`. Says nothing of fields umbra does not know, and
+//! never whether a regex compiles, or a node can do what is asked: the compiler says that.
 
 mod actions;
 mod connection_pool;
@@ -18,6 +19,7 @@ mod locality;
 mod matching;
 mod mirrors;
 mod names;
+mod numbers;
 mod outlier_detection;
 mod problem;
 mod reach;
@@ -25,10 +27,8 @@ mod retries;
 mod route;
 mod tls;
 mod traffic_policy;
-mod values;
 mod virtual_service;
 
-pub use fault::{GRPC_STATUSES, SMALLEST_PERCENT};
 pub use problem::{Code, Problem, Severity};
 
 #[cfg(test)]

@@ -187,6 +187,13 @@ pub struct StringMatch {
     pub rest: Rest,
 }
 
+impl VirtualServiceSpec {
+    /// It applies to calls between pods (spec/istio.md 1A, `gateways`).
+    pub fn is_for_mesh(&self) -> bool {
+        self.gateways.is_empty() || self.gateways.iter().any(|gateway| gateway == "mesh")
+    }
+}
+
 impl HttpRoute {
     /// Where it sends requests and copies, in the order of the fields.
     pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
@@ -229,6 +236,13 @@ pub struct Destination {
     /// Fields umbra does not know.
     #[serde(flatten)]
     pub rest: Rest,
+}
+
+impl Destination {
+    /// The subset; an empty one is none.
+    pub fn subset_name(&self) -> Option<&str> {
+        self.subset.as_deref().filter(|subset| !subset.is_empty())
+    }
 }
 
 /// A Service port by number.

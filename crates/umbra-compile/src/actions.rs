@@ -1,17 +1,18 @@
 //! What a rule does beside choosing destinations: `spec.http[]`'s actions as nodes get them.
 //!
-//! Takes: the fields as written. Gives: the wire's types, and in the report what no proxy could do. Looks nothing up.
+//! Takes: the fields as written. Gives: the wire's types, and in the report what no node could do. Looks nothing up, and
+//! judges no value: what `validate()` refuses is read as absent here, in an object whose rules go to no node.
 
 mod answer;
-mod base64;
 mod cors;
-mod duration;
 mod fault;
 mod headers;
 mod retries;
 mod rewrite;
 
-use umbra_index::api::HttpRoute;
+use std::num::NonZeroU64;
+
+use umbra_index::api::{HttpRoute, duration};
 use umbra_routing::{Answer, Cors, DirectResponse, Fault, Redirect, Retries, Rewrite};
 
 use crate::report::Report;
@@ -34,6 +35,10 @@ pub(crate) struct Actions {
     pub(crate) cors: Option<Option<Cors>>,
 }
 
+fn millis(text: Option<&String>) -> Option<u64> {
+    duration::millis(text?).ok().map(NonZeroU64::get)
+}
+
 impl Actions {
     /// Reads the actions of the rule at `path`.
     pub(crate) fn read(report: &mut Report, path: &str, rule: &HttpRoute) -> Self {
@@ -43,7 +48,7 @@ impl Actions {
             direct: rule.direct_response.as_ref().map(|it| answer::direct(report, &at("directResponse"), it)),
             headers: rule.headers.as_ref().map(|it| headers(report, &at("headers"), it)),
             rewrite: rule.rewrite.as_ref().map(|it| rewrite::rewrite(report, &at("rewrite"), it)),
-            timeout_ms: retries::millis(report, at("timeout"), rule.timeout.as_ref()),
+            timeout_ms: millis(rule.timeout.as_ref()),
             retries: rule.retries.as_ref().map(|it| retries::retries(report, &at("retries"), it)),
             fault: rule.fault.as_ref().map(|it| fault::fault(report, &at("fault"), it)),
             cors: rule.cors_policy.as_ref().map(|it| cors::cors(report, &at("corsPolicy"), it)),

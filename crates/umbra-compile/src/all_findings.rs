@@ -17,7 +17,7 @@ pub fn findings(view: View<'_>, options: &Options) -> Vec<Finding> {
         findings.extend(service(view, &object.metadata.key(), options).findings);
     }
     for vs in view.virtual_services() {
-        findings.extend(spec::understand(vs).findings);
+        findings.extend(spec::understand(view, vs).findings);
         findings.extend(object_findings(view, &ObjectName::new(Kind::VirtualService, vs.metadata.key())));
     }
     for rule in view.destination_rules() {

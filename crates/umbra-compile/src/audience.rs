@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use umbra_index::api::{DestinationRule, Labels, ObjectKey};
 use umbra_index::{Kind, View};
-use umbra_routing::{Answer, DirectResponse, RequestMatch, Rule};
+use umbra_routing::{Answer, RequestMatch, Rule};
 
 use crate::finding::{Condition, Finding, ObjectRef, Reason};
 use crate::selector::selector;
@@ -111,13 +111,12 @@ fn narrow(mut rule: Rule, labels: &Labels) -> Option<Rule> {
 /// What clients with any of these label sets get whose request fits no rule before it: what they would get at the end
 /// of the list, while rules for other clients follow.
 pub(crate) fn nothing_for(label_sets: Vec<Labels>) -> Rule {
-    const NOT_FOUND: u16 = 404;
     let matches =
         label_sets.into_iter().map(|source_labels| RequestMatch { source_labels, ..RequestMatch::default() });
     Rule {
         name: "unmatched".to_owned(),
         matches: matches.collect(),
-        answer: Some(Answer::Direct(DirectResponse { status: NOT_FOUND, body: Vec::new() })),
+        answer: Some(Answer::NoRoute),
         ..Rule::default()
     }
 }

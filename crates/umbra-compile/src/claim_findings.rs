@@ -102,7 +102,7 @@ pub(crate) fn about_host(
     why: &str,
 ) -> Finding {
     let name = host::name_of(service);
-    let full = |host: &String| host::full_name(&host.to_ascii_lowercase(), &vs.metadata.namespace);
+    let full = |host: &String| host::claimed_name(host, &vs.metadata.namespace);
     let exact = vs.spec.hosts.iter().position(|host| full(host) == name);
     let covering = || vs.spec.hosts.iter().position(|host| host::covers(&full(host), &name));
     let index = exact.or_else(covering).unwrap_or(0);

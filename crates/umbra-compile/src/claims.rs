@@ -133,7 +133,7 @@ impl<'a> Claims<'a> {
 
 impl<'a> Candidate<'a> {
     fn new(view: View<'_>, service: &ObjectKey, vs: &'a VirtualService) -> Self {
-        let understood = spec::understand(vs);
+        let understood = spec::understand(view, vs);
         let expanded = delegates::expand(view, vs, understood.rules);
         let mut findings = understood.findings;
         findings.extend(expanded.findings);
@@ -194,7 +194,7 @@ fn applying<'c>(rules: &'c [RuleSpec], client: Option<&str>, port: u16) -> Vec<A
 
 fn wildcard(vs: &VirtualService, service: &ObjectKey) -> Option<usize> {
     let name = host::name_of(service);
-    let full = |host: &String| host::full_name(&host.to_ascii_lowercase(), &vs.metadata.namespace);
+    let full = |host: &String| host::claimed_name(host, &vs.metadata.namespace);
     let covering: Vec<_> = vs.spec.hosts.iter().map(full).filter(|host| host::covers(host, &name)).collect();
     let is_exact = covering.contains(&name);
     covering.iter().map(String::len).max().filter(|_| !is_exact)

@@ -58,7 +58,7 @@ impl<'a> Work<'a> {
             }
         };
         self.used.insert(ObjectRef::new(Kind::VirtualService, &delegate.metadata));
-        let understood = spec::understand(delegate);
+        let understood = spec::understand(self.view, delegate);
         if !understood.valid {
             self.valid = false;
             let message = format!(

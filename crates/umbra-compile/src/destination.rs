@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use umbra_index::api::{Destination, ObjectKey, Service};
+use umbra_index::api::{Destination, ObjectKey, Service, values};
 use umbra_index::{Kind, View, host};
 use umbra_routing::{BackendRef, Rule, ServiceName};
 
@@ -45,7 +45,7 @@ impl<'a> Resolver<'a> {
         let named = host::service_of(&to.host, namespace);
         // A host that cannot be a service keeps its name for messages and metrics.
         let service = named.clone().unwrap_or_else(|| ObjectKey::new(namespace, &to.host));
-        let subset = to.subset.as_deref().filter(|subset| !subset.is_empty());
+        let subset = to.subset_name();
         let found = match named {
             Some(service) => {
                 self.note_node_local(&service, target);
@@ -87,7 +87,7 @@ impl<'a> Resolver<'a> {
     /// Absent: the port the client used, even when the service has another, single one (spec/istio.md 4.2).
     fn port_of(&self, to: &Destination) -> Option<u16> {
         match &to.port {
-            Some(port) => u16::try_from(port.number).ok().filter(|number| *number > 0),
+            Some(port) => values::port(port.number),
             None => Some(self.port),
         }
     }

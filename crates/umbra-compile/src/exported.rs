@@ -1,12 +1,6 @@
 //! `exportTo`: for clients of which namespaces an object is (spec/istio.md 1A, 2.4, 4.7).
 
-use std::collections::BTreeSet;
-
 use umbra_index::api::DestinationRule;
-
-use crate::client_match::is_dns_label;
-use crate::finding::Reason;
-use crate::report::Report;
 
 /// Everybody, its own namespace, nobody.
 const ALL: &str = "*";
@@ -41,23 +35,6 @@ pub(crate) fn nearness(list: &[String], own: &str, client: Option<&str>) -> Opti
 /// The namespaces that `list` names beside its own.
 pub(crate) fn named(list: &[String]) -> impl Iterator<Item = &String> {
     list.iter().filter(|name| ![ALL, OWN, NOBODY].contains(&name.as_str()))
-}
-
-/// What Istio's webhook asks of a list (spec/istio.md 3.1).
-pub(crate) fn check(report: &mut Report, list: &[String]) {
-    let mut seen = BTreeSet::new();
-    for (index, name) in list.iter().enumerate() {
-        let problem = if !seen.insert(name) {
-            format!("{name:?} appears twice; keep one")
-        } else if list.len() > 1 && [ALL, NOBODY].contains(&name.as_str()) {
-            format!("{name:?} says it all; remove the other entries, or it")
-        } else if ![ALL, OWN, NOBODY].contains(&name.as_str()) && !is_dns_label(name) {
-            format!("{name:?} cannot be a namespace; use \".\", \"*\" or names")
-        } else {
-            continue;
-        };
-        report.reject(Reason::Invalid, format!("spec.exportTo[{index}]"), problem);
-    }
 }
 
 /// `exportTo` of a DestinationRule as written; `None`: not at all.

@@ -1,14 +1,13 @@
 //! `match` blocks: what a node will test, and which blocks are for whom.
 //!
-//! What umbra does not know never matches, so that it can only narrow; what no proxy could use makes the
-//! VirtualService invalid.
+//! What umbra does not know never matches, so that it can only narrow. A regex that does not compile makes the
+//! VirtualService invalid; every other value `validate()` has judged.
 
-use umbra_index::api::{self, HttpMatchRequest, Labels};
+use umbra_index::api::header_name::is_token;
+use umbra_index::api::{self, HttpMatchRequest, Labels, values};
 use umbra_routing::{HeaderMatch, MatchError, QueryMatch, RequestMatch, StringMatch};
 
-use crate::client_match;
 use crate::finding::Reason;
-use crate::header_name::can_be_matched;
 use crate::report::{Report, meaningful};
 
 /// What a condition is about; Istio reads the same words differently.
@@ -88,9 +87,9 @@ pub(crate) fn block(report: &mut Report, path: &str, block: &HttpMatchRequest) -
             query,
             ..RequestMatch::default()
         },
-        port: client_match::port(report, path, block),
-        source_namespace: client_match::namespace(report, path, block),
-        source_labels: client_match::labels(report, path, block),
+        port: block.port.and_then(values::port),
+        source_namespace: block.source_namespace.clone().filter(|namespace| !namespace.is_empty()),
+        source_labels: block.source_labels.clone(),
         gateways: block.gateways.clone(),
     }
 }
@@ -98,13 +97,13 @@ pub(crate) fn block(report: &mut Report, path: &str, block: &HttpMatchRequest) -
 /// Reads one of the origins of a CORS policy. `None`: it is left out, which is said.
 pub(crate) fn origin(report: &mut Report, path: &str, text: &api::StringMatch) -> Option<StringMatch> {
     let mut reader = Reader { report, never: false };
-    match reader.text(path, text, Subject::Origin) {
-        Some(StringMatch::Present) => {
-            report.reject(Reason::Invalid, path, "says no origin; give exact, prefix or regex");
-            None
-        }
-        origin => origin,
-    }
+    reader.text(path, text, Subject::Origin).filter(|origin| *origin != StringMatch::Present)
+}
+
+/// A header's name, or one of those that stand for another part of a request.
+fn can_be_matched(name: &str) -> bool {
+    const PSEUDO: [&str; 5] = [":method", ":scheme", ":authority", ":path", ":status"];
+    is_token(name) || PSEUDO.contains(&name.to_ascii_lowercase().as_str())
 }
 
 struct Reader<'r> {
@@ -125,7 +124,7 @@ impl Reader<'_> {
     }
 
     fn header(&mut self, path: &str, name: &str, text: &api::StringMatch) -> Option<HeaderMatch> {
-        let path = format!("{path}[{name:?}]");
+        let path = format!("{path}[{name}]");
         if !can_be_matched(name) {
             self.never(&path, &format!("umbra cannot test {name:?}, which is not a header's name"));
             return None;
@@ -137,7 +136,7 @@ impl Reader<'_> {
     /// Names are raw and keep their case.
     fn query(&mut self, path: &str, block: &HttpMatchRequest) -> Vec<QueryMatch> {
         let all = block.query_params.iter().filter_map(|(name, text)| {
-            let value = self.text(&format!("{path}[{name:?}]"), text, Subject::Entry)?;
+            let value = self.text(&format!("{path}[{name}]"), text, Subject::Entry)?;
             Some(QueryMatch { name: name.clone(), value })
         });
         all.collect()
@@ -149,16 +148,11 @@ impl Reader<'_> {
             self.unknown(&format!("{path}.{form}"), &format!("umbra does not know the form {form}"), subject);
             return None;
         }
-        match (&text.exact, &text.prefix, &text.regex) {
-            (None, None, None) => Some(StringMatch::Present),
-            (Some(exact), None, None) => Some(StringMatch::Exact(exact.clone())),
-            (None, Some(prefix), None) => self.prefix(path, prefix, subject),
-            (None, None, Some(regex)) => self.regex(path, regex, subject),
-            _ => {
-                self.unknown(path, "only one of exact, prefix and regex may be given", subject);
-                None
-            }
+        if let Some(regex) = &text.regex {
+            return self.regex(path, regex, subject);
         }
+        let prefix = text.prefix.clone().map(StringMatch::Prefix);
+        Some(text.exact.clone().map(StringMatch::Exact).or(prefix).unwrap_or(StringMatch::Present))
     }
 
     fn unknown(&mut self, path: &str, why: &str, subject: Subject) {
@@ -169,36 +163,31 @@ impl Reader<'_> {
         }
     }
 
-    fn prefix(&mut self, path: &str, prefix: &str, subject: Subject) -> Option<StringMatch> {
-        if prefix.is_empty() && subject != Subject::Uri {
-            self.report.reject(
-                Reason::Invalid,
-                format!("{path}.prefix"),
-                "the prefix is empty; ask for presence with {}",
-            );
-            return None;
-        }
-        Some(StringMatch::Prefix(prefix.to_owned()))
-    }
-
     fn regex(&mut self, path: &str, regex: &str, subject: Subject) -> Option<StringMatch> {
         // Istio's old spelling of presence.
         if regex == "*" && subject == Subject::Entry {
             return Some(StringMatch::Present);
         }
         let condition = StringMatch::Regex(regex.to_owned());
-        let problem = match condition.check() {
-            Ok(()) if regex.is_empty() => "the regex is empty; ask for presence with {}".to_owned(),
-            Ok(()) => return Some(condition),
-            Err(error) => one_line(&error),
-        };
-        self.report.reject(Reason::Invalid, format!("{path}.regex"), problem);
-        None
+        match condition.check() {
+            Ok(()) => Some(condition),
+            Err(error) => {
+                bad_regex(self.report, format!("{path}.regex"), &error);
+                None
+            }
+        }
+    }
+}
+
+/// A regex that no node can use; of one that is too long `validate()` has told.
+pub(crate) fn bad_regex(report: &mut Report, path: String, error: &MatchError) {
+    if !report.is_about(&path) {
+        report.reject(Reason::Invalid, path, one_line(error));
     }
 }
 
 /// Regex errors draw a picture over several lines; the last one says it.
-pub(crate) fn one_line(error: &MatchError) -> String {
+fn one_line(error: &MatchError) -> String {
     match error {
         MatchError::Regex { pattern, source } => {
             let source = source.to_string();

@@ -5,10 +5,8 @@ use std::collections::BTreeSet;
 use umbra_index::api::{DestinationRule, VirtualService};
 use umbra_index::{Kind, ObjectName, View, host};
 
-use crate::exported;
 use crate::finding::{Finding, ObjectRef, Reason};
 use crate::report::{Report, meaningful};
-use crate::selector::selector;
 use crate::spec;
 
 /// What the author of `object` should know apart from the findings that [`service`](crate::service) gives for each
@@ -25,12 +23,14 @@ pub fn object_findings(view: View<'_>, object: &ObjectName) -> Vec<Finding> {
 
 fn of_virtual_service(view: View<'_>, vs: &VirtualService) -> BTreeSet<Finding> {
     let mut report = Report::new(ObjectRef::new(Kind::VirtualService, &vs.metadata));
-    if !spec::is_for_mesh(vs) {
+    if !vs.spec.is_for_mesh() {
         let message = "only for gateways, which umbra is not; add \"mesh\" to apply it to calls between pods";
         report.reject(Reason::NotForMesh, "spec.gateways", message);
         return report.into_findings();
     }
-    if vs.spec.http.is_empty() {
+    // Also of an object that no service asks for.
+    report.validated(spec::problems(view, vs));
+    if spec::is_only_for_others(vs) {
         no_http_rule(&mut report, vs);
         return report.into_findings();
     }
@@ -48,7 +48,7 @@ fn of_delegate(mut report: Report, view: View<'_>, vs: &VirtualService) -> BTree
         report.note(Reason::NotDelegatedTo, "spec.hosts", message);
     }
     let mut findings = report.into_findings();
-    findings.extend(spec::understand(vs).findings);
+    findings.extend(spec::understand(view, vs).findings);
     findings
 }
 
@@ -67,9 +67,10 @@ fn no_http_rule(report: &mut Report, vs: &VirtualService) {
 /// A host that is nothing to umbra matters only when no other host is: a VirtualService for a gateway and the mesh
 /// names both kinds.
 fn hosts(report: &mut Report, view: View<'_>, vs: &VirtualService) {
-    let service = |host: &String| host::service_of(&host.to_ascii_lowercase(), &vs.metadata.namespace);
+    let full = |host: &String| host::claimed_name(host, &vs.metadata.namespace);
+    let service = |host: &String| host::service_of(&full(host), "");
     let is_wildcard = |host: &&String| host.starts_with('*');
-    let covers = |host: &String| view.covers_a_service(&host.to_ascii_lowercase());
+    let covers = |host: &String| view.covers_a_service(&full(host));
     let governs = vs.spec.hosts.iter().filter_map(service).any(|service| view.service(&service).is_some())
         || vs.spec.hosts.iter().filter(is_wildcard).any(covers);
     for (index, name) in vs.spec.hosts.iter().enumerate() {
@@ -101,23 +102,19 @@ fn hosts(report: &mut Report, view: View<'_>, vs: &VirtualService) {
 
 fn of_destination_rule(view: View<'_>, rule: &DestinationRule) -> BTreeSet<Finding> {
     let mut report = Report::new(ObjectRef::new(Kind::DestinationRule, &rule.metadata));
+    // What makes no sense is said, and taken as it stands: subsets that went away would be 503 for users.
+    report.validated(view.problems(&ObjectName::new(Kind::DestinationRule, rule.metadata.key())));
     rule_host(&mut report, view, rule);
-    exported(&mut report, rule);
     let policy = says(rule.spec.traffic_policy.as_deref());
     for field in meaningful(&rule.spec.rest).chain(policy) {
         let message = format!("umbra does not support {field}; it is left out and the subsets are used");
         report.note(Reason::PartiallyInvalid, format!("spec.{field}"), message);
     }
-    let mut names = BTreeSet::new();
     for (index, subset) in rule.spec.subsets.iter().enumerate() {
         let path = format!("spec.subsets[{index}]");
         for field in meaningful(&subset.rest).chain(says(subset.traffic_policy.as_deref())) {
             let message = format!("umbra does not support {field}; it is left out and the subset is used");
             report.note(Reason::PartiallyInvalid, format!("{path}.{field}"), message);
-        }
-        if !names.insert(&subset.name) {
-            let message = format!("a second subset {:?}; the first one is used", subset.name);
-            report.note(Reason::PartiallyInvalid, format!("{path}.name"), message);
         }
     }
     report.into_findings()
@@ -126,21 +123,6 @@ fn of_destination_rule(view: View<'_>, rule: &DestinationRule) -> BTreeSet<Findi
 /// A policy that says something, by its field's name.
 fn says<T: Default + PartialEq>(policy: Option<&T>) -> Option<&'static str> {
     policy.is_some_and(|policy| *policy != T::default()).then_some("trafficPolicy")
-}
-
-/// What of `exportTo` makes no sense is said, and taken as it stands: subsets that went away would be 503 for users.
-fn exported(report: &mut Report, rule: &DestinationRule) {
-    let list = exported::of_rule(rule);
-    let own = &rule.metadata.namespace;
-    if selector(rule).is_some() && list.iter().any(|name| name != "." && name != own) {
-        let message = "a rule with a workloadSelector is for clients of its own namespace only; write \".\", or nothing";
-        report.note(Reason::PartiallyInvalid, "spec.exportTo", message);
-    }
-    let mut problems = Report::new(ObjectRef::new(Kind::DestinationRule, &rule.metadata));
-    exported::check(&mut problems, &list);
-    for finding in problems.into_findings() {
-        report.note(Reason::PartiallyInvalid, finding.path, finding.message);
-    }
 }
 
 fn rule_host(report: &mut Report, view: View<'_>, rule: &DestinationRule) {

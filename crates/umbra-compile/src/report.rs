@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use umbra_index::api::Rest;
+use umbra_index::api::{Code, Problem, Rest, Severity};
 
 use crate::finding::{Condition, Finding, ObjectRef, Reason};
 
@@ -18,9 +18,27 @@ impl Report {
         Self { object, findings: BTreeSet::new() }
     }
 
+    /// What the object's own checks say of it.
+    pub(crate) fn validated(&mut self, problems: &[Problem]) {
+        for Problem { severity, code, path, message } in problems {
+            match (severity, code) {
+                (Severity::Error, _) => self.reject(Reason::Invalid, path, message),
+                (_, Code::UnreachableRule) => self.note(Reason::UnreachableRule, path, message),
+                (_, Code::SchemaWarning) => self.note(Reason::PartiallyInvalid, path, message),
+                // What is on its way out still works, and what makes no difference harms nobody: `umbra lint` tells.
+                _ => {}
+            }
+        }
+    }
+
     /// For information.
     pub(crate) fn note(&mut self, reason: Reason, path: impl Into<String>, message: impl Into<String>) {
         self.add(None, reason, path.into(), message.into());
+    }
+
+    /// Something was said of this field.
+    pub(crate) fn is_about(&self, path: &str) -> bool {
+        self.findings.iter().any(|finding| finding.path == path)
     }
 
     /// The object, or a part of it, is not used.

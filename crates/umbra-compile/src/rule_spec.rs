@@ -1,19 +1,19 @@
-//! One rule of a VirtualService, understood on its own. Names are not looked up here.
+//! One rule of a VirtualService, understood on its own. Names are not looked up here, and values are judged by
+//! `validate()` alone.
 
 use umbra_index::Kind;
-use umbra_index::api::{
-    Delegate, Destination, HttpRoute, HttpRouteDestination, ObjectKey, Percent, VirtualService,
-};
+use umbra_index::api::{Delegate, Destination, HttpRoute, ObjectKey, Percent, VirtualService, values};
 use umbra_routing::{
-    BackendRef, Fault, MIRROR_DENOMINATOR, Mirror, RedirectPath, RequestMatch, Rule, RuleOrigin, ServiceName,
-    StringMatch, WeightedBackend,
+    BackendRef, Fault, MIRROR_DENOMINATOR, Mirror, RequestMatch, Rule, RuleOrigin, ServiceName,
+    WeightedBackend,
 };
 
 use crate::actions::{self, Actions, HeaderSpec, combine, default_retries};
 use crate::finding::{ObjectRef, Reason};
 use crate::matches::{self, BlockSpec};
 use crate::report::Report;
-use crate::share;
+
+const _: () = assert!(values::ALL == MIRROR_DENOMINATOR, "a spec's shares are the wire's");
 
 /// One rule that can be reached.
 #[derive(Clone, Debug)]
@@ -135,7 +135,6 @@ pub(crate) fn read(report: &mut Report, vs: &VirtualService, index: usize, rule:
     let path = format!("spec.{place}");
     let mut reader = Reader { report, object: ObjectRef::new(Kind::VirtualService, &vs.metadata), path };
     reader.report.unsupported(&reader.path, &rule.rest);
-    reader.one_of(rule);
     let actions = Actions::read(reader.report, &reader.path, rule);
     let spec = RuleSpec {
         name: rule.name.clone().filter(|name| !name.is_empty()),
@@ -149,8 +148,6 @@ pub(crate) fn read(report: &mut Report, vs: &VirtualService, index: usize, rule:
         actions,
         delegate: rule.delegate.as_ref().map(|delegate| reader.delegate(delegate)),
     };
-    reader.authority_is_said_once(&spec);
-    reader.prefix_is_matched(&spec);
     reader.nodes_can_use(&spec);
     spec
 }
@@ -162,47 +159,6 @@ struct Reader<'r> {
 }
 
 impl Reader<'_> {
-    fn invalid(&mut self, field: &str, message: impl Into<String>) {
-        self.report.reject(Reason::Invalid, format!("{}.{field}", self.path), message);
-    }
-
-    /// A rule answers in one way (spec/istio.md 3.1).
-    fn one_of(&mut self, rule: &HttpRoute) {
-        let answers =
-            [("redirect", rule.redirect.is_some()), ("directResponse", rule.direct_response.is_some())];
-        let routes = !rule.route.is_empty();
-        if rule.delegate.is_some() {
-            for (field, _) in [("route", routes), answers[0]].into_iter().filter(|(_, given)| *given) {
-                self.invalid(field, format!("stands beside delegate, whose rules serve; remove {field}"));
-            }
-            return;
-        }
-        let given: Vec<_> = answers.into_iter().filter_map(|(field, given)| given.then_some(field)).collect();
-        match given[..] {
-            [] if routes => {}
-            [] => self.invalid("route", "the rule sends requests nowhere; add a destination"),
-            [answer] if routes => {
-                self.invalid("route", format!("stands beside {answer}; keep one of the two"))
-            }
-            [answer] => self.only_an_answer(rule, answer),
-            _ => self.invalid("directResponse", "stands beside redirect; keep one of the two"),
-        }
-    }
-
-    fn only_an_answer(&mut self, rule: &HttpRoute, answer: &str) {
-        for (field, given) in [("fault", rule.fault.is_some()), ("rewrite", rule.rewrite.is_some())] {
-            if given {
-                self.invalid(field, format!("has no place beside {answer}; remove it"));
-            }
-        }
-        if rule.mirror.is_some() || !rule.mirrors.is_empty() {
-            let field = if rule.mirror.is_some() { "mirror" } else { "mirrors" };
-            let message =
-                format!("nothing is copied of requests that {answer} answers; the mirror is left out");
-            self.report.note(Reason::PartiallyInvalid, format!("{}.{field}", self.path), message);
-        }
-    }
-
     fn blocks(&mut self, rule: &HttpRoute) -> Vec<BlockSpec> {
         let blocks = rule.matches.iter().enumerate();
         blocks
@@ -220,23 +176,12 @@ impl Reader<'_> {
             self.report.unsupported(&path, &entry.rest);
             let headers = entry.headers.as_ref();
             destinations.push(DestinationSpec {
-                weight: if single { 1 } else { self.weight(&field, entry) },
+                weight: if single { 1 } else { values::weight(entry.weight).unwrap_or(0) },
                 target: self.target(&format!("{field}.destination"), &entry.destination),
                 headers: headers.map(|it| actions::headers(self.report, &format!("{path}.headers"), it)),
             });
         }
-        if !single && !destinations.is_empty() && destinations.iter().all(|to| to.weight == 0) {
-            self.invalid("route", "the weights add up to 0; give at least one a weight");
-        }
         destinations
-    }
-
-    fn weight(&mut self, field: &str, entry: &HttpRouteDestination) -> u32 {
-        let weight = entry.weight.unwrap_or(0);
-        u32::try_from(weight).unwrap_or_else(|_| {
-            self.invalid(&format!("{field}.weight"), format!("{weight} is not a weight; give 0 to 100"));
-            0
-        })
     }
 
     fn target(&mut self, field: &str, destination: &Destination) -> Target {
@@ -245,13 +190,6 @@ impl Reader<'_> {
         if let Some(port) = &destination.port {
             self.report.unsupported(&format!("{path}.port"), &port.rest);
         }
-        if destination.host == "*" {
-            self.report.reject(
-                Reason::Invalid,
-                format!("{path}.host"),
-                "\"*\" is no destination; name a Service",
-            );
-        }
         Target { object: self.object.clone(), path, destination: destination.clone() }
     }
 
@@ -259,7 +197,7 @@ impl Reader<'_> {
         let percentage = rule.mirror_percentage.as_ref();
         let percentage = percentage.map(|percent| self.per_million("mirrorPercentage", percent));
         let percent = rule.mirror_percent.or(rule.mirror_percent_snake);
-        MirrorShare { percentage, percent: percent.map(|percent| share::per_million(percent as f64)) }
+        MirrorShare { percentage, percent: percent.map(|percent| values::per_million(percent as f64)) }
     }
 
     fn mirrors(&mut self, rule: &HttpRoute) -> Vec<(u32, Target)> {
@@ -277,15 +215,13 @@ impl Reader<'_> {
 
     fn per_million(&mut self, field: &str, percent: &Percent) -> u32 {
         self.report.unsupported(&format!("{}.{field}", self.path), &percent.rest);
-        share::per_million(percent.value)
+        percent.per_million()
     }
 
     /// A delegate without a name is as good as one that is not there.
     fn delegate(&mut self, delegate: &Delegate) -> ObjectKey {
         self.report.unsupported(&format!("{}.delegate", self.path), &delegate.rest);
-        let namespace = delegate.namespace.clone().filter(|namespace| !namespace.is_empty());
-        let namespace = namespace.unwrap_or_else(|| self.object.key.namespace.clone());
-        ObjectKey::new(namespace, delegate.name.clone().unwrap_or_default())
+        delegate.key(&self.object.key.namespace)
     }
 
     /// What no field's own check has found, so that no node refuses a rule that its author was told is fine.
@@ -296,31 +232,6 @@ impl Reader<'_> {
             && let Err(error) = rule.check()
         {
             self.report.reject(Reason::Invalid, self.path.clone(), error.to_string());
-        }
-    }
-
-    /// A redirect replaces a prefix that its blocks match, or `/` (spec/istio.md 1A).
-    fn prefix_is_matched(&mut self, spec: &RuleSpec) {
-        let redirect = spec.actions.redirect.as_ref();
-        let replaces = redirect.is_some_and(|it| matches!(it.path, Some(RedirectPath::Prefix(_))));
-        let is_other = |block: &BlockSpec| {
-            matches!(block.request.uri, Some(StringMatch::Exact(_) | StringMatch::Regex(_)))
-        };
-        if replaces && spec.blocks.iter().any(is_other) {
-            let message = "a match of this rule has no uri prefix to replace; use uri, or match by prefix";
-            self.invalid("redirect.prefixRewrite", message);
-        }
-    }
-
-    /// `rewrite.authority` and an operation on Host are the same thing twice (spec/istio.md 1A).
-    fn authority_is_said_once(&mut self, spec: &RuleSpec) {
-        if spec.actions.rewrite.as_ref().is_none_or(|rewrite| rewrite.authority.is_none()) {
-            return;
-        }
-        let says = |headers: &Option<HeaderSpec>| headers.as_ref().is_some_and(|it| it.authority.is_some());
-        if says(&spec.actions.headers) || spec.destinations.iter().any(|to| says(&to.headers)) {
-            let message = "the authority is set by a header operation on Host, too; keep one of the two";
-            self.invalid("rewrite.authority", message);
         }
     }
 }

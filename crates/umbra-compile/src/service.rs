@@ -70,13 +70,13 @@ pub fn service(view: View<'_>, service: &ObjectKey, options: &Options) -> Compil
     work.finish()
 }
 
-/// A VirtualService without an http rule leaves its hosts to others (spec/istio.md 4.7).
+/// One without any rule is invalid and holds what it had.
 fn may_claim(vs: &VirtualService) -> bool {
-    spec::is_for_mesh(vs) && !vs.spec.http.is_empty()
+    vs.spec.is_for_mesh() && !spec::is_only_for_others(vs)
 }
 
 fn names(vs: &VirtualService, service: &ObjectKey) -> bool {
-    let full = |name: &String| host::full_name(&name.to_ascii_lowercase(), &vs.metadata.namespace);
+    let full = |name: &String| host::claimed_name(name, &vs.metadata.namespace);
     vs.spec.hosts.iter().any(|name| full(name) == host::name_of(service))
 }
 

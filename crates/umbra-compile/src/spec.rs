@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use umbra_index::api::VirtualService;
-use umbra_index::{Kind, host};
+use umbra_index::api::{Problem, VirtualService, values};
+use umbra_index::{Kind, ObjectName, View, host};
 use umbra_routing::ServiceName;
 
-use crate::exported;
 use crate::finding::{Finding, ObjectRef, Reason};
 use crate::hold::HeldMirror;
 use crate::report::{Report, meaningful};
@@ -20,39 +19,35 @@ pub(crate) struct Understood {
     pub(crate) findings: BTreeSet<Finding>,
 }
 
-/// Whether it applies to calls between pods (spec/istio.md 1A, `gateways`).
-pub(crate) fn is_for_mesh(vs: &VirtualService) -> bool {
-    vs.spec.gateways.is_empty() || vs.spec.gateways.iter().any(|gateway| gateway == "mesh")
-}
-
 /// Its rules are for others to delegate to.
 pub(crate) fn is_delegate(vs: &VirtualService) -> bool {
     vs.spec.hosts.is_empty()
 }
 
+/// It has rules, and none for http: its hosts are left to others (spec/istio.md 4.7).
+pub(crate) fn is_only_for_others(vs: &VirtualService) -> bool {
+    vs.spec.http.is_empty() && not_http(vs).next().is_some()
+}
+
+/// What the object's own checks say.
+pub(crate) fn problems<'a>(view: View<'a>, vs: &VirtualService) -> &'a [Problem] {
+    view.problems(&ObjectName::new(Kind::VirtualService, vs.metadata.key()))
+}
+
 /// Reads a spec.
-pub(crate) fn understand(vs: &VirtualService) -> Understood {
+pub(crate) fn understand(view: View<'_>, vs: &VirtualService) -> Understood {
     let mut report = Report::new(ObjectRef::new(Kind::VirtualService, &vs.metadata));
+    report.validated(problems(view, vs));
     beside_http(&mut report, vs);
-    exported::check(&mut report, vs.spec.export_to.as_deref().unwrap_or_default());
-    if is_delegate(vs) {
-        of_delegate(&mut report, vs);
-    } else {
-        hosts(&mut report, vs);
-    }
     let mut rules: Vec<RuleSpec> = Vec::new();
-    let mut taken_by = None;
+    let mut is_closed = false;
     for (index, route) in vs.spec.http.iter().enumerate() {
         let rule = rule_spec::read(&mut report, vs, index, route);
-        if let Some(catch_all) = taken_by {
-            let message = format!("never reached: spec.http[{catch_all}] takes every request; move it up");
-            report.note(Reason::UnreachableRule, format!("spec.http[{index}]"), message);
+        if is_closed {
             continue;
         }
         // A delegate may leave requests over.
-        if rule.takes_everything() && rule.delegate.is_none() {
-            taken_by = Some(index);
-        }
+        is_closed = rule.takes_everything() && rule.delegate.is_none();
         rules.push(rule);
     }
     Understood { rules, valid: report.is_accepted(), findings: report.into_findings() }
@@ -67,40 +62,6 @@ fn beside_http(report: &mut Report, vs: &VirtualService) {
     report.unsupported("spec", &vs.spec.rest);
 }
 
-/// What 3.1 asks of a VirtualService without hosts.
-fn of_delegate(report: &mut Report, vs: &VirtualService) {
-    let gateways = (!vs.spec.gateways.is_empty()).then_some("gateways");
-    for field in gateways.into_iter().chain(not_http(vs)) {
-        let message =
-            "has no place without hosts; name the hosts, or leave http rules only, for others to delegate to";
-        report.reject(Reason::Invalid, format!("spec.{field}"), message);
-    }
-    for (index, _) in vs.spec.http.iter().enumerate().filter(|(_, rule)| rule.delegate.is_some()) {
-        let message = "a VirtualService without hosts is a delegate, and a delegate cannot delegate; name its hosts, \
-                       or write the rules here";
-        report.reject(Reason::Invalid, format!("spec.http[{index}].delegate"), message);
-    }
-}
-
-/// Hosts of one object that cover each other as they are written, and the host of all (spec/istio.md 3.1).
-fn hosts(report: &mut Report, vs: &VirtualService) {
-    let names = &vs.spec.hosts;
-    for (index, name) in names.iter().enumerate() {
-        let path = format!("spec.hosts[{index}]");
-        if name == "*" && is_for_mesh(vs) {
-            let message = "\"*\" is for gateways only; name the Services, or set gateways";
-            report.reject(Reason::Invalid, path, message);
-        } else if let Some(other) = names[..index].iter().find(|other| overlap(other, name)) {
-            let message = format!("{name:?} and {other:?} are about the same Services; keep one of the two");
-            report.reject(Reason::Invalid, path, message);
-        }
-    }
-}
-
-fn overlap(a: &str, b: &str) -> bool {
-    a == b || host::covers(a, b) || host::covers(b, a)
-}
-
 /// What a spec still says of its mirrors.
 pub(crate) fn named_mirrors(rules: &[RuleSpec]) -> BTreeSet<HeldMirror> {
     let mirrors = rules.iter().flat_map(RuleSpec::all_mirrors);
@@ -112,8 +73,8 @@ fn held_mirror(target: &Target) -> Option<HeldMirror> {
     let service = host::service_of(&to.host, &target.object.key.namespace)?;
     Some(HeldMirror {
         service: ServiceName::new(service.namespace, service.name),
-        subset: to.subset.clone().filter(|subset| !subset.is_empty()),
-        port: to.port.as_ref().map(|port| u16::try_from(port.number).unwrap_or(0)),
+        subset: to.subset_name().map(str::to_owned),
+        port: to.port.as_ref().map(|port| values::port(port.number).unwrap_or(0)),
     })
 }
 

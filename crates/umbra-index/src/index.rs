@@ -212,14 +212,14 @@ fn identity(entry: &PodEntry) -> impl PartialEq + '_ {
 
 const VIRTUAL_SERVICES: Keeping<VirtualService> = Keeping {
     listed: Listed::VirtualService,
-    keys: |index| index.rules.virtual_services.keys().cloned().collect(),
+    keys: |index| index.rules.virtual_services().map(|(key, _)| key.clone()).collect(),
     project: |vs| without_labels(&mut vs.metadata),
     set: |index, key, new| index.rules.set_virtual_service(key, new, &index.services),
 };
 
 const DESTINATION_RULES: Keeping<DestinationRule> = Keeping {
     listed: Listed::DestinationRule,
-    keys: |index| index.rules.destination_rules.keys().cloned().collect(),
+    keys: |index| index.rules.destination_rules().map(|(key, _)| key.clone()).collect(),
     project: |rule| without_labels(&mut rule.metadata),
     set: |index, key, new| index.rules.set_destination_rule(key, new, &index.services),
 };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use umbra_api::{Delegate, DestinationRule, HttpRoute, Meta, ObjectKey, Service, VirtualService};
+use umbra_api::{DestinationRule, HttpRoute, Meta, ObjectKey, Problem, Service, VirtualService};
 
 use crate::event::{Dirty, Kind, ObjectName};
 use crate::host;
@@ -29,10 +29,17 @@ impl Age {
     }
 }
 
+/// An object, and what its own checks say: they are asked once, when it comes.
+#[derive(Debug)]
+pub(crate) struct Checked<T> {
+    pub(crate) object: T,
+    pub(crate) problems: Vec<Problem>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
-    pub(crate) virtual_services: BTreeMap<ObjectKey, VirtualService>,
-    pub(crate) destination_rules: BTreeMap<ObjectKey, DestinationRule>,
+    virtual_services: BTreeMap<ObjectKey, Checked<VirtualService>>,
+    destination_rules: BTreeMap<ObjectKey, Checked<DestinationRule>>,
     /// Full host, or wildcard, to the VirtualServices whose `hosts` have it.
     naming: BTreeMap<String, BTreeSet<Age>>,
     /// Service to the VirtualServices that have it as a destination or mirror.
@@ -47,20 +54,45 @@ pub(crate) struct Rules {
 pub(crate) type Services = BTreeMap<ObjectKey, Service>;
 
 impl Rules {
+    pub(crate) fn virtual_service(&self, key: &ObjectKey) -> Option<&VirtualService> {
+        self.virtual_services.get(key).map(|checked| &checked.object)
+    }
+
+    pub(crate) fn virtual_services(&self) -> impl Iterator<Item = (&ObjectKey, &VirtualService)> {
+        self.virtual_services.iter().map(|(key, checked)| (key, &checked.object))
+    }
+
+    pub(crate) fn destination_rule(&self, key: &ObjectKey) -> Option<&DestinationRule> {
+        self.destination_rules.get(key).map(|checked| &checked.object)
+    }
+
+    pub(crate) fn destination_rules(&self) -> impl Iterator<Item = (&ObjectKey, &DestinationRule)> {
+        self.destination_rules.iter().map(|(key, checked)| (key, &checked.object))
+    }
+
+    /// None for an object that is not there.
+    pub(crate) fn problems(&self, object: &ObjectName) -> &[Problem] {
+        let problems = match object.kind {
+            Kind::VirtualService => self.virtual_services.get(&object.key).map(|checked| &checked.problems),
+            Kind::DestinationRule => self.destination_rules.get(&object.key).map(|checked| &checked.problems),
+        };
+        problems.map(Vec::as_slice).unwrap_or_default()
+    }
+
     pub(crate) fn naming(&self, service: &ObjectKey) -> impl Iterator<Item = &VirtualService> + use<'_> {
         let ages = about(&self.naming, service);
-        ages.into_iter().filter_map(|age| self.virtual_services.get(&age.key()))
+        ages.into_iter().filter_map(|age| self.virtual_service(&age.key()))
     }
 
     pub(crate) fn covering(&self, service: &ObjectKey) -> Vec<&DestinationRule> {
         let ages = about(&self.covering, service);
-        ages.into_iter().filter_map(|age| self.destination_rules.get(&age.key())).collect()
+        ages.into_iter().filter_map(|age| self.destination_rule(&age.key())).collect()
     }
 
     /// The VirtualServices that delegate to this one.
     pub(crate) fn roots_of(&self, delegate: &ObjectKey) -> impl Iterator<Item = &VirtualService> + use<'_> {
         let roots = self.delegating.get(delegate).into_iter().flatten();
-        roots.filter_map(|root| self.virtual_services.get(root))
+        roots.filter_map(|root| self.virtual_service(root))
     }
 
     /// The services that some VirtualService's `hosts` name.
@@ -76,7 +108,7 @@ impl Rules {
         services: &Services,
     ) -> Dirty {
         let mut dirty = Dirty::default();
-        let old = self.virtual_services.get(key);
+        let old = self.virtual_service(key);
         if old == new.as_ref() {
             return dirty;
         }
@@ -88,11 +120,12 @@ impl Rules {
             dirty.objects.extend(delegates.map(|delegate| ObjectName::new(Kind::VirtualService, delegate)));
         }
         if let Some(old) = self.virtual_services.remove(key) {
-            self.unlink(&old);
+            self.unlink(&old.object);
         }
-        if let Some(new) = new {
-            self.link(&new);
-            self.virtual_services.insert(key.clone(), new);
+        if let Some(object) = new {
+            self.link(&object);
+            let problems = object.validate();
+            self.virtual_services.insert(key.clone(), Checked { object, problems });
         }
         dirty
     }
@@ -131,7 +164,7 @@ impl Rules {
         services: &Services,
     ) -> Dirty {
         let mut dirty = Dirty::default();
-        let old = self.destination_rules.get(key);
+        let old = self.destination_rule(key);
         if old == new.as_ref() {
             return dirty;
         }
@@ -139,12 +172,13 @@ impl Rules {
         for host in old.into_iter().chain(&new).map(host_of) {
             dirty.services.extend(self.services_using_host(&host, services));
         }
-        if let Some(old) = self.destination_rules.remove(key) {
+        if let Some(Checked { object: old, .. }) = self.destination_rules.remove(key) {
             remove_from(&mut self.covering, &host_of(&old), &Age::of(&old.metadata));
         }
-        if let Some(new) = new {
-            self.covering.entry(host_of(&new)).or_default().insert(Age::of(&new.metadata));
-            self.destination_rules.insert(key.clone(), new);
+        if let Some(object) = new {
+            self.covering.entry(host_of(&object)).or_default().insert(Age::of(&object.metadata));
+            let problems = object.validate();
+            self.destination_rules.insert(key.clone(), Checked { object, problems });
         }
         dirty
     }
@@ -173,7 +207,7 @@ impl Rules {
     /// The services governed by VirtualServices that have `service` as a destination or mirror.
     fn services_sending_to(&self, service: &ObjectKey, services: &Services) -> BTreeSet<ObjectKey> {
         let senders = self.sending.get(service).into_iter().flatten();
-        let senders = senders.filter_map(|key| self.virtual_services.get(key));
+        let senders = senders.filter_map(|key| self.virtual_service(key));
         senders.flat_map(|vs| self.services_governed_by(vs, services)).collect()
     }
 
@@ -217,21 +251,14 @@ fn host_of(rule: &DestinationRule) -> String {
     host::full_name(&rule.spec.host, &rule.metadata.namespace)
 }
 
-/// Full names of `hosts`; a VirtualService's hosts ignore case (spec/istio.md 4.7).
 fn hosts_of(vs: &VirtualService) -> BTreeSet<String> {
-    let hosts = vs.spec.hosts.iter().map(|host| host.to_ascii_lowercase());
-    hosts.map(|host| host::full_name(&host, &vs.metadata.namespace)).collect()
+    vs.spec.hosts.iter().map(|host| host::claimed_name(host, &vs.metadata.namespace)).collect()
 }
 
 /// The VirtualServices whose rules are to stand in for some of its own.
 fn delegates_of(vs: &VirtualService) -> BTreeSet<ObjectKey> {
     let delegates = vs.spec.http.iter().filter_map(|rule| rule.delegate.as_ref());
-    let key = |delegate: &Delegate| {
-        let namespace = delegate.namespace.as_ref().filter(|namespace| !namespace.is_empty());
-        let namespace = namespace.unwrap_or(&vs.metadata.namespace);
-        ObjectKey::new(namespace, delegate.name.as_deref().unwrap_or_default())
-    };
-    delegates.map(key).collect()
+    delegates.map(|delegate| delegate.key(&vs.metadata.namespace)).collect()
 }
 
 /// The services that rules send requests or copies to.

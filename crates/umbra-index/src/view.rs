@@ -1,9 +1,11 @@
 //! Reading the index.
 
 use umbra_api::{
-    DestinationRule, EndpointSlice, NetworkPolicy, Node, ObjectKey, Service, TargetRef, VirtualService,
+    DestinationRule, EndpointSlice, NetworkPolicy, Node, ObjectKey, Problem, Service, TargetRef,
+    VirtualService,
 };
 
+use crate::event::ObjectName;
 use crate::host;
 use crate::index::Index;
 use crate::pods::PodEntry;
@@ -28,12 +30,17 @@ impl<'a> View<'a> {
 
     /// A VirtualService.
     pub fn virtual_service(&self, key: &ObjectKey) -> Option<&'a VirtualService> {
-        self.index.rules.virtual_services.get(key)
+        self.index.rules.virtual_service(key)
     }
 
     /// All VirtualServices.
     pub fn virtual_services(&self) -> impl Iterator<Item = &'a VirtualService> + use<'a> {
-        self.index.rules.virtual_services.values()
+        self.index.rules.virtual_services().map(|(_, object)| object)
+    }
+
+    /// What `validate()` says of a VirtualService or DestinationRule: it was asked when this version came.
+    pub fn problems(&self, object: &ObjectName) -> &'a [Problem] {
+        self.index.rules.problems(object)
     }
 
     /// The VirtualServices whose `hosts` name `service` or cover it with a wildcard, oldest first, then by name and
@@ -57,12 +64,12 @@ impl<'a> View<'a> {
 
     /// A DestinationRule.
     pub fn destination_rule(&self, key: &ObjectKey) -> Option<&'a DestinationRule> {
-        self.index.rules.destination_rules.get(key)
+        self.index.rules.destination_rule(key)
     }
 
     /// All DestinationRules.
     pub fn destination_rules(&self) -> impl Iterator<Item = &'a DestinationRule> + use<'a> {
-        self.index.rules.destination_rules.values()
+        self.index.rules.destination_rules().map(|(_, object)| object)
     }
 
     /// The DestinationRules whose host is `service` or a wildcard that covers it, of all namespaces, oldest first,

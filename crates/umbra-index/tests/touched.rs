@@ -309,3 +309,19 @@ fn complete_means_every_kind_was_listed() {
     }
     assert!(index.is_complete());
 }
+
+#[test]
+fn problems_are_those_of_the_newest_version() {
+    let mut index = Index::new();
+    let names = [Kind::VirtualService, Kind::DestinationRule].map(|kind| ObjectName::new(kind, key("shop")));
+    let said = |index: &Index| {
+        let problems = names.iter().flat_map(|name| index.view().problems(name));
+        problems.map(|problem| problem.path.clone()).collect::<Vec<_>>()
+    };
+    index.apply(virtual_service("shop", "shop", "*", "mirror"));
+    index.apply(destination_rule("shop", "a_b"));
+    assert_eq!(said(&index), ["spec.http[0].route[0].destination.host", "spec.host"]);
+    index.apply(virtual_service("shop", "shop", "shop", "mirror"));
+    index.apply(Event::DestinationRule(Change::Delete(key("shop"))));
+    assert_eq!(said(&index), [""; 0]);
+}

@@ -71,7 +71,7 @@ pub enum RuleError {
     #[error("the redirect code {0} is not one of 301, 302, 303, 307 and 308")]
     RedirectCode(u16),
     /// A direct response's or abort's status.
-    #[error("the status {0} is not within 200 to 599")]
+    #[error("the status {0} is not within 200 to 600")]
     Status(u16),
     /// A list of a CORS policy.
     #[error("the CORS list {0:?} cannot be a header's value")]
@@ -90,7 +90,7 @@ pub enum LocalAnswer<'r> {
     },
     /// This.
     Direct {
-        /// 200 to 599.
+        /// 200 to 600.
         status: StatusCode,
         /// May be empty.
         body: &'r [u8],
@@ -132,7 +132,7 @@ impl Actions {
         // Neither acts on a rule that answers itself (spec/istio.md 1A and 4.4).
         let sends = rule.answer.is_none();
         Ok(Self {
-            answer: rule.answer.as_ref().map(Answer::new).transpose()?,
+            answer: rule.answer.as_ref().map(Answer::new).transpose()?.flatten(),
             path: path.transpose()?,
             authority: authority.transpose()?,
             headers: headers(rule.headers.as_ref())?,
@@ -152,12 +152,14 @@ impl Actions {
 }
 
 impl Answer {
-    fn new(answer: &action::Answer) -> Result<Self, RuleError> {
+    fn new(answer: &action::Answer) -> Result<Option<Self>, RuleError> {
         Ok(match answer {
-            action::Answer::Redirect(redirect) => Self::Redirect(Redirect::new(redirect)?),
+            action::Answer::Redirect(redirect) => Some(Self::Redirect(Redirect::new(redirect)?)),
             action::Answer::Direct(direct) => {
-                Self::Direct(fault::answer_status(direct.status)?, direct.body.clone())
+                Some(Self::Direct(fault::answer_status(direct.status)?, direct.body.clone()))
             }
+            // No request gets such a rule.
+            action::Answer::NoRoute => None,
         })
     }
 

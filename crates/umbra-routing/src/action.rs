@@ -16,6 +16,8 @@ pub enum Answer {
     Redirect(Redirect),
     /// This.
     Direct(DirectResponse),
+    /// That of no rule: for these requests the list ends here, while rules for other clients follow.
+    NoRoute,
 }
 
 /// spec/istio.md 1A and 4.3.
@@ -64,7 +66,7 @@ pub enum RedirectPort {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DirectResponse {
-    /// 200 to 599.
+    /// 200 to 600.
     pub status: u16,
     /// What it says.
     #[serde(skip_serializing_if = "Vec::is_empty", with = "bytes_as_text")]
@@ -237,7 +239,7 @@ pub struct Abort {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum AbortWith {
-    /// With this status, 200 to 599.
+    /// With this status, 200 to 600.
     Http(u16),
     /// With status 200 and this `grpc-status`.
     Grpc(u8),

@@ -1,6 +1,7 @@
 //! One rule, ready to use.
 
 use crate::act::{Actions, RuleError};
+use crate::action::Answer;
 use crate::backends::BackendRef;
 use crate::head::Split;
 use crate::matcher::{Block, MatchError, RequestMatch};
@@ -21,6 +22,8 @@ pub struct Route<B> {
     /// At least one: a rule without conditions has one block that holds for all.
     pub(crate) blocks: Vec<Block>,
     pub(crate) actions: Actions,
+    /// Requests that come here get no rule.
+    pub(crate) is_end: bool,
     total_weight: u64,
 }
 
@@ -62,6 +65,7 @@ impl<B> Route<B> {
             name: rule.name.clone(),
             blocks: blocks(&rule.matches)?,
             actions: Actions::new(rule)?,
+            is_end: matches!(rule.answer, Some(Answer::NoRoute)),
             total_weight: rule.destinations.iter().map(|to| u64::from(to.weight)).sum(),
             destinations: rule.destinations.iter().map(|to| (to.clone(), backend(&to.backend))).collect(),
             mirrors: mirrors.iter().map(|mirror| RouteMirror::new(mirror, backend)).collect(),

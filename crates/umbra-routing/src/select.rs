@@ -58,14 +58,15 @@ impl<B> RouteTable<B> {
         Ok(Self { routes, index })
     }
 
-    /// The first rule that matches, and one of its destinations by weight. `None`: no rule matches (404). Allocates
+    /// The first rule that matches, and one of its destinations by weight. `None`: no rule matches, or the first that
+    /// does is [`Answer::NoRoute`](crate::Answer::NoRoute) (404). Allocates
     /// nothing but what a regex needs, and tries only the rules that the request's path and headers can mean.
     pub fn select(&self, head: &RequestHead<'_>, draw: &mut impl Draw) -> Option<Selection<'_, B>> {
         let request = Split::new(head);
         let BlockId { rule, block } =
             self.index.first(&request, |id| self.routes[id.rule].holds(id.block, &request))?;
         let route = &self.routes[rule];
-        Some(Selection { route, destination: route.draw_destination(draw), block })
+        (!route.is_end).then(|| Selection { route, destination: route.draw_destination(draw), block })
     }
 
     /// Some rule asks for labels of the client's pod.

@@ -133,7 +133,7 @@ pub struct Variant {
     /// Absent for the default variant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_namespace: Option<String>,
-    /// In order; the first match serves; none matching answers 404. A service without a VirtualService for these
+    /// In order; the first match serves; none matching answers 404, as does [`Answer::NoRoute`]. A service without a VirtualService for these
     /// clients has one catch-all rule to all its endpoints.
     pub rules: Vec<Rule>,
 }

@@ -1,15 +1,15 @@
 //! Redirect, rewrite, direct response, delegate, timeout.
 
 use super::problem::Field;
-use super::values::Grain;
-use super::{matching, names, values};
+use super::{matching, names, numbers};
+use crate::header_name::is_authority;
+use crate::values::{answer_status, redirect_code};
+use crate::words::DERIVE_PORT;
 use crate::{HttpBody, HttpDirectResponse, HttpRedirect, HttpRewrite, HttpRoute};
 
 /// Istio's bounds of a direct response's body.
 const BODY_MAX: usize = 1024 * 1024;
 const BODY_LARGE: usize = 100 * 1024;
-/// Those that umbra and Istio answer with; other 3xx pass Istio's check and do nothing (spec/istio.md 1A).
-const REDIRECT_CODES: [u32; 5] = [301, 302, 303, 307, 308];
 
 pub(super) fn check(rule: &HttpRoute, field: &mut Field<'_>) {
     if let Some(redirect) = &rule.redirect {
@@ -23,14 +23,12 @@ pub(super) fn check(rule: &HttpRoute, field: &mut Field<'_>) {
         if delegate.name.as_deref().unwrap_or_default().is_empty() {
             field.at("name").error("is empty; name the virtual service whose rules stand in");
         }
-        if let Some(namespace) = delegate.namespace.as_ref().filter(|namespace| !namespace.is_empty()) {
-            names::namespace(namespace, &mut field.at("namespace"));
-        }
+        names::namespace_if_any(delegate.namespace.as_ref(), "namespace", &mut field);
     }
     if let Some(rewrite) = &rule.rewrite {
         self::rewrite(rewrite, rule, &mut field.at("rewrite"));
     }
-    values::duration(rule.timeout.as_ref(), Grain::Millis, "timeout", field);
+    numbers::duration(rule.timeout.as_ref(), "timeout", field);
 }
 
 fn redirect(redirect: &HttpRedirect, rule: &HttpRoute, field: &mut Field<'_>) {
@@ -49,26 +47,13 @@ fn redirect(redirect: &HttpRedirect, rule: &HttpRoute, field: &mut Field<'_>) {
         field.at("derivePort").error("port and derivePort exclude each other; keep one");
     }
     if let Some(port) = redirect.port {
-        values::port(port, &mut field.at("port"));
+        numbers::port(port, &mut field.at("port"));
     }
-    one_of(
-        redirect.derive_port.as_deref(),
-        &["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"],
-        "derivePort",
-        field,
-    );
+    one_of(redirect.derive_port.as_deref(), &DERIVE_PORT, "derivePort", field);
     one_of(redirect.scheme.as_deref(), &["", "http", "https"], "scheme", field);
-    match redirect.redirect_code {
-        None | Some(0) => {}
-        Some(code) if REDIRECT_CODES.contains(&code) => {}
-        Some(code @ 300..=399) => {
-            field.at("redirectCode").warn(format!("{code} redirects nowhere; use 301, 302, 303, 307 or 308"));
-        }
-        Some(code) => {
-            field
-                .at("redirectCode")
-                .error(format!("{code} is no redirect code; use 301, 302, 303, 307 or 308"));
-        }
+    if redirect_code(redirect.redirect_code).is_none() {
+        let code = redirect.redirect_code.unwrap_or_default();
+        field.at("redirectCode").error(format!("{code} redirects nowhere; use 301, 302, 303, 307 or 308"));
     }
 }
 
@@ -98,40 +83,28 @@ fn direct_response(answer: &HttpDirectResponse, field: &mut Field<'_>) {
 }
 
 pub(super) fn http_status(status: i64, name: &str, field: &mut Field<'_>) {
-    if !(200..=600).contains(&status) {
+    if answer_status(status).is_none() {
         field.at(name).error(format!("HTTP status {status} is not in range; use 200 to 600"));
     }
 }
 
 fn body(body: &HttpBody, field: &mut Field<'_>) {
-    if body.string.is_some() && body.bytes.is_some() {
-        field.error("has both string and bytes; keep one");
+    let name = if body.string.is_some() { "string" } else { "bytes" };
+    let Some(size) = body.decoded().map(|bytes| bytes.len()) else {
+        return match (&body.string, &body.bytes) {
+            (Some(_), Some(_)) => field.error("has both string and bytes; keep one"),
+            _ => field.at(name).error("is not base64; put plain text into string"),
+        };
+    };
+    if size > BODY_MAX {
+        field
+            .at(name)
+            .error(format!("response body size must be less than 1MB, this is {size} bytes; shorten it"));
+    } else if size > BODY_LARGE {
+        field
+            .at(name)
+            .warn(format!("large direct response bodies can impact performance, this is {size} bytes"));
     }
-    let text = body.string.as_ref().map(|text| ("string", text.len()));
-    let bytes = body.bytes.as_ref().map(|base64| ("bytes", base64.trim_end_matches('=').len() * 3 / 4));
-    if body.bytes.as_ref().is_some_and(|base64| !is_base64(base64)) {
-        field.at("bytes").error("is not base64; put plain text into string");
-    }
-    match text.or(bytes) {
-        Some((name, size)) if size > BODY_MAX => {
-            field
-                .at(name)
-                .error(format!("response body size must be less than 1MB, this is {size} bytes; shorten it"));
-        }
-        Some((name, size)) if size > BODY_LARGE => {
-            field
-                .at(name)
-                .warn(format!("large direct response bodies can impact performance, this is {size} bytes"));
-        }
-        _ => {}
-    }
-}
-
-fn is_base64(text: &str) -> bool {
-    let (letters, padding) = text.split_at(text.trim_end_matches('=').len());
-    text.len().is_multiple_of(4)
-        && padding.len() <= 2
-        && letters.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte))
 }
 
 fn rewrite(rewrite: &HttpRewrite, rule: &HttpRoute, field: &mut Field<'_>) {
@@ -149,9 +122,10 @@ fn rewrite(rewrite: &HttpRewrite, rule: &HttpRoute, field: &mut Field<'_>) {
             field.at("rewrite").error("is empty; both match and rewrite are needed");
         }
     }
-    let sets_host = rule.headers.iter().filter_map(|headers| headers.request.as_ref()).any(|request| {
-        request.set.keys().chain(request.add.keys()).any(|name| super::headers::is_authority(name))
-    });
+    let all = rule.headers.iter().chain(rule.route.iter().filter_map(|to| to.headers.as_ref()));
+    let mut requests = all.filter_map(|headers| headers.request.as_ref());
+    let sets_host =
+        requests.any(|request| request.set.keys().chain(request.add.keys()).any(|name| is_authority(name)));
     if given(&rewrite.authority) && sets_host {
         field.at("authority").error("the authority is also set by headers.request; keep one");
     }

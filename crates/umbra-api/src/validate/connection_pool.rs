@@ -1,8 +1,8 @@
 //! Bounds of connections and requests.
 
 use super::problem::Field;
-use super::values::Grain;
-use super::{actions, values};
+use super::{actions, numbers};
+use crate::words::H2_UPGRADE_POLICIES;
 use crate::{ConnectionPoolSettings, HttpSettings, TcpSettings};
 
 pub(super) fn check(pool: &ConnectionPoolSettings, field: &mut Field<'_>) {
@@ -18,14 +18,14 @@ pub(super) fn check(pool: &ConnectionPoolSettings, field: &mut Field<'_>) {
 }
 
 fn tcp(tcp: &TcpSettings, field: &mut Field<'_>) {
-    values::not_negative(tcp.max_connections, "maxConnections", field);
-    values::duration(tcp.connect_timeout.as_ref(), Grain::Millis, "connectTimeout", field);
-    values::duration(tcp.max_connection_duration.as_ref(), Grain::Millis, "maxConnectionDuration", field);
-    values::duration_or_zero(tcp.idle_timeout.as_ref(), "idleTimeout", field);
+    numbers::not_negative(tcp.max_connections, "maxConnections", field);
+    numbers::duration(tcp.connect_timeout.as_ref(), "connectTimeout", field);
+    numbers::duration(tcp.max_connection_duration.as_ref(), "maxConnectionDuration", field);
+    numbers::duration_or_zero(tcp.idle_timeout.as_ref(), "idleTimeout", field);
     if let Some(keepalive) = &tcp.tcp_keepalive {
         let mut field = field.at("tcpKeepalive");
-        values::duration(keepalive.time.as_ref(), Grain::Millis, "time", &mut field);
-        values::duration(keepalive.interval.as_ref(), Grain::Millis, "interval", &mut field);
+        numbers::duration(keepalive.time.as_ref(), "time", &mut field);
+        numbers::duration(keepalive.interval.as_ref(), "interval", &mut field);
     }
 }
 
@@ -38,11 +38,10 @@ fn http(http: &HttpSettings, field: &mut Field<'_>) {
         ("maxConcurrentStreams", http.max_concurrent_streams),
     ];
     for (name, count) in counts {
-        values::not_negative(count, name, field);
+        numbers::not_negative(count, name, field);
     }
-    values::duration(http.idle_timeout.as_ref(), Grain::Millis, "idleTimeout", field);
-    let words = ["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"];
-    actions::one_of(http.h2_upgrade_policy.as_deref(), &words, "h2UpgradePolicy", field);
+    numbers::duration(http.idle_timeout.as_ref(), "idleTimeout", field);
+    actions::one_of(http.h2_upgrade_policy.as_deref(), &H2_UPGRADE_POLICIES, "h2UpgradePolicy", field);
     if http.h2_upgrade_policy.as_deref() == Some("UPGRADE") && http.use_client_protocol == Some(true) {
         field
             .at("useClientProtocol")
@@ -54,7 +53,7 @@ fn http(http: &HttpSettings, field: &mut Field<'_>) {
             if time.is_none() {
                 field.at(name).error("is missing; http2KeepAlive needs interval and timeout");
             }
-            values::duration(time.as_ref(), Grain::Millis, name, &mut field);
+            numbers::duration(time.as_ref(), name, &mut field);
         }
     }
 }

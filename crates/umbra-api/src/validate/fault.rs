@@ -1,33 +1,10 @@
 //! Failures on purpose.
 
 use super::problem::Field;
-use super::values::Grain;
-use super::{actions, values};
+use super::{actions, numbers};
+use crate::values::{SMALLEST_PERCENT, grpc_status};
+use crate::words::GRPC_STATUSES;
 use crate::{FaultAbort, FaultDelay, HttpFaultInjection, Percent};
-
-/// Istio's resolution of a share in percent: a smaller one would be none.
-pub const SMALLEST_PERCENT: f64 = 0.0001;
-
-/// gRPC's statuses by name, each at the place of its number.
-pub const GRPC_STATUSES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
 
 pub(super) fn check(fault: &HttpFaultInjection, field: &mut Field<'_>) {
     if fault.delay.is_none() && fault.abort.is_none() {
@@ -47,10 +24,10 @@ fn delay(delay: &FaultDelay, field: &mut Field<'_>) {
     } else if delay.fixed_delay.is_none() {
         field.at("fixedDelay").error("is missing; say how long requests wait");
     }
-    values::duration(delay.fixed_delay.as_ref(), Grain::Millis, "fixedDelay", field);
+    numbers::duration(delay.fixed_delay.as_ref(), "fixedDelay", field);
     share(delay.percentage.as_ref(), field);
     if delay.percent.is_some() {
-        values::whole_percent(delay.percent, "percent", field);
+        numbers::whole_percent(delay.percent, "percent", field);
         field.at("percent").deprecated("using deprecated setting \"percent\", use \"percentage\" instead");
     }
 }
@@ -70,9 +47,7 @@ fn abort(abort: &FaultAbort, field: &mut Field<'_>) {
     if let Some(status) = abort.http_status {
         actions::http_status(status, "httpStatus", field);
     }
-    if let Some(status) =
-        abort.grpc_status.as_ref().filter(|status| !GRPC_STATUSES.contains(&status.as_str()))
-    {
+    if let Some(status) = abort.grpc_status.as_ref().filter(|status| grpc_status(status).is_none()) {
         field.at("grpcStatus").error(format!(
             "gRPC status {status:?} is not supported; use one of {}",
             GRPC_STATUSES.join(", ")
@@ -82,7 +57,7 @@ fn abort(abort: &FaultAbort, field: &mut Field<'_>) {
 }
 
 fn share(share: Option<&Percent>, field: &mut Field<'_>) {
-    values::percentage(share, "percentage", field);
+    numbers::percentage(share, "percentage", field);
     if let Some(Percent { value, .. }) =
         share.filter(|share| share.value > 0.0 && share.value < SMALLEST_PERCENT)
     {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::names;
 use super::problem::Field;
 use crate::Headers;
+use crate::header_name::{is_authority, is_token};
 
 pub(super) fn check(headers: &Headers, field: &mut Field<'_>) {
     for (name, operations, of_request) in
@@ -18,11 +18,6 @@ pub(super) fn check(headers: &Headers, field: &mut Field<'_>) {
             header_name(name, false, &mut field.item("remove", index));
         }
     }
-}
-
-/// The host, by either name; letters of any case (spec/istio.md 4.2).
-pub(super) fn is_authority(name: &str) -> bool {
-    name.eq_ignore_ascii_case("host") || name.eq_ignore_ascii_case(":authority")
 }
 
 fn values(list: &str, values: &BTreeMap<String, String>, of_request: bool, field: &mut Field<'_>) {
@@ -48,7 +43,7 @@ fn header_name(name: &str, host_allowed: bool, field: &mut Field<'_>) {
         }
     } else if name.starts_with(':') {
         field.error("invalid header: names with \":\" are the protocol's own, only :authority can be changed; remove it");
-    } else if !names::is_token(name) {
+    } else if !is_token(name) {
         field.error(format!("header name {name:?} is not a valid header name (RFC 9110 5.6.2); correct it"));
     }
 }

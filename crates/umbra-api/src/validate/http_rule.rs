@@ -49,6 +49,13 @@ fn one_answer(rule: &HttpRoute, role: Role, field: &mut Field<'_>) {
     .filter_map(|(name, given)| given.then_some(name))
     .collect();
     match given[..] {
+        _ if rule.delegate.is_some() => {
+            for name in given.iter().filter(|name| **name != "delegate") {
+                field.at(name).error(format!(
+                    "root HTTP route must not specify {name}; remove it, the rules of the delegate serve"
+                ));
+            }
+        }
         [] => field.at("route").error(
             "is empty; HTTP route, redirect or direct_response is required: name the destination that users' answers \
              come from",
@@ -66,8 +73,11 @@ fn one_answer(rule: &HttpRoute, role: Role, field: &mut Field<'_>) {
     }
 }
 
-/// An answer that comes from no destination leaves nothing to rewrite or to disturb.
+/// An answer that comes from no destination leaves nothing to rewrite or to disturb; but delegates inherit all three.
 fn no_destination_no_change(rule: &HttpRoute, field: &mut Field<'_>) {
+    if rule.delegate.is_some() {
+        return;
+    }
     let answers = [("redirect", rule.redirect.is_some()), ("directResponse", rule.direct_response.is_some())];
     let Some((answer, _)) = answers.into_iter().find(|(_, given)| *given) else { return };
     for (name, given) in [("fault", rule.fault.is_some()), ("rewrite", rule.rewrite.is_some())] {

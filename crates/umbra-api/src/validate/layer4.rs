@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::problem::Field;
-use super::{names, route, values};
-use crate::{Labels, RouteDestination, TlsMatchAttributes, VirtualServiceSpec};
+use super::{names, numbers, route};
+use crate::{Labels, RouteDestination, TlsMatchAttributes, VirtualServiceSpec, covers};
 
 pub(super) fn check(spec: &VirtualServiceSpec, field: &mut Field<'_>) {
     for (index, rule) in spec.tls.iter().enumerate() {
@@ -65,15 +65,13 @@ fn common(block: &Common<'_>, field: &mut Field<'_>) {
         self::subnet(subnet, &mut field.item("destinationSubnets", index));
     }
     if let Some(port) = block.port {
-        values::port(port, &mut field.at("port"));
+        numbers::port(port, &mut field.at("port"));
     }
     names::labels(block.labels, "sourceLabels", field);
     for (index, gateway) in block.gateways.iter().enumerate() {
         names::gateway(gateway, &mut field.item("gateways", index));
     }
-    if let Some(namespace) = block.namespace {
-        names::namespace(namespace, &mut field.at("sourceNamespace"));
-    }
+    names::namespace_if_any(block.namespace, "sourceNamespace", field);
 }
 
 /// Each is among the object's hosts, or covered by a wildcard there.
@@ -84,12 +82,7 @@ fn sni_hosts(block: &TlsMatchAttributes, hosts: &[String], field: &mut Field<'_>
     for (index, sni) in block.sni_hosts.iter().enumerate() {
         let mut field = field.item("sniHosts", index);
         names::host(sni, &mut field);
-        let covered = |host: &String| {
-            host == sni
-                || host == "*"
-                || (host.starts_with("*.") && names::overlap(host, sni) && host.len() <= sni.len())
-        };
-        if !hosts.iter().any(covered) {
+        if !hosts.iter().any(|host| host == sni || covers(host, sni)) {
             field.error(format!(
                 "SNI host {sni:?} is not a compatible subset of the virtual service hosts; add it to hosts"
             ));

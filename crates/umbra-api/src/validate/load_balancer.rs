@@ -3,17 +3,16 @@
 use std::collections::BTreeSet;
 
 use super::problem::Field;
-use super::values::Grain;
-use super::{actions, names, values};
+use super::{actions, numbers};
+use crate::header_name::is_token;
+use crate::words::LOAD_BALANCERS;
 use crate::{ConsistentHash, HttpCookie, LoadBalancerSettings, Warmup};
 
-const SIMPLE: [&str; 6] =
-    ["UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST"];
 /// Envoy's bound of a Maglev table.
 const MAX_TABLE: u64 = 5_000_011;
 
 pub(super) fn check(balancer: &LoadBalancerSettings, field: &mut Field<'_>) {
-    actions::one_of(balancer.simple.as_deref(), &SIMPLE, "simple", field);
+    actions::one_of(balancer.simple.as_deref(), &LOAD_BALANCERS, "simple", field);
     if balancer.simple.as_deref() == Some("LEAST_CONN") {
         field.at("simple").deprecated("using deprecated value \"LEAST_CONN\", use \"LEAST_REQUEST\" instead");
     }
@@ -27,7 +26,7 @@ pub(super) fn check(balancer: &LoadBalancerSettings, field: &mut Field<'_>) {
         field
             .at("warmupDurationSecs")
             .deprecated("using deprecated setting \"warmupDurationSecs\", use \"warmup.duration\" instead");
-        values::duration(balancer.warmup_duration_secs.as_ref(), Grain::Millis, "warmupDurationSecs", field);
+        numbers::duration(balancer.warmup_duration_secs.as_ref(), "warmupDurationSecs", field);
     }
     if let Some(warmup) = &balancer.warmup {
         if balancer.warmup_duration_secs.is_some() {
@@ -41,9 +40,9 @@ fn warmup(warmup: &Warmup, field: &mut Field<'_>) {
     if warmup.duration.is_none() {
         field.at("duration").error("is missing; say how long a new endpoint warms up");
     }
-    values::duration(warmup.duration.as_ref(), Grain::Millis, "duration", field);
+    numbers::duration(warmup.duration.as_ref(), "duration", field);
     if let Some(percent) = warmup.minimum_percent {
-        values::percent(percent, &mut field.at("minimumPercent"));
+        numbers::percent(percent, &mut field.at("minimumPercent"));
     }
     if let Some(aggression) = warmup.aggression.filter(|aggression| *aggression <= 0.0) {
         field
@@ -117,11 +116,11 @@ fn cookie(cookie: &HttpCookie, field: &mut Field<'_>) {
     if cookie.name.is_empty() {
         field.at("name").error("name required for HttpCookie; give one");
     }
-    values::duration_or_zero(cookie.ttl.as_ref(), "ttl", field);
+    numbers::duration_or_zero(cookie.ttl.as_ref(), "ttl", field);
     let mut seen = BTreeSet::new();
     for (index, attribute) in cookie.attributes.iter().enumerate() {
         let mut field = field.item("attributes", index);
-        if !names::is_token(&attribute.name) {
+        if !is_token(&attribute.name) {
             field
                 .at("name")
                 .error(format!("{:?} is not the name of a cookie's attribute; correct it", attribute.name));

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::problem::Field;
-use super::{names, values};
+use super::{names, numbers};
+use crate::header_name::is_token;
 use crate::{HttpMatchRequest, StringMatch};
 
 /// Istio's bound (spec/istio.md 1A).
@@ -34,12 +35,10 @@ pub(super) fn block(block: &HttpMatchRequest, mesh: bool, field: &mut Field<'_>)
         presence_by_prefix(condition, "parameter", &mut field);
     }
     if let Some(port) = block.port {
-        values::port(port, &mut field.at("port"));
+        numbers::port(port, &mut field.at("port"));
     }
     names::labels(&block.source_labels, "sourceLabels", field);
-    if let Some(namespace) = &block.source_namespace {
-        names::namespace(namespace, &mut field.at("sourceNamespace"));
-    }
+    names::namespace_if_any(block.source_namespace.as_ref(), "sourceNamespace", field);
     for (index, gateway) in block.gateways.iter().enumerate() {
         names::gateway(gateway, &mut field.item("gateways", index));
     }
@@ -52,7 +51,7 @@ fn headers(list: &str, conditions: &BTreeMap<String, StringMatch>, mesh: bool, f
             if mesh {
                 field.error("claims are known to gateways only; remove the condition, or set gateways");
             }
-        } else if !names::is_token(name.strip_prefix(':').unwrap_or(name)) {
+        } else if !is_token(name.strip_prefix(':').unwrap_or(name)) {
             field.error("is not the name of a header (RFC 9110 5.6.2)");
         }
         text(condition, &mut field);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::problem::Field;
-use crate::Labels;
+use crate::{Labels, covers};
 
 /// RFC 1035 2.3.4.
 const MAX_NAME: usize = 255;
@@ -37,9 +37,23 @@ pub(super) fn destination_host(name: &str, field: &mut Field<'_>) {
     }
 }
 
+/// An empty one is none, as in Istio.
+pub(super) fn subset_if_any(name: Option<&String>, field: &mut Field<'_>) {
+    if let Some(name) = name.filter(|name| !name.is_empty()) {
+        subset(name, &mut field.at("subset"));
+    }
+}
+
 pub(super) fn subset(name: &str, field: &mut Field<'_>) {
     if !is_label(name) {
         field.error(format!("{name:?} is not a DNS label; use letters, digits and \"-\", at most 63"));
+    }
+}
+
+/// An empty one is none, as in Istio.
+pub(super) fn namespace_if_any(namespace: Option<&String>, name: &str, field: &mut Field<'_>) {
+    if let Some(namespace) = namespace.filter(|namespace| !namespace.is_empty()) {
+        self::namespace(namespace, &mut field.at(name));
     }
 }
 
@@ -130,16 +144,7 @@ pub(super) fn is_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// The name of a header or a method (RFC 9110 5.6.2).
-pub(super) fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
-}
-
 /// Whether one of two hosts of a list takes requests of the other. As written: a short name is no full one here.
 pub(super) fn overlap(a: &str, b: &str) -> bool {
-    let covers = |wildcard: &str, name: &str| {
-        wildcard.strip_prefix('*').is_some_and(|suffix| name.len() > suffix.len() && name.ends_with(suffix))
-    };
-    a == b || a == "*" || b == "*" || covers(a, b) || covers(b, a)
+    covers(a, b) || covers(b, a)
 }

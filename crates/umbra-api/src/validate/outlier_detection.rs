@@ -1,13 +1,12 @@
 //! When an endpoint that fails is left out.
 
+use super::numbers;
 use super::problem::Field;
-use super::values;
-use super::values::Grain;
 use crate::OutlierDetection;
 
 pub(super) fn check(outliers: &OutlierDetection, field: &mut Field<'_>) {
     if outliers.consecutive_errors.is_some() {
-        values::not_negative(outliers.consecutive_errors, "consecutiveErrors", field);
+        numbers::not_negative(outliers.consecutive_errors, "consecutiveErrors", field);
         field.at("consecutiveErrors").deprecated(
             "using deprecated setting \"consecutiveErrors\", which has no effect; use \"consecutive5xxErrors\" instead",
         );
@@ -19,10 +18,10 @@ pub(super) fn check(outliers: &OutlierDetection, field: &mut Field<'_>) {
              splitExternalLocalOriginErrors is set to false; set it to true",
         );
     }
-    values::duration(outliers.interval.as_ref(), Grain::Millis, "interval", field);
-    values::duration(outliers.base_ejection_time.as_ref(), Grain::Millis, "baseEjectionTime", field);
-    values::whole_percent(outliers.max_ejection_percent, "maxEjectionPercent", field);
-    values::whole_percent(outliers.min_health_percent, "minHealthPercent", field);
+    numbers::duration(outliers.interval.as_ref(), "interval", field);
+    numbers::duration(outliers.base_ejection_time.as_ref(), "baseEjectionTime", field);
+    numbers::whole_percent(outliers.max_ejection_percent, "maxEjectionPercent", field);
+    numbers::whole_percent(outliers.min_health_percent, "minHealthPercent", field);
     for (index, status) in outliers.outlier_detection_http_error_codes.iter().enumerate() {
         if !(100..=599).contains(status) {
             let message = format!("{status} is no HTTP status; use 100 to 599");

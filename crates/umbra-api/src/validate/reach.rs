@@ -4,8 +4,12 @@
 use super::problem::Field;
 use crate::{HttpMatchRequest, HttpRoute, StringMatch};
 
+/// Each block is compared with all before it: in an object of many more that would take seconds, for a warning.
+const MAX_COMPARED: usize = 2_000;
+
 pub(super) fn check(rules: &[HttpRoute], field: &mut Field<'_>) {
     let mut taken_by = None;
+    let is_compared = rules.iter().map(|rule| rule.matches.len()).sum::<usize>() <= MAX_COMPARED;
     for (index, rule) in rules.iter().enumerate() {
         let mut field = field.item("http", index);
         if let Some(first) = taken_by {
@@ -15,10 +19,14 @@ pub(super) fn check(rules: &[HttpRoute], field: &mut Field<'_>) {
             ));
             continue;
         }
-        if rule.matches.is_empty() || rule.matches.iter().any(takes_everything) {
+        // A delegate may leave requests over.
+        let takes_all = rule.matches.is_empty() || rule.matches.iter().any(takes_everything);
+        if takes_all && rule.delegate.is_none() {
             taken_by = Some(index);
         }
-        blocks(rules, index, &mut field);
+        if is_compared {
+            blocks(rules, index, &mut field);
+        }
     }
 }
 
@@ -46,9 +54,9 @@ fn blocks(rules: &[HttpRoute], index: usize, field: &mut Field<'_>) {
     }
 }
 
-/// Where the first block stands that takes everything `block` does.
+/// Where the first block stands that takes everything `block` does, and leaves nothing over.
 fn covering(rules: &[HttpRoute], block: &HttpMatchRequest) -> Option<String> {
-    rules.iter().enumerate().find_map(|(rule, earlier)| {
+    rules.iter().enumerate().filter(|(_, earlier)| earlier.delegate.is_none()).find_map(|(rule, earlier)| {
         let at = earlier.matches.iter().position(|earlier| covers(earlier, block))?;
         Some(format!("spec.http[{rule}].match[{at}]"))
     })
@@ -56,17 +64,24 @@ fn covering(rules: &[HttpRoute], block: &HttpMatchRequest) -> Option<String> {
 
 /// No condition, or none that a request could fail (spec/istio.md 1A).
 fn takes_everything(block: &HttpMatchRequest) -> bool {
+    let any = |part: &Option<StringMatch>| part.as_ref().is_none_or(|asks| *asks == StringMatch::default());
     let uri = block.uri.as_ref().is_none_or(|uri| {
         matches!(uri.prefix.as_deref(), Some("" | "/")) || uri.regex.as_deref() == Some(".*")
     });
+    // Every request has these, so that to ask for their presence asks nothing.
+    let parts = [&block.scheme, &block.method, &block.authority];
     let bare = HttpMatchRequest {
         name: block.name.clone(),
         stat_prefix: block.stat_prefix.clone(),
         ignore_uri_case: block.ignore_uri_case,
         uri: block.uri.clone(),
+        scheme: block.scheme.clone(),
+        method: block.method.clone(),
+        authority: block.authority.clone(),
+        source_namespace: block.source_namespace.clone().filter(String::is_empty),
         ..HttpMatchRequest::default()
     };
-    uri && *block == bare
+    (uri || any(&block.uri)) && parts.into_iter().all(any) && *block == bare
 }
 
 /// Whether every request that `later` takes is taken by `earlier`. Errs on the side of no: regexes are compared as

@@ -1,29 +1,10 @@
 //! Sending again what failed.
 
+use super::numbers;
 use super::problem::Field;
-use super::values;
-use super::values::Grain;
 use crate::HttpRetry;
-
-/// Istio's words (spec/istio.md 1A); a number is a status.
-const RETRY_ON: [&str; 16] = [
-    "5xx",
-    "gateway-error",
-    "reset",
-    "reset-before-request",
-    "connect-failure",
-    "retriable-4xx",
-    "refused-stream",
-    "retriable-status-codes",
-    "retriable-headers",
-    "envoy-ratelimited",
-    "http3-post-connect-failure",
-    "cancelled",
-    "deadline-exceeded",
-    "internal",
-    "resource-exhausted",
-    "unavailable",
-];
+use crate::values::retry_on;
+use crate::words::RETRY_ON;
 
 pub(super) fn check(retry: &HttpRetry, field: &mut Field<'_>) {
     match retry.attempts.unwrap_or(0) {
@@ -33,15 +14,13 @@ pub(super) fn check(retry: &HttpRetry, field: &mut Field<'_>) {
         0 => nothing_beside_zero(retry, field),
         _ => {}
     }
-    values::duration(retry.per_try_timeout.as_ref(), Grain::Millis, "perTryTimeout", field);
-    values::duration(retry.backoff.as_ref(), Grain::Millis, "backoff", field);
-    for word in retry.retry_on.iter().flat_map(|words| words.split(',')).map(str::trim) {
-        if !word.is_empty() && !RETRY_ON.contains(&word) && !is_status(word) {
-            field.at("retryOn").error(format!(
-                "{word:?} is not a valid retryOn policy; use a status or one of {}",
-                RETRY_ON.join(", ")
-            ));
-        }
+    numbers::duration(retry.per_try_timeout.as_ref(), "perTryTimeout", field);
+    numbers::duration(retry.backoff.as_ref(), "backoff", field);
+    for word in retry.retry_on.iter().flat_map(|words| retry_on(words)).filter_map(Result::err) {
+        field.at("retryOn").error(format!(
+            "{word:?} is not a valid retryOn policy; use a status or one of {}",
+            RETRY_ON.join(", ")
+        ));
     }
 }
 
@@ -57,8 +36,4 @@ fn nothing_beside_zero(retry: &HttpRetry, field: &mut Field<'_>) {
             "http retry policy configured when attempts are set to 0 (disabled); set attempts, or remove it",
         );
     }
-}
-
-fn is_status(word: &str) -> bool {
-    word.parse::<u16>().is_ok_and(|status| (100..=599).contains(&status))
 }

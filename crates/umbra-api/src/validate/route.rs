@@ -1,7 +1,7 @@
 //! Where requests go, and in which shares.
 
 use super::problem::Field;
-use super::{headers, names, values};
+use super::{headers, names, numbers};
 use crate::{Destination, HttpRouteDestination};
 
 pub(super) fn check(route: &[HttpRouteDestination], field: &mut Field<'_>) {
@@ -18,17 +18,15 @@ pub(super) fn check(route: &[HttpRouteDestination], field: &mut Field<'_>) {
 /// A service, not a wildcard; a subset; a port.
 pub(super) fn destination(destination: &Destination, field: &mut Field<'_>) {
     names::destination_host(&destination.host, &mut field.at("host"));
-    if let Some(subset) = &destination.subset {
-        names::subset(subset, &mut field.at("subset"));
-    }
-    values::port_selector(destination.port.as_ref(), field);
+    names::subset_if_any(destination.subset.as_ref(), field);
+    numbers::port_selector(destination.port.as_ref(), field);
 }
 
 /// One destination gets all, whatever its weight; of several at least one needs a weight.
 pub(super) fn weights(weights: impl ExactSizeIterator<Item = Option<i64>> + Clone, field: &mut Field<'_>) {
     let before = field.errors();
     for (index, weight) in weights.clone().enumerate() {
-        values::not_negative(weight, "weight", &mut field.item("route", index));
+        numbers::weight(weight, &mut field.item("route", index).at("weight"));
     }
     let none = weights.clone().all(|weight| weight.unwrap_or(0) <= 0);
     if weights.len() > 1 && none && field.errors() == before {

@@ -3,11 +3,11 @@
 use super::actions;
 use super::problem::Field;
 use crate::ClientTlsSettings;
+use crate::words::TLS_MODES;
 
 /// `selected`: the DestinationRule has a workloadSelector, without which a Secret cannot be found by clients.
 pub(super) fn check(tls: &ClientTlsSettings, selected: bool, field: &mut Field<'_>) {
-    let words = ["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"];
-    actions::one_of(tls.mode.as_deref(), &words, "mode", field);
+    actions::one_of(tls.mode.as_deref(), &TLS_MODES, "mode", field);
     match tls.mode.as_deref().unwrap_or("DISABLE") {
         "MUTUAL" => mutual(tls, field),
         "ISTIO_MUTUAL" => none_of(&files(tls), "ISTIO_MUTUAL", field),

@@ -1,7 +1,8 @@
 //! A policy: of the service, of a subset, or of one port of either.
 
 use super::problem::Field;
-use super::{actions, connection_pool, load_balancer, locality, names, outlier_detection, tls, values};
+use super::{actions, connection_pool, load_balancer, locality, names, numbers, outlier_detection, tls};
+use crate::words::PROXY_PROTOCOL_VERSIONS;
 use crate::{PortTrafficPolicy, ProxyProtocol, RetryBudget, TrafficPolicy, TunnelSettings};
 
 /// `selected`: the DestinationRule has a workloadSelector.
@@ -28,7 +29,12 @@ pub(super) fn check(policy: &TrafficPolicy, selected: bool, field: &mut Field<'_
         }
     }
     if let Some(ProxyProtocol { version, .. }) = &policy.proxy_protocol {
-        actions::one_of(version.as_deref(), &["V1", "V2"], "version", &mut field.at("proxyProtocol"));
+        actions::one_of(
+            version.as_deref(),
+            &PROXY_PROTOCOL_VERSIONS,
+            "version",
+            &mut field.at("proxyProtocol"),
+        );
     }
     if let Some(budget) = &policy.retry_budget {
         retry_budget(budget, &mut field.at("retryBudget"));
@@ -37,7 +43,7 @@ pub(super) fn check(policy: &TrafficPolicy, selected: bool, field: &mut Field<'_
 
 fn port_level(policy: &PortTrafficPolicy, selected: bool, field: &mut Field<'_>) {
     match &policy.port {
-        Some(_) => values::port_selector(policy.port.as_ref(), field),
+        Some(_) => numbers::port_selector(policy.port.as_ref(), field),
         None => field.at("port").error("is missing; name the port that the settings are for"),
     }
     let nothing = PortTrafficPolicy { port: policy.port.clone(), ..PortTrafficPolicy::default() };
@@ -71,12 +77,12 @@ fn tunnel(tunnel: &TunnelSettings, field: &mut Field<'_>) {
     } else {
         names::host_or_address(&tunnel.target_host, &mut field.at("targetHost"));
     }
-    values::port(tunnel.target_port, &mut field.at("targetPort"));
+    numbers::port(tunnel.target_port, &mut field.at("targetPort"));
 }
 
 fn retry_budget(budget: &RetryBudget, field: &mut Field<'_>) {
     if let Some(percent) = budget.percent {
-        values::percent(percent, &mut field.at("percent"));
+        numbers::percent(percent, &mut field.at("percent"));
     }
-    values::duration_or_zero(budget.budget_interval.as_ref(), "budgetInterval", field);
+    numbers::duration_or_zero(budget.budget_interval.as_ref(), "budgetInterval", field);
 }

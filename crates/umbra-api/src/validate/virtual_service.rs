@@ -18,7 +18,7 @@ impl VirtualService {
         if spec.http.is_empty() && spec.tls.is_empty() && spec.tcp.is_empty() {
             field.at("http").error("http, tcp or tls must be provided in virtual service; add a rule");
         }
-        let role = Role { delegate: spec.hosts.is_empty(), mesh: is_for_mesh(spec) };
+        let role = Role { delegate: spec.hosts.is_empty(), mesh: spec.is_for_mesh() };
         for (index, rule) in spec.http.iter().enumerate() {
             http_rule::check(rule, role, &mut field.item("http", index));
         }
@@ -29,17 +29,13 @@ impl VirtualService {
     }
 }
 
-fn is_for_mesh(spec: &VirtualServiceSpec) -> bool {
-    spec.gateways.is_empty() || spec.gateways.iter().any(|gateway| gateway == "mesh")
-}
-
 fn hosts(spec: &VirtualServiceSpec, field: &mut Field<'_>) {
     if spec.hosts.is_empty() {
         delegate(spec, field);
     }
     for (index, host) in spec.hosts.iter().enumerate() {
         let mut entry = field.item("hosts", index);
-        if host == "*" && is_for_mesh(spec) {
+        if host == "*" && spec.is_for_mesh() {
             entry.error(
                 "wildcard host * is not allowed for virtual services bound to the mesh gateway; name the services, or \
                  set gateways",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Percent, StringMatch};
-use crate::meta::{Rest, null_is_default};
+use crate::meta::{ObjectKey, Rest, null_is_default};
 
 /// Header changes on the way to the destination and back.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -118,6 +118,14 @@ pub struct Delegate {
     /// Fields umbra does not know.
     #[serde(flatten)]
     pub rest: Rest,
+}
+
+impl Delegate {
+    /// Which VirtualService is meant in one of the namespace `own`; without a name, one that cannot be there.
+    pub fn key(&self, own: &str) -> ObjectKey {
+        let namespace = self.namespace.as_deref().filter(|namespace| !namespace.is_empty());
+        ObjectKey::new(namespace.unwrap_or(own), self.name.as_deref().unwrap_or_default())
+    }
 }
 
 /// Changes path and authority before the request is sent.

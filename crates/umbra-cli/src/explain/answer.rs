@@ -143,6 +143,7 @@ fn own_status(rule: &Rule, destinations: &[Share]) -> Option<u16> {
     match &rule.answer {
         Some(Local::Redirect(redirect)) => Some(redirect.code),
         Some(Local::Direct(direct)) => Some(direct.status),
+        Some(Local::NoRoute) => Some(404),
         None => destinations.iter().all(|to| to.place.answers_nobody()).then_some(503),
     }
 }

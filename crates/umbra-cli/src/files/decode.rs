@@ -11,12 +11,11 @@ use super::object::{Object, ObjectId, ObjectKind};
 /// What a file holds.
 #[derive(Debug, Default, PartialEq)]
 pub struct Decoded {
-    /// Objects of the kinds that umbra reads, with their manifests.
+    /// Objects of the kinds that umbra reads, with their manifests; also those that make no sense, which whoever uses
+    /// them finds.
     pub objects: Vec<(ObjectId, Object, Value)>,
     /// What could not be understood.
     pub problems: Vec<Problem>,
-    /// What an API server would refuse in `objects`. They are used all the same, as far as they can be.
-    pub invalid: Vec<Problem>,
     /// Objects of other kinds, which umbra has no use for: `Deployment sa-logic`.
     pub passed_over: Vec<String>,
 }
@@ -114,8 +113,6 @@ impl Decoded {
         match Object::decode(object_kind, &value) {
             Ok(mut object) => {
                 object.metadata_mut().namespace.clone_from(&id.key.namespace);
-                let invalid = object.validate().into_iter().filter(umbra_api::Problem::is_error);
-                self.invalid.extend(invalid.map(|invalid| problem(Some(id.clone()), invalid.to_string())));
                 self.objects.push((id, object, value));
             }
             Err(message) => self.problems.push(problem(Some(id), message)),

@@ -153,7 +153,6 @@ impl Look {
             }
             self.changes.problems.push(problem);
         }
-        self.changes.problems.extend(decoded.invalid);
         for (id, object, manifest) in decoded.objects {
             match self.objects.entry(id) {
                 Entry::Vacant(entry) => {

@@ -11,7 +11,8 @@ use super::finding::{Finding, is_within};
 use super::manifests::Manifests;
 use crate::files::{ObjectId, ObjectKind};
 
-/// The compiler's findings, without those that validation has said in other words.
+/// The compiler's findings, without those of validation, which it takes over, and those about what is in a field that is
+/// wrong as a whole.
 pub(super) fn findings(manifests: &Manifests, said: &BTreeSet<Finding>) -> Vec<Finding> {
     let index = manifests.index();
     let compiled = umbra_compile::findings(index.view(), &Options::default()).into_iter().map(|finding| {
@@ -26,13 +27,10 @@ pub(super) fn findings(manifests: &Manifests, said: &BTreeSet<Finding>) -> Vec<F
     compiled.filter(|finding| !said.iter().any(|said| says_the_same(said, finding))).collect()
 }
 
-/// An error at a field says all about what is in it; a warning only what is said in its own words.
 fn says_the_same(said: &Finding, finding: &Finding) -> bool {
-    // The compiler quotes headers' names.
-    let field = finding.field.replace('"', "");
     said.object == finding.object
         && match said.level {
-            Severity::Error => is_within(&field, &said.field),
-            Severity::Warning | Severity::Info => field == said.field && said.code == finding.code,
+            Severity::Error => is_within(&finding.field, &said.field),
+            Severity::Warning | Severity::Info => finding.field == said.field && finding.text == said.text,
         }
 }

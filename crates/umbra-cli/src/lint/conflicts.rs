@@ -20,7 +20,7 @@ pub(super) fn findings(manifests: &Manifests, said: &BTreeSet<Finding>) -> Vec<F
     for (id, vs) in oldest_first(manifests) {
         for (at, name) in vs.spec.hosts.iter().enumerate() {
             let namespace = &vs.metadata.namespace;
-            let full = host::full_name(&name.to_ascii_lowercase(), namespace);
+            let full = host::claimed_name(name, namespace);
             let rivals = owners.entry((namespace.clone(), full)).or_default();
             let winner = rivals.iter().find(|(other, rival)| *other != id && share_clients(rival, vs));
             let field = format!("spec.hosts[{at}]");
@@ -38,10 +38,7 @@ pub(super) fn findings(manifests: &Manifests, said: &BTreeSet<Finding>) -> Vec<F
 
 /// Those that claim hosts between pods, in the order in which they win (spec/istio.md 2.4).
 fn oldest_first(manifests: &Manifests) -> Vec<(&ObjectId, &VirtualService)> {
-    let for_mesh = |vs: &VirtualService| {
-        let gateways = &vs.spec.gateways;
-        !vs.spec.http.is_empty() && (gateways.is_empty() || gateways.iter().any(|gateway| gateway == "mesh"))
-    };
+    let for_mesh = |vs: &VirtualService| !vs.spec.http.is_empty() && vs.spec.is_for_mesh();
     let mut all: Vec<_> = manifests.virtual_services().filter(|(_, vs)| for_mesh(vs)).collect();
     all.sort_by_key(|(_, vs)| (&vs.metadata.creation_timestamp, &vs.metadata.name));
     all

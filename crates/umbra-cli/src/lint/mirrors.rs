@@ -82,10 +82,9 @@ fn is_primary(vs: &VirtualService, rule: usize, mirror: &Target<'_>) -> bool {
 
 /// As written, but for short names: which port the client uses is not known.
 fn same(namespace: &str, a: &Destination, b: &Destination) -> bool {
-    let subset = |to: &Destination| to.subset.clone().filter(|subset| !subset.is_empty());
     let port = |to: &Destination| to.port.as_ref().map(|port| port.number);
     host::full_name(&a.host, namespace) == host::full_name(&b.host, namespace)
-        && subset(a) == subset(b)
+        && a.subset_name() == b.subset_name()
         && port(a) == port(b)
 }
 

@@ -66,7 +66,7 @@ fn missing(manifests: &Manifests, namespace: &str, to: &Destination) -> Option<(
         let text = format!("Referenced port not found: Service {key} has no port {}", port.number);
         return Some(("port.number", text));
     }
-    let subset = to.subset.as_deref().filter(|subset| !subset.is_empty())?;
+    let subset = to.subset_name()?;
     let name = host::name_of(&key);
     let defined = manifests.destination_rules().any(|(_, rule)| {
         host::covers(&host::full_name(&rule.spec.host, &rule.metadata.namespace), &name)

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use umbra_index::api::header_name::is_authority;
 use umbra_index::api::{HeaderOperations, Headers};
 use umbra_routing::{FormatError, HeaderChanges, HeaderEdits, check_format};
 
 use crate::finding::Reason;
-use crate::header_name::{is_authority, is_token};
 use crate::report::Report;
 
 /// The name under which nodes get the authority.
@@ -20,19 +20,12 @@ pub(crate) struct HeaderSpec {
     pub(crate) authority: Option<String>,
 }
 
-/// Which message changes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Request,
-    Response,
-}
-
 /// Reads the changes at `path`.
 pub(crate) fn headers(report: &mut Report, path: &str, headers: &Headers) -> HeaderSpec {
     report.unsupported(path, &headers.rest);
     let mut spec = HeaderSpec::default();
     if let Some(operations) = &headers.request {
-        spec.changes.request = edits(report, &format!("{path}.request"), operations, Side::Request);
+        spec.changes.request = edits(report, &format!("{path}.request"), operations);
         let usable = |(name, value): &(&String, &String)| {
             is_authority(name) && !value.is_empty() && check_format(value).is_ok()
         };
@@ -40,45 +33,29 @@ pub(crate) fn headers(report: &mut Report, path: &str, headers: &Headers) -> Hea
         spec.authority = find(&operations.set).or_else(|| find(&operations.add));
     }
     if let Some(operations) = &headers.response {
-        spec.changes.response = edits(report, &format!("{path}.response"), operations, Side::Response);
+        spec.changes.response = edits(report, &format!("{path}.response"), operations);
     }
     spec
 }
 
-fn edits(report: &mut Report, path: &str, operations: &HeaderOperations, side: Side) -> HeaderEdits {
+fn edits(report: &mut Report, path: &str, operations: &HeaderOperations) -> HeaderEdits {
     report.unsupported(path, &operations.rest);
-    for name in operations.remove.iter().filter(|name| is_authority(name) || !is_token(name)) {
-        let message = format!("{name:?} is not a header that can be removed");
-        report.reject(Reason::Invalid, format!("{path}.remove"), message);
-    }
     HeaderEdits {
         remove: operations.remove.iter().map(|name| name.to_ascii_lowercase()).collect(),
-        set: values(report, &format!("{path}.set"), &operations.set, side),
-        add: values(report, &format!("{path}.add"), &operations.add, side),
+        set: values(report, &format!("{path}.set"), &operations.set),
+        add: values(report, &format!("{path}.add"), &operations.add),
     }
 }
 
 /// Names and values without the authority, and without empty values, which do nothing.
-fn values(
-    report: &mut Report,
-    path: &str,
-    map: &BTreeMap<String, String>,
-    side: Side,
-) -> Vec<(String, String)> {
-    let mut values = Vec::new();
-    for (name, value) in map {
-        let path = format!("{path}[{name:?}]");
-        let is_of_authority = is_authority(name) && side == Side::Request;
-        if !is_of_authority && (is_authority(name) || !is_token(name)) {
-            report.reject(Reason::Invalid, &path, format!("{name:?} is not a header that can be changed"));
-        } else if has_value(report, &path, value) && !is_of_authority {
-            values.push((name.to_ascii_lowercase(), value.clone()));
-        }
-    }
-    values
+fn values(report: &mut Report, path: &str, map: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    let usable = map
+        .iter()
+        .filter(|(name, value)| has_value(report, &format!("{path}[{name}]"), value) && !is_authority(name));
+    usable.map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect()
 }
 
-/// Whether a node can make something of the value; what it cannot is said.
+/// Whether a node can make something of the value; an operator that it does not know is said.
 fn has_value(report: &mut Report, path: &str, value: &str) -> bool {
     match check_format(value) {
         Ok(()) => !value.is_empty(),
@@ -86,10 +63,7 @@ fn has_value(report: &mut Report, path: &str, value: &str) -> bool {
             report.note(Reason::PartiallyInvalid, path, format!("{error}, so this header is left as it is"));
             false
         }
-        Err(error) => {
-            report.reject(Reason::Invalid, path, error.to_string());
-            false
-        }
+        Err(_) => false,
     }
 }
 

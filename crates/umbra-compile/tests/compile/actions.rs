@@ -54,6 +54,8 @@ fn redirects() {
     {
         assert_eq!(redirect(json!({"uri": "/a", "derivePort": word})).port, Some(port), "{word}");
     }
+    let port_alone = redirect(json!({"derivePort": "FROM_REQUEST_PORT"}));
+    assert_eq!(port_alone, Redirect { port: Some(RedirectPort::OfService), ..plain() });
     for code in [301, 302, 303, 307, 308] {
         assert_eq!(u32::from(redirect(json!({"uri": "/a", "redirectCode": code})).code), code);
     }
@@ -64,7 +66,6 @@ fn redirects_that_make_no_sense() {
     let world = |redirect: Value| World::with_rules(json!([{"redirect": redirect}]));
     for (redirect, field) in [
         (json!({}), "redirect"),
-        (json!({"derivePort": "FROM_REQUEST_PORT"}), "redirect"),
         (json!({"uri": "/a", "prefixRewrite": "/b"}), "redirect.prefixRewrite"),
         (json!({"uri": "/a", "redirectCode": 304}), "redirect.redirectCode"),
         (json!({"uri": "/a", "port": 0}), "redirect.port"),
@@ -91,28 +92,32 @@ fn direct_responses() {
     assert_eq!(direct(json!({"status": 418, "body": {"string": "short"}})), expected(418, b"short"));
     assert_eq!(direct(json!({"status": 200, "body": {"bytes": "aGVsbG8="}})), expected(200, b"hello"));
     assert_eq!(direct(json!({"status": 204})), expected(204, b""));
+    assert_eq!(direct(json!({"status": 600})), expected(600, b""));
     let world = |direct: Value| World::with_rules(json!([{"directResponse": direct}]));
     for (direct, field) in [
         (json!({"status": 99}), "directResponse.status"),
-        (json!({"status": 600}), "directResponse.status"),
+        (json!({"status": 601}), "directResponse.status"),
         (json!({"status": 9999}), "directResponse.status"),
         (json!({"status": 200, "body": {"string": "a", "bytes": "AA=="}}), "directResponse.body"),
         (json!({"status": 200, "body": {"bytes": "%%%"}}), "directResponse.body.bytes"),
-        (json!({"status": 200, "body": {"string": "a".repeat(1024 * 1024 + 1)}}), "directResponse.body"),
+        (
+            json!({"status": 200, "body": {"string": "a".repeat(1024 * 1024 + 1)}}),
+            "directResponse.body.string",
+        ),
     ] {
         assert_invalid(&world(direct), field);
     }
     let large = world(json!({"status": 200, "body": {"string": "a".repeat(100 * 1024 + 1)}}));
     assert!(!large.is_held());
-    assert_has(&large.findings(), "PartiallyInvalid spec.http[0].directResponse.body: ");
+    assert_has(&large.findings(), "PartiallyInvalid spec.http[0].directResponse.body.string: large");
 }
 
 #[test]
 fn a_rule_answers_in_one_way() {
     for (rule, field) in [
         (json!({}), "route"),
-        (json!({"route": [to("v1")], "redirect": {"uri": "/a"}}), "route"),
-        (json!({"route": [to("v1")], "directResponse": {"status": 200}}), "route"),
+        (json!({"route": [to("v1")], "redirect": {"uri": "/a"}}), "redirect"),
+        (json!({"route": [to("v1")], "directResponse": {"status": 200}}), "directResponse"),
         (json!({"redirect": {"uri": "/a"}, "directResponse": {"status": 200}}), "directResponse"),
         (json!({"redirect": {"uri": "/a"}, "rewrite": {"uri": "/b"}}), "rewrite"),
         (json!({"directResponse": {"status": 200}, "fault": {"abort": {"httpStatus": 500}}}), "fault"),
@@ -267,7 +272,7 @@ fn faults_that_make_no_sense() {
         (json!({"abort": {"percentage": {"value": 1}}}), "fault.abort"),
         (json!({"abort": {"httpStatus": 500, "grpcStatus": "OK"}}), "fault.abort"),
         (json!({"abort": {"httpStatus": 99}}), "fault.abort.httpStatus"),
-        (json!({"abort": {"httpStatus": 600}}), "fault.abort.httpStatus"),
+        (json!({"abort": {"httpStatus": 601}}), "fault.abort.httpStatus"),
         (json!({"abort": {"grpcStatus": "SAD"}}), "fault.abort.grpcStatus"),
         (json!({"abort": {"http2Error": "x"}}), "fault.abort.http2Error"),
         (json!({"abort": {"httpStatus": 500, "percentage": {"value": 150}}}), "fault.abort.percentage.value"),

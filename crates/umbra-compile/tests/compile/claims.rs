@@ -160,11 +160,20 @@ fn one_port_may_have_another_virtual_service_than_the_next() {
 #[test]
 fn without_an_http_rule_there_is_no_claim() {
     let mut world = world();
-    world.virtual_service("default/old", json!({"hosts": ["sa-logic"], "tcp": [{"route": []}]}));
-    world.virtual_service("default/empty", json!({"hosts": ["sa-logic"], "http": []}));
+    let route = json!([{"destination": {"host": "sa-logic"}}]);
+    world.virtual_service("default/old", json!({"hosts": ["sa-logic"], "tcp": [{"route": route}]}));
+    world.virtual_service("default/none", json!({"hosts": ["sa-logic"], "http": [], "tcp": [{"route": []}]}));
     assert_eq!(world.compile("default/sa-logic").outcome, Outcome::NotGoverned);
     world.virtual_service("default/new", spec(json!(["sa-logic"]), "v2"));
     assert_eq!((subset(&world.rules()).as_deref(), world.findings()), (Some("v2"), vec![]));
+}
+
+#[test]
+fn one_without_any_rule_is_invalid_and_holds_what_it_had() {
+    let mut world = world();
+    world.virtual_service("default/empty", json!({"hosts": ["sa-logic"], "http": []}));
+    assert!(world.is_held());
+    assert_has(&world.findings(), "Accepted=False Invalid spec.http: http, tcp or tls must be provided");
 }
 
 #[test]

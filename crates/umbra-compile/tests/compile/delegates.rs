@@ -128,18 +128,19 @@ fn what_it_does_not_say_it_takes_from_the_root_field_by_field() {
     assert_eq!(plain.headers.expect("headers").request.set, [("x-root".to_owned(), "1".to_owned())]);
     assert_eq!(plain.mirrors[0].per_million, 100_000);
     let own = json!([{"route": [to("v2")], "timeout": "2s", "retries": {"attempts": 0}, "corsPolicy": {},
-        "headers": {"response": {"remove": ["x-a"]}}, "mirror": {"host": "sa-logic", "subset": "v2"},
-        "mirrors": [{"destination": {"host": "sa-logic"}}]}]);
-    let own = world(json!([api(root)]), own).rules().remove(0);
-    assert_eq!((own.timeout_ms, own.retries, own.cors), (Some(2000), None, None));
-    assert!(own.headers.expect("headers").request.set.is_empty(), "headers only as a whole");
-    let mirrors: Vec<_> =
-        own.mirrors.iter().map(|mirror| (mirror.backend.subset.as_deref(), mirror.per_million)).collect();
-    assert_eq!(
-        mirrors,
-        [(Some("v2"), 100_000), (None, 1_000_000)],
-        "the root's share is that of its own mirror"
-    );
+        "headers": {"response": {"remove": ["x-a"]}}, "mirror": {"host": "sa-logic", "subset": "v2"}}]);
+    let own = world(json!([api(root.clone())]), own).rules().remove(0);
+    assert_eq!((own.timeout_ms, &own.retries, &own.cors), (Some(2000), &None, &None));
+    assert!(own.headers.as_ref().expect("headers").request.set.is_empty(), "headers only as a whole");
+    let mirrors = |rule: &umbra_routing::Rule| {
+        let mirrors = rule.mirrors.iter();
+        mirrors.map(|mirror| (mirror.backend.subset.clone(), mirror.per_million)).collect::<Vec<_>>()
+    };
+    let (v1, v2) = (Some("v1".to_owned()), Some("v2".to_owned()));
+    assert_eq!(mirrors(&own), [(v2, 100_000)], "the root's share is that of its own mirror");
+    let several = json!([{"route": [to("v2")], "mirrors": [{"destination": {"host": "sa-logic"}}]}]);
+    let several = world(json!([api(root)]), several).rules().remove(0);
+    assert_eq!(mirrors(&several), [(v1, 100_000), (None, 1_000_000)], "both copy");
 }
 
 #[test]
@@ -189,7 +190,7 @@ fn a_delegate_that_is_none_leaves_its_rule_out() {
         assert_has(&world.findings(), "ResolvedRefs=False DelegateNotFound spec.http[0].delegate: ");
         assert_has(&world.findings(), why);
     }
-    for delegate in [json!({"name": "absent"}), json!({}), json!({"name": "api", "namespace": "other"})] {
+    for delegate in [json!({"name": "absent"}), json!({"name": "api", "namespace": "other"})] {
         let world = world(json!([api(json!({"delegate": delegate})), last()]), rules.clone());
         assert_eq!(names(&world.rules()), ["last"], "{delegate}");
         assert_has(&world.findings(), "does not exist");
@@ -243,7 +244,7 @@ fn what_a_delegate_cannot_have() {
         assert!(world.is_held(), "{field}");
         assert_has(
             &world.findings(),
-            &format!("Accepted=False Invalid spec.http[0].{field}: stands beside delegate"),
+            &format!("Accepted=False Invalid spec.http[0].{field}: root HTTP route must not specify {field}"),
         );
     }
 }

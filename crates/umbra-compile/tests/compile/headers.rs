@@ -90,10 +90,7 @@ fn an_empty_value_does_nothing_and_an_unknown_operator_is_said() {
     };
     assert_eq!((world("").rules()[0].headers.clone(), world("").findings()), (None, vec![]));
     assert_eq!(world("%HOSTNAME%").rules()[0].headers, None);
-    assert_has(
-        &world("%HOSTNAME%").findings(),
-        "PartiallyInvalid spec.http[0].headers.request.set[\"x-a\"]: ",
-    );
+    assert_has(&world("%HOSTNAME%").findings(), "PartiallyInvalid spec.http[0].headers.request.set[x-a]: ");
     for known in ["%REQ(x-user)%-a", "%%", "%PROTOCOL%", "%UPSTREAM_HOST%", "%START_TIME%"] {
         assert_eq!(world(known).rules()[0].headers, request(edits(&[], &[("x-a", known)], &[])), "{known}");
     }
@@ -102,14 +99,14 @@ fn an_empty_value_does_nothing_and_an_unknown_operator_is_said() {
 #[test]
 fn what_no_header_can_be_is_invalid() {
     for (headers, field) in [
-        (json!({"request": {"set": {"a b": "1"}}}), "headers.request.set[\"a b\"]"),
-        (json!({"request": {"add": {":path": "1"}}}), "headers.request.add[\":path\"]"),
-        (json!({"request": {"set": {"": "1"}}}), "headers.request.set[\"\"]"),
-        (json!({"request": {"remove": ["Host"]}}), "headers.request.remove"),
-        (json!({"request": {"remove": [":method"]}}), "headers.request.remove"),
-        (json!({"response": {"set": {"host": "1"}}}), "headers.response.set[\"host\"]"),
-        (json!({"request": {"set": {"x": "100%"}}}), "headers.request.set[\"x\"]"),
-        (json!({"request": {"set": {"x": "a\nb"}}}), "headers.request.set[\"x\"]"),
+        (json!({"request": {"set": {"a b": "1"}}}), "headers.request.set[a b]"),
+        (json!({"request": {"add": {":path": "1"}}}), "headers.request.add[:path]"),
+        (json!({"request": {"set": {"": "1"}}}), "headers.request.set[]"),
+        (json!({"request": {"remove": ["Host"]}}), "headers.request.remove[0]"),
+        (json!({"request": {"remove": [":method"]}}), "headers.request.remove[0]"),
+        (json!({"response": {"set": {"host": "1"}}}), "headers.response.set[host]"),
+        (json!({"request": {"set": {"x": "100%"}}}), "headers.request.set[x]"),
+        (json!({"request": {"set": {"x": "a\nb"}}}), "headers.request.set[x]"),
     ] {
         let route = json!([{"destination": {"host": "sa-logic"}}]);
         let of_rule = World::with_rules(json!([{"headers": headers, "route": route}]));

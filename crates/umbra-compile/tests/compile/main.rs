@@ -1,6 +1,7 @@
 //! What VirtualServices and DestinationRules become, rule by rule (spec/istio.md), through the public functions.
 
 mod actions;
+mod admission;
 mod audience;
 mod claims;
 mod conditions;

@@ -52,8 +52,17 @@ fn virtual_services_that_govern_nothing() {
         (json!({"hosts": [], "http": http}), &["NotDelegatedTo spec.hosts: "]),
         (json!({"hosts": ["*.default.svc.cluster.local"], "http": http}), &[]),
         (
-            json!({"hosts": ["sa-logic"], "tcp": [{}]}),
+            json!({"hosts": ["sa-logic"], "tcp": http}),
             &["UnsupportedField spec.tcp: ", "Accepted=False NoHttpRule spec.http: "],
+        ),
+        (json!({"hosts": ["sa-logic"]}), &["Accepted=False Invalid spec.http: http, tcp or tls must be"]),
+        // Also where no service asks for it.
+        (
+            json!({"hosts": ["absent"], "http": [{"timeout": "0s", "route": [to("v1")]}]}),
+            &[
+                "Accepted=False Invalid spec.http[0].timeout: \"0s\" is too short; must be at least 1ms",
+                "ResolvedRefs=False HostNotFound spec.hosts[0]: ",
+            ],
         ),
     ];
     for (spec, starts) in cases {
@@ -81,12 +90,20 @@ fn destination_rules() {
         (with(json!({"workloadSelector": {"matchLabels": {"a": "b"}}, "exportTo": ["."]})), &[]),
         (
             with(json!({"workloadSelector": {"matchLabels": {"a": "b"}}, "exportTo": ["other"]})),
-            &["PartiallyInvalid spec.exportTo: "],
+            &[
+                "Accepted=False Invalid spec.exportTo[0]: \"other\": a destination rule with a workload selector",
+            ],
         ),
-        (with(json!({"exportTo": ["other", "*"]})), &["PartiallyInvalid spec.exportTo[1]: "]),
+        (
+            with(json!({"exportTo": ["other", "*"]})),
+            &["Accepted=False Invalid spec.exportTo[1]: \"*\" stands alone"],
+        ),
         (
             with(json!({"subsets": [{"name": "a", "trafficPolicy": {"x": 1}}, {"name": "a"}]})),
-            &["PartiallyInvalid spec.subsets[0].trafficPolicy: ", "PartiallyInvalid spec.subsets[1].name: "],
+            &[
+                "PartiallyInvalid spec.subsets[0].trafficPolicy: ",
+                "Accepted=False Invalid spec.subsets[1].name: \"a\" appears twice",
+            ],
         ),
     ];
     for (spec, starts) in cases {

@@ -172,6 +172,7 @@ impl Prepared {
         match answers[place.expect("one of its rules")] {
             Some(Answer::Direct(ref direct)) => return (direct.status.into(), None, Vec::new()),
             Some(Answer::Redirect(ref redirect)) => return (redirect.code.into(), None, Vec::new()),
+            Some(Answer::NoRoute) => unreachable!("no request gets it"),
             None => {}
         }
         let sampled: Vec<_> = selection.route.mirrors.iter().filter(|mirror| mirror.samples(draw)).collect();

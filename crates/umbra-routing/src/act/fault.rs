@@ -62,10 +62,10 @@ impl Fault {
     }
 }
 
-/// 200 to 599.
+/// 200 to 600, as Istio has it.
 pub(crate) fn answer_status(status: u16) -> Result<StatusCode, RuleError> {
     match StatusCode::from_u16(status) {
-        Ok(code) if (200..600).contains(&status) => Ok(code),
+        Ok(code) if (200..=600).contains(&status) => Ok(code),
         _ => Err(RuleError::Status(status)),
     }
 }
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn only_statuses_of_answers_abort() {
         for (status, fits) in
-            [(199, false), (200, true), (599, true), (600, false), (0, false), (9999, false)]
+            [(199, false), (200, true), (599, true), (600, true), (601, false), (0, false), (9999, false)]
         {
             assert_eq!(answer_status(status).is_ok(), fits, "{status}");
         }

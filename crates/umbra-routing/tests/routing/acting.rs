@@ -228,7 +228,7 @@ fn a_rule_with_an_action_that_cannot_be_used_is_refused() {
     let redirect = |code| Some(Answer::Redirect(Redirect { code, ..Redirect::default() }));
     let direct = |status| Some(Answer::Direct(DirectResponse { status, ..DirectResponse::default() }));
     let authority = Some(Rewrite { authority: Some("a b".into()), ..Rewrite::default() });
-    let abort = Some(Abort { with: AbortWith::Http(600), per_million: 0 });
+    let abort = Some(Abort { with: AbortWith::Http(601), per_million: 0 });
     for (rule, expected) in [
         (Rule { headers: bad_value, ..Rule::default() }, "umbra does not know the operator %NO%"),
         (
@@ -238,7 +238,7 @@ fn a_rule_with_an_action_that_cannot_be_used_is_refused() {
         (Rule { answer: redirect(304), ..Rule::default() }, "the redirect code 304"),
         (Rule { answer: direct(99), ..Rule::default() }, "the status 99"),
         (Rule { rewrite: authority, ..Rule::default() }, "\"a b\" is not a host"),
-        (Rule { fault: Some(Fault { delay: None, abort }), ..Rule::default() }, "the status 600"),
+        (Rule { fault: Some(Fault { delay: None, abort }), ..Rule::default() }, "the status 601"),
     ] {
         let error: RuleError = rule.check().expect_err(expected);
         assert!(error.to_string().starts_with(expected), "{error}");

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use umbra_routing::{
-    BackendRef, Draw, HeaderMatch, MatchError, Mirror, RequestMatch, RouteTable, Rule, RuleError,
+    Answer, BackendRef, Draw, HeaderMatch, MatchError, Mirror, RequestMatch, RouteTable, Rule, RuleError,
     ServiceName, StringMatch, WeightedBackend,
 };
 
@@ -57,6 +57,15 @@ fn the_first_rule_that_matches_serves() {
     assert_eq!(served(&rules, "GET", "/y", &[("h", "1")]).as_deref(), Some("either"));
     assert_eq!(served(&rules, "GET", "/y", &[]), None, "no rule: 404, never a default");
     assert_eq!(served(&[rule("all", Vec::new())], "GET", "/", &[]).as_deref(), Some("all"));
+}
+
+#[test]
+fn where_the_list_ends_for_some_requests_they_get_no_rule() {
+    let end = Rule { answer: Some(Answer::NoRoute), ..rule("end", vec![header("h", exact("1"))]) };
+    let rules = [rule("a", vec![uri(exact("/a"))]), end, rule("rest", Vec::new())];
+    assert_eq!(served(&rules, "GET", "/a", &[("h", "1")]).as_deref(), Some("a"));
+    assert_eq!(served(&rules, "GET", "/b", &[("h", "1")]), None);
+    assert_eq!(served(&rules, "GET", "/b", &[]).as_deref(), Some("rest"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Bounds, at_most_one, duration, not_negative, percent, required, words};
+use crate::words::{H2_UPGRADE_POLICIES, LOAD_BALANCERS, PROXY_PROTOCOL_VERSIONS, TLS_MODES};
 
 /// As Istio's.
 const MAX_PORTS: u64 = 4096;
@@ -41,16 +42,15 @@ fn under(path: &str, bounds: Paths) -> impl Iterator<Item = (String, Value)> {
 fn of_a_whole_policy() -> Paths {
     vec![
         ("tunnel", required(&["targetHost", "targetPort"])),
-        ("proxyProtocol.version", words(&["V1", "V2"])),
+        ("proxyProtocol.version", words(&PROXY_PROTOCOL_VERSIONS)),
         ("retryBudget.percent", percent()),
     ]
 }
 
 fn load_balancer() -> Paths {
-    let simple = ["UNSPECIFIED", "LEAST_CONN", "RANDOM", "PASSTHROUGH", "ROUND_ROBIN", "LEAST_REQUEST"];
     vec![
         ("loadBalancer", at_most_one(&["simple", "consistentHash"])),
-        ("loadBalancer.simple", words(&simple)),
+        ("loadBalancer.simple", words(&LOAD_BALANCERS)),
         ("loadBalancer.warmupDurationSecs", duration()),
         ("loadBalancer.warmup", required(&["duration"])),
         ("loadBalancer.warmup.duration", duration()),
@@ -91,8 +91,8 @@ fn connection_pool() -> Paths {
         "connectionPool.http.maxConcurrentStreams",
     ];
     bounds.extend(counts.map(|count| (count, not_negative())));
-    bounds.push(("connectionPool.http.h2UpgradePolicy", words(&["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"])));
-    bounds.push(("tls.mode", words(&["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"])));
+    bounds.push(("connectionPool.http.h2UpgradePolicy", words(&H2_UPGRADE_POLICIES)));
+    bounds.push(("tls.mode", words(&TLS_MODES)));
     bounds
 }
 

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Bounds, at_most_one, duration, not_negative, percent, required, words};
 use crate::crd::schema::rule;
+use crate::words::{DERIVE_PORT, UNMATCHED_PREFLIGHTS};
 
 /// Not Istio's: API servers refuse a rule over lists whose length they do not know. An object of this many rules
 /// is beyond what etcd stores (1.5 MiB) unless its rules are nearly empty.
@@ -62,8 +63,8 @@ fn ranges() -> Paths {
         ["http[].route[].weight", "tls[].route[].weight", "tcp[].route[].weight", "http[].retries.attempts"];
     ranges.extend(counts.map(|count| (count, not_negative())));
     ranges.extend([
-        ("http[].redirect.derivePort", words(&["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"])),
-        ("http[].corsPolicy.unmatchedPreflights", words(&["UNSPECIFIED", "FORWARD", "IGNORE"])),
+        ("http[].redirect.derivePort", words(&DERIVE_PORT)),
+        ("http[].corsPolicy.unmatchedPreflights", words(&UNMATCHED_PREFLIGHTS)),
     ]);
     ranges
 }
@@ -114,7 +115,7 @@ fn rules() -> Paths {
 fn mirror_or_mirrors() -> Value {
     rule(
         "!has(self.mirror) || !has(self.mirrors) || self.mirrors.size() == 0",
-        "a rule has either mirror or mirrors; move mirror and its percentage into an entry of mirrors",
+        "HTTP route cannot contain both mirror and mirrors; move mirror and its percentage into an entry of mirrors",
         Some(".mirrors"),
     )
 }

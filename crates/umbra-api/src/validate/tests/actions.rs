@@ -31,9 +31,9 @@ fn redirects() {
             ("{redirect: {scheme: ftp}}", "redirect.scheme: \"ftp\" is not known; use one of http, https"),
             (
                 "{redirect: {uri: /, redirectCode: 304}}",
-                "warning IST0133 redirect.redirectCode: 304 redirects nowhere",
+                "redirect.redirectCode: 304 redirects nowhere; use 301, 302, 303, 307 or 308",
             ),
-            ("{redirect: {uri: /, redirectCode: 200}}", "redirect.redirectCode: 200 is no redirect code"),
+            ("{redirect: {uri: /, redirectCode: 200}}", "redirect.redirectCode: 200 redirects nowhere"),
         ],
     );
 }
@@ -51,6 +51,10 @@ fn rewrites() {
             ),
             ("{rewrite: {uriRegexRewrite: {match: a}}}", "rewrite.uriRegexRewrite.rewrite: is empty"),
             ("{rewrite: {uriRegexRewrite: {rewrite: a}}}", "rewrite.uriRegexRewrite.match: is empty"),
+            (
+                "{rewrite: {authority: b}, route: [{destination: {host: a}, headers: {request: {add: {Host: c}}}}]}",
+                "rewrite.authority: the authority is also set by",
+            ),
             (
                 "{rewrite: {authority: b}, headers: {request: {set: {Host: c}}}}",
                 "rewrite.authority: the authority is also set by",

@@ -15,6 +15,7 @@ fn a_rule_has_exactly_one_answer() {
             ("{directResponse: {status: 200}}", ""),
             ("{delegate: {name: x}}", ""),
             ("{delegate: {name: x}, directResponse: {status: 503}}", ""),
+            ("{delegate: {name: x}, directResponse: {status: 503}, rewrite: {uri: /}}", ""),
             (
                 "{redirect: {uri: /}, directResponse: {status: 200}}",
                 "directResponse: HTTP route cannot contain both redirect and",
@@ -25,11 +26,11 @@ fn a_rule_has_exactly_one_answer() {
             ),
             (
                 "{route: [{destination: {host: a}}], delegate: {name: x}}",
-                "delegate: HTTP route cannot contain both route and",
+                "route: root HTTP route must not specify route; remove it",
             ),
             (
                 "{redirect: {uri: /}, delegate: {name: x}}",
-                "delegate: HTTP route cannot contain both redirect and",
+                "redirect: root HTTP route must not specify redirect",
             ),
             (
                 "{redirect: {uri: /}, rewrite: {uri: /}}",
@@ -53,6 +54,7 @@ fn destinations_are_services_with_subsets_and_ports() {
                 "{route: [{destination: {host: ''}}]}",
                 "route[0].destination.host: \"\" is not the name of a service",
             ),
+            ("{route: [{destination: {host: a, subset: ''}}]}", ""),
             (
                 "{route: [{destination: {host: a, subset: v_2}}]}",
                 "route[0].destination.subset: \"v_2\" is not a DNS label",
@@ -92,7 +94,7 @@ fn mirrors_and_percentages() {
     told(
         &rule(json!({"mirror": {"host": "b"}, "mirrors": mirrors})),
         &[
-            "mirrors: a rule has either mirror or mirrors",
+            "mirrors: HTTP route cannot contain both mirror and mirrors",
             "mirrors[0].percentage.value: -0.5 is not a percentage; use 0 to 100",
         ],
     );
@@ -112,6 +114,15 @@ fn mirrors_and_percentages() {
         &[
             ("{mirror: {host: b}, mirrorPercentage: {value: 0.0001}}", ""),
             ("{mirror: {host: b}, mirrorPercent: 5}", "warning IST0002 mirrorPercent: "),
+            (
+                "{redirect: {uri: /}, mirror: {host: b}}",
+                "warning IST0133 mirror: nothing is copied of requests that redirect answers",
+            ),
+            (
+                "{directResponse: {status: 200}, mirrors: [{destination: {host: b}}]}",
+                "warning IST0133 mirrors: nothing is copied of requests that directResponse answers",
+            ),
+            ("{delegate: {name: x}, directResponse: {status: 200}, mirror: {host: b}}", ""),
             (
                 "{mirrorPercentage: {value: 5}}",
                 "warning IST0133 mirrorPercentage: is the share of mirror, which the rule does not have",

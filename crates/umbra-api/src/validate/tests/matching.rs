@@ -52,6 +52,7 @@ fn the_client_is_named_as_kubernetes_names_things() {
             ),
             ("{port: 0}", "match[0].port: 0 is no port"),
             ("{port: 70000}", "match[0].port: 70000 is no port"),
+            ("{sourceNamespace: ''}", ""),
             ("{sourceNamespace: a.b}", "match[0].sourceNamespace: \"a.b\" is not the name of a namespace"),
             ("{sourceLabels: {a/b/c: d}}", "match[0].sourceLabels[a/b/c]: invalid label key"),
             ("{sourceLabels: {a: -b}}", "match[0].sourceLabels[a]: invalid label value"),

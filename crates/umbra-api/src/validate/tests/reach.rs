@@ -16,6 +16,7 @@ fn rules_behind_one_that_takes_everything_are_not_reached() {
         "[{uri: {prefix: /}}]",
         "[{uri: {regex: '.*'}}]",
         "[{uri: {prefix: ''}}]",
+        "[{uri: {}, method: {}, sourceNamespace: ''}]",
     ] {
         let two: Value = serde_saphyr::from_str(&format!("[{all}, [{{uri: {{exact: /a}}}}]]")).unwrap();
         told(
@@ -31,6 +32,15 @@ fn rules_behind_one_that_takes_everything_are_not_reached() {
         let two: Value = serde_saphyr::from_str(&format!("[{some}, [{{uri: {{exact: /b}}}}]]")).unwrap();
         told(&rules(two), &[]);
     }
+}
+
+#[test]
+fn a_delegate_may_leave_requests_over() {
+    let rules = json!([{"delegate": {"name": "x"}}, {"route": to("a")}]);
+    told(&virtual_service(json!({"hosts": ["a"], "http": rules})), &[]);
+    let block = json!([{"uri": {"prefix": "/a"}}]);
+    let rules = json!([{"match": block, "delegate": {"name": "x"}}, {"match": block, "route": to("a")}]);
+    told(&virtual_service(json!({"hosts": ["a"], "http": rules})), &[]);
 }
 
 #[test]

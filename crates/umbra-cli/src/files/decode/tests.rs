@@ -77,17 +77,3 @@ fn what_is_no_object_is_a_problem() {
         ]
     );
 }
-
-#[test]
-fn what_an_api_server_would_refuse_is_said_and_goes_on() {
-    let found = decoded(
-        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: b}\nspec:\n  hosts: [a]\n  \
-         http: [{route: [{destination: {host: a}}], mirror: {host: a}, mirrorPercentage: {value: 101}}]\n",
-    );
-    assert_eq!((names(&found).len(), found.problems.len()), (1, 0));
-    let invalid: Vec<_> = found.invalid.iter().map(ToString::to_string).collect();
-    assert!(
-        invalid[0].starts_with("x.yaml:1: virtualservice default/b: spec.http[0].mirrorPercentage"),
-        "{invalid:?}"
-    );
-}

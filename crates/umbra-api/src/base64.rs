@@ -27,8 +27,9 @@ fn value(symbol: u8) -> Option<u32> {
         b'A'..=b'Z' => symbol - b'A',
         b'a'..=b'z' => symbol - b'a' + 26,
         b'0'..=b'9' => symbol - b'0' + 52,
-        b'+' => 62,
-        b'/' => 63,
+        // Either alphabet of RFC 4648, as protobuf's JSON has them.
+        b'+' | b'-' => 62,
+        b'/' | b'_' => 63,
         _ => return None,
     };
     Some(u32::from(value))
@@ -45,6 +46,7 @@ mod tests {
             ("aGVsbG8=", b"hello"),
             ("AA==", b"\0"),
             ("//79", b"\xff\xfe\xfd"),
+            ("__79", b"\xff\xfe\xfd"),
             ("TWFu", b"Man"),
         ] {
             assert_eq!(decode(text).as_deref(), Some(bytes), "{text}");
