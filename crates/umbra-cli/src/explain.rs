@@ -1,7 +1,7 @@
 //! `umbra explain`: what happens to one request, and why not something else.
 //!
-//! Takes: a request (method, URL, headers, the client's pod) and where the configuration is: manifests in files, compiled
-//! as a controller would, or what a node really has. Gives: the rule that serves it, its destinations and mirrors with
+//! Takes: a request (method, URL, headers, the client's pod) and where the configuration is: manifests in files or a cluster's
+//! objects, compiled as a controller would, or what a node really has. Gives: the rule that serves it, its destinations and mirrors with
 //! their endpoints, and of every rule before it the condition that did not hold. Sends nothing, draws nothing.
 
 mod answer;
@@ -28,6 +28,10 @@ pub enum ExplainError {
     /// A file cannot be read or understood.
     #[error("{0}")]
     Files(String),
+    /// The cluster does not tell.
+    #[cfg(feature = "kubernetes")]
+    #[error(transparent)]
+    Cluster(#[from] crate::cluster::ClusterError),
     /// The node's admin port does not tell.
     #[error(
         "node {address}: {why}; its admin port listens on the node's loopback: forward it, or run this there"
@@ -55,13 +59,20 @@ pub enum ExplainError {
 /// See [`ExplainError`].
 pub fn run(args: &ExplainArgs) -> Result<(), ExplainError> {
     let wanted = Wanted::new(args)?;
-    let source = match &args.node {
-        Some(address) => Source::of_node(address)?,
-        None => Source::of_files(&args.filename)?,
-    };
-    let answer = explain(&source, &wanted)?;
+    let answer = explain(&source(args)?, &wanted)?;
     print::print(&answer, args.output)?;
     Ok(())
+}
+
+fn source(args: &ExplainArgs) -> Result<Source, ExplainError> {
+    #[cfg(feature = "kubernetes")]
+    if args.cluster.kubeconfig.is_some() {
+        return Source::of_cluster(&args.cluster);
+    }
+    match &args.node {
+        Some(address) => Source::of_node(address),
+        None => Source::of_files(&args.filename),
+    }
 }
 
 /// What happens to a request.
@@ -104,6 +115,9 @@ fn explain(source: &Source, wanted: &Wanted) -> Result<Answer, ExplainError> {
     }
     if chosen.is_none() {
         answer.status = Some(404);
+    }
+    if let Some(why) = table.leave_alone.clone() {
+        answer.leave_alone(why);
     }
     Ok(answer)
 }

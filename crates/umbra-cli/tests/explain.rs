@@ -51,8 +51,12 @@ struct File(PathBuf);
 
 impl File {
     fn new(name: &str) -> Self {
+        Self::with(name, "")
+    }
+
+    fn with(name: &str, more: &str) -> Self {
         let path = std::env::temp_dir().join(format!("umbra-explain-{}-{name}.yaml", std::process::id()));
-        std::fs::write(&path, OBJECTS).unwrap();
+        std::fs::write(&path, format!("{OBJECTS}{more}")).unwrap();
         Self(path)
     }
 
@@ -128,4 +132,38 @@ fn what_makes_no_sense_is_said() {
         let (_, error, success) = file.explain(arguments);
         assert!(!success && error.contains(wanted), "{arguments:?}: {error}");
     }
+}
+
+#[test]
+fn what_nodes_leave_alone_is_not_copied() {
+    let policy = "---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: p, namespace: default}
+spec: {podSelector: {matchLabels: {version: v2}}, policyTypes: [Ingress]}
+";
+    let file = File::with("policy", policy);
+    let answer = file.json(&["http://sa-logic/path"]);
+    assert_eq!((&answer["rule"], &answer["mirrors"]), (&json!(1), &json!([])));
+    let (out, ..) = file.explain(&["http://sa-logic/path"]);
+    assert!(out.contains("nodes leave it alone: ") && !out.contains("a copy of"), "{out}");
+}
+
+#[test]
+fn one_source_is_asked_for() {
+    let run = |arguments: &[&str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_umbra"))
+            .env_clear()
+            .arg("explain")
+            .args(arguments)
+            .output()
+            .unwrap();
+        String::from_utf8(out.stderr).unwrap()
+    };
+    let none = run(&["http://sa-logic/"]);
+    assert!(none.contains("--filename") && none.contains("--node"), "{none}");
+    let two = run(&["-f", "x.yaml", "--node", "127.0.0.1:1", "http://sa-logic/"]);
+    assert!(two.contains("cannot be used with"), "{two}");
+    let nothing_to_explain = run(&["--node", "127.0.0.1:1"]);
+    assert!(nothing_to_explain.contains("URL"), "{nothing_to_explain}");
 }

@@ -32,6 +32,8 @@ pub struct Answer {
     pub status: Option<u16>,
     /// Why umbra has no part in it: then every ready endpoint of the Service may answer.
     pub not_governed: Option<String>,
+    /// Why nodes leave the service to its primary although a VirtualService governs it; then nothing is copied.
+    pub left_alone: Option<String>,
     /// What else the rule does: its fields as a node has them.
     pub policies: serde_json::Value,
     /// The other rules, and why they do not serve.
@@ -107,6 +109,7 @@ impl Answer {
             mirrors: Vec::new(),
             status: None,
             not_governed: None,
+            left_alone: None,
             policies: serde_json::Value::Null,
             others: Vec::new(),
         }
@@ -135,6 +138,12 @@ impl Answer {
             .collect();
         self.status = own_status(rule, &self.destinations);
         self.policies = policies(rule);
+    }
+
+    /// Nodes do not take the service over.
+    pub(super) fn leave_alone(&mut self, why: String) {
+        self.left_alone = Some(why);
+        self.mirrors.clear();
     }
 }
 

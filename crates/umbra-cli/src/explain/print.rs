@@ -21,6 +21,9 @@ fn text(out: &mut impl Write, answer: &Answer) -> Result<()> {
         return writeln!(out, ": {why}; any of its ready endpoints may answer, and nothing is copied");
     }
     writeln!(out)?;
+    if let Some(why) = &answer.left_alone {
+        writeln!(out, "  nodes leave it alone: {why}")?;
+    }
     for skipped in &answer.others {
         write!(out, "  {}: no", named(skipped.virtual_service.as_deref(), skipped.rule, &skipped.name))?;
         writeln!(out, ": {}", reasons(skipped))?;

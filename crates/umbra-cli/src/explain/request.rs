@@ -56,8 +56,9 @@ impl Wanted {
     /// # Errors
     /// One of them makes no sense.
     pub fn new(args: &ExplainArgs) -> Result<Self, RequestError> {
-        let wrong = |why: &str| RequestError::Url { url: args.url.clone(), why: why.to_owned() };
-        let uri: Uri = args.url.parse().map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))?;
+        let url = args.url();
+        let wrong = |why: &str| RequestError::Url { url: url.to_owned(), why: why.to_owned() };
+        let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))?;
         if uri.scheme_str() != Some("http") {
             return Err(wrong("umbra takes over plain HTTP only"));
         }
@@ -68,7 +69,7 @@ impl Wanted {
         let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
         Ok(Self {
             method: args.method.clone(),
-            url: args.url.clone(),
+            url: url.to_owned(),
             host: authority.host().to_owned(),
             port: authority.port_u16().unwrap_or(80),
             target: normalise(target)?.into_owned(),

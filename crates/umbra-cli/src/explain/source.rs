@@ -1,6 +1,8 @@
 //! Where tables, endpoints and clients come from.
 
 use std::collections::BTreeMap;
+#[cfg(feature = "kubernetes")]
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -12,12 +14,25 @@ use umbra_routing::{BackendRef, BackendSet, Client, Endpoint, Key, ServiceName, 
 use super::ExplainError;
 use super::node;
 use super::request::Wanted;
+#[cfg(feature = "kubernetes")]
+use crate::args::ClusterArgs;
+#[cfg(feature = "kubernetes")]
+use crate::cluster;
+#[cfg(feature = "kubernetes")]
+use crate::files::Object;
 use crate::files::{self, World};
 
-/// Manifests, or what a node has.
+/// Objects, or what a node has.
 pub(super) enum Source {
-    Files(Box<Index>),
+    Objects(Box<Objects>),
     Node(NodeConfig),
+}
+
+/// The objects of files or of a cluster.
+pub(super) struct Objects {
+    index: Index,
+    /// These are all there are: a Service without EndpointSlices has no endpoints. Files may lack them.
+    all: bool,
 }
 
 /// A node's configuration, as its admin port tells it.
@@ -51,7 +66,18 @@ impl Source {
         for event in changes.events {
             index.apply(event);
         }
-        Ok(Self::Files(Box::new(index)))
+        Ok(Self::Objects(Box::new(Objects { index, all: false })))
+    }
+
+    /// What cannot be read of a cluster is said, and left out, as the controller does it.
+    #[cfg(feature = "kubernetes")]
+    pub(super) fn of_cluster(from: &ClusterArgs) -> Result<Self, ExplainError> {
+        let listed = cluster::read(from)?;
+        for (_, why) in &listed.undecodable {
+            writeln!(std::io::stderr(), "umbra explain: {why}")?;
+        }
+        let index = Object::index(listed.objects.iter().map(|(_, object)| object));
+        Ok(Self::Objects(Box::new(Objects { index, all: true })))
     }
 
     pub(super) fn of_node(address: &str) -> Result<Self, ExplainError> {
@@ -70,9 +96,9 @@ impl Source {
 
     fn by_address(&self, ip: IpAddr) -> Option<ServiceName> {
         match self {
-            Self::Files(index) => {
+            Self::Objects(objects) => {
                 let ip = ip.to_string();
-                let mut services = index.view().services();
+                let mut services = objects.index.view().services();
                 let found = services.find(|service| {
                     service.spec.cluster_ip == ip || service.spec.cluster_ips.contains(&ip)
                 })?;
@@ -87,8 +113,8 @@ impl Source {
 
     fn has(&self, name: &ServiceName) -> bool {
         match self {
-            Self::Files(index) => {
-                index.view().service(&ObjectKey::new(&name.namespace, &name.name)).is_some()
+            Self::Objects(objects) => {
+                objects.index.view().service(&ObjectKey::new(&name.namespace, &name.name)).is_some()
             }
             // What is not governed, a node does not know; that is an answer, too.
             Self::Node(_) => true,
@@ -97,7 +123,7 @@ impl Source {
 
     pub(super) fn table(&self, service: &ServiceName) -> Known {
         let index = match self {
-            Self::Files(index) => index,
+            Self::Objects(objects) => &objects.index,
             Self::Node(config) => {
                 let found = config.tables.iter().find(|table| table.service == *service);
                 let not =
@@ -124,10 +150,11 @@ impl Source {
     pub(super) fn endpoints(&self, backend: &BackendRef) -> Option<Vec<SocketAddr>> {
         let addresses = |endpoints: &[Endpoint]| endpoints.iter().map(|endpoint| endpoint.address).collect();
         match self {
-            Self::Files(index) => {
+            Self::Objects(objects) => {
                 let service = ObjectKey::new(&backend.service.namespace, &backend.service.name);
-                index.view().slices(&service).next()?;
-                Some(addresses(&umbra_compile::backends(index.view(), backend).endpoints))
+                let view = objects.index.view();
+                let is_known = objects.all || view.slices(&service).next().is_some();
+                is_known.then(|| addresses(&umbra_compile::backends(view, backend).endpoints))
             }
             Self::Node(config) => {
                 let set = backend.key().and_then(|key| config.sets.get(&key));
@@ -139,7 +166,9 @@ impl Source {
     /// A pod that is not there is a client of that namespace without labels.
     pub(super) fn client(&self, pod: &ObjectKey) -> From {
         let labels = match self {
-            Self::Files(index) => index.view().pod(pod).map(|found| found.labels.as_ref().clone()),
+            Self::Objects(objects) => {
+                objects.index.view().pod(pod).map(|found| found.labels.as_ref().clone())
+            }
             Self::Node(config) => {
                 let is_it = |client: &&Client| client.namespace == pod.namespace && client.pod == pod.name;
                 config.clients.iter().find(is_it).map(|client| client.labels.clone())
