@@ -44,6 +44,17 @@ spec:
      mirror: {host: sa-logic, subset: v2}, mirrorPercentage: {value: 25}}
 "#;
 
+/// The schema lets it through. Of a namespace that is not the service's: for clients of its own.
+const INVALID: &str = r#"
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: invalid, namespace: other}
+spec:
+  hosts: [sa-logic.default.svc.cluster.local]
+  exportTo: ["."]
+  http: [{match: [{uri: {regex: '('}}], route: [{destination: {host: sa-logic.default.svc.cluster.local}}]}]
+"#;
+
 /// Pods of both versions, and one slice that names the first of each; one object for each line of kubectl's input.
 fn endpoints() -> String {
     let pod = |number: usize| {
@@ -161,6 +172,12 @@ fn a_cluster_is_explained_and_linted_as_files_with_its_objects_are() -> Result<(
             String::from_utf8_lossy(&of_cluster.stdout).contains("IST0101 error"),
             "subset v3 is not defined"
         );
+        // What one author gets wrong is held for the clients that it is about; others are told theirs.
+        server.kubectl().apply(INVALID)?;
+        let theirs = json(&[&["explain", "--kubeconfig", kubeconfig], REQUESTS[0]].concat())?;
+        ensure!(theirs["rule"] == 3, "{theirs}");
+        let held = json(&[&["explain", "--kubeconfig", kubeconfig], REQUESTS[1]].concat())?;
+        ensure!(held["notGoverned"].as_str().is_some_and(|why| why.contains("is invalid")), "{held}");
         Ok(())
     })
 }

@@ -167,3 +167,42 @@ fn one_source_is_asked_for() {
     let nothing_to_explain = run(&["--node", "127.0.0.1:1"]);
     assert!(nothing_to_explain.contains("URL"), "{nothing_to_explain}");
 }
+
+#[test]
+fn what_a_proxy_answers_itself_has_its_status_and_no_copies() {
+    let rules = "---
+apiVersion: v1
+kind: Service
+metadata: {name: own, namespace: default}
+spec: {clusterIP: 10.96.0.8, ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: own, namespace: default}
+spec:
+  hosts: [own]
+  http:
+  - {match: [{uri: {exact: /old}}], redirect: {uri: /new}}
+  - {match: [{uri: {exact: /aborted}}], fault: {abort: {httpStatus: 418, percentage: {value: 100}}},
+     route: [{destination: {host: sa-logic}}], mirror: {host: sa-logic}}
+  - {match: [{uri: {exact: /sometimes}}], fault: {abort: {httpStatus: 418, percentage: {value: 99}}},
+     route: [{destination: {host: sa-logic}}], mirror: {host: sa-logic}}
+  - {match: [{scheme: {exact: https}}], directResponse: {status: 200}}
+  - {corsPolicy: {allowOrigins: [{exact: 'http://a'}]}, route: [{destination: {host: sa-logic}}]}
+";
+    let file = File::with("own", rules);
+    let preflight = ["-X", "OPTIONS", "-H", "origin: http://a", "-H", "access-control-request-method: GET"];
+    for (arguments, status, location) in [
+        (["http://own/old?q"].as_slice(), json!(301), json!("http://own/new?q")),
+        (&["http://own/aborted"], json!(418), Value::Null),
+        (&["-H", "x-forwarded-proto: https", "http://own/"], json!(200), Value::Null),
+        (&[&preflight[..], &["http://own/"]].concat(), json!(200), Value::Null),
+        (&["http://own/"], Value::Null, Value::Null),
+    ] {
+        let answer = file.json(arguments);
+        let found = (&answer["status"], &answer["location"], &answer["mirrors"]);
+        assert_eq!(found, (&status, &location, &json!([])), "{arguments:?}");
+    }
+    let sometimes = file.json(&["http://own/sometimes"]);
+    assert_eq!((&sometimes["status"], &sometimes["mirrors"][0]["percent"]), (&Value::Null, &json!(100.0)));
+}

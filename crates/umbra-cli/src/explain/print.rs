@@ -43,9 +43,10 @@ fn text(out: &mut impl Write, answer: &Answer) -> Result<()> {
     for (field, value) in answer.policies.as_object().into_iter().flatten() {
         writeln!(out, "    {field}: {value}")?;
     }
-    match answer.status {
-        Some(status) => writeln!(out, "    umbra answers {status}"),
-        None => Ok(()),
+    match (answer.status, &answer.location) {
+        (Some(status), Some(location)) => writeln!(out, "    umbra answers {status} to {location}"),
+        (Some(status), None) => writeln!(out, "    umbra answers {status}"),
+        (None, _) => Ok(()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use umbra_compile::{Options, Outcome};
+use umbra_compile::{Finding, Hold, Options, Outcome};
 use umbra_index::api::ObjectKey;
 use umbra_index::{Index, host};
 use umbra_routing::{BackendRef, BackendSet, Client, Endpoint, Key, ServiceName, ServiceTable};
@@ -18,18 +18,19 @@ use super::request::Wanted;
 use crate::args::ClusterArgs;
 #[cfg(feature = "kubernetes")]
 use crate::cluster;
-#[cfg(feature = "kubernetes")]
-use crate::files::Object;
-use crate::files::{self, World};
+use crate::files::{self, Object, World};
 
-/// Objects, or what a node has.
-pub(super) enum Source {
+/// Where tables, endpoints and clients come from.
+pub struct Source(Of);
+
+/// Of objects, or of what a node has.
+enum Of {
     Objects(Box<Objects>),
     Node(NodeConfig),
 }
 
 /// The objects of files or of a cluster.
-pub(super) struct Objects {
+struct Objects {
     index: Index,
     /// These are all there are: a Service without EndpointSlices has no endpoints. Files may lack them.
     all: bool,
@@ -66,7 +67,7 @@ impl Source {
         for event in changes.events {
             index.apply(event);
         }
-        Ok(Self::Objects(Box::new(Objects { index, all: false })))
+        Ok(Self::new(index, false))
     }
 
     /// What cannot be read of a cluster is said, and left out, as the controller does it.
@@ -76,12 +77,24 @@ impl Source {
         for (_, why) in &listed.undecodable {
             writeln!(std::io::stderr(), "umbra explain: {why}")?;
         }
-        let index = Object::index(listed.objects.iter().map(|(_, object)| object));
-        Ok(Self::Objects(Box::new(Objects { index, all: true })))
+        Ok(Self::of_objects(listed.objects.iter().map(|(_, object)| object)))
     }
 
-    pub(super) fn of_node(address: &str) -> Result<Self, ExplainError> {
-        node::config(address).map(Self::Node)
+    /// These objects, and no others.
+    pub fn of_objects<'a>(all: impl Iterator<Item = &'a Object> + Clone) -> Self {
+        Self::new(Object::index(all), true)
+    }
+
+    fn new(index: Index, all: bool) -> Self {
+        Self(Of::Objects(Box::new(Objects { index, all })))
+    }
+
+    /// What the proxy has whose admin port is at `address` (`127.0.0.1:15000`).
+    ///
+    /// # Errors
+    /// It does not tell.
+    pub fn of_node(address: &str) -> Result<Self, ExplainError> {
+        node::config(address).map(|config| Self(Of::Node(config)))
     }
 
     /// The Service that a host means for this client: a ClusterIP, or a name as the client's DNS completes it.
@@ -95,8 +108,8 @@ impl Source {
     }
 
     fn by_address(&self, ip: IpAddr) -> Option<ServiceName> {
-        match self {
-            Self::Objects(objects) => {
+        match &self.0 {
+            Of::Objects(objects) => {
                 let ip = ip.to_string();
                 let mut services = objects.index.view().services();
                 let found = services.find(|service| {
@@ -104,7 +117,7 @@ impl Source {
                 })?;
                 Some(ServiceName::new(&found.metadata.namespace, &found.metadata.name))
             }
-            Self::Node(config) => {
+            Of::Node(config) => {
                 let found = config.tables.iter().find(|table| table.addresses.contains(&ip))?;
                 Some(found.service.clone())
             }
@@ -112,19 +125,20 @@ impl Source {
     }
 
     fn has(&self, name: &ServiceName) -> bool {
-        match self {
-            Self::Objects(objects) => {
+        match &self.0 {
+            Of::Objects(objects) => {
                 objects.index.view().service(&ObjectKey::new(&name.namespace, &name.name)).is_some()
             }
             // What is not governed, a node does not know; that is an answer, too.
-            Self::Node(_) => true,
+            Of::Node(_) => true,
         }
     }
 
-    pub(super) fn table(&self, service: &ServiceName) -> Known {
-        let index = match self {
-            Self::Objects(objects) => &objects.index,
-            Self::Node(config) => {
+    /// What a node has for clients of this namespace on this port.
+    pub(super) fn table(&self, service: &ServiceName, client: &str, port: u16) -> Known {
+        let index = match &self.0 {
+            Of::Objects(objects) => &objects.index,
+            Of::Node(config) => {
                 let found = config.tables.iter().find(|table| table.service == *service);
                 let not =
                     || Known::Not("the node has no table for it: it is not governed, or not yet".to_owned());
@@ -136,12 +150,8 @@ impl Source {
         match compiled.outcome {
             Outcome::Table(table) => Known::Table(Box::new(table)),
             Outcome::NotGoverned => Known::Not("no VirtualService governs it".to_owned()),
-            Outcome::Hold(_) => {
-                let problems = compiled.findings.iter().map(ToString::to_string).collect::<Vec<_>>();
-                Known::Not(format!(
-                    "a VirtualService is invalid, and nodes keep its last rules: {}",
-                    problems.join("; ")
-                ))
+            Outcome::Hold(hold) => {
+                unless_held(&hold, client, port).unwrap_or_else(|| held(&compiled.findings))
             }
         }
     }
@@ -149,14 +159,14 @@ impl Source {
     /// `None`: nobody has said which there are.
     pub(super) fn endpoints(&self, backend: &BackendRef) -> Option<Vec<SocketAddr>> {
         let addresses = |endpoints: &[Endpoint]| endpoints.iter().map(|endpoint| endpoint.address).collect();
-        match self {
-            Self::Objects(objects) => {
+        match &self.0 {
+            Of::Objects(objects) => {
                 let service = ObjectKey::new(&backend.service.namespace, &backend.service.name);
                 let view = objects.index.view();
                 let is_known = objects.all || view.slices(&service).next().is_some();
                 is_known.then(|| addresses(&umbra_compile::backends(view, backend).endpoints))
             }
-            Self::Node(config) => {
+            Of::Node(config) => {
                 let set = backend.key().and_then(|key| config.sets.get(&key));
                 Some(set.map(|set| addresses(&set.endpoints)).unwrap_or_default())
             }
@@ -165,17 +175,29 @@ impl Source {
 
     /// A pod that is not there is a client of that namespace without labels.
     pub(super) fn client(&self, pod: &ObjectKey) -> From {
-        let labels = match self {
-            Self::Objects(objects) => {
-                objects.index.view().pod(pod).map(|found| found.labels.as_ref().clone())
-            }
-            Self::Node(config) => {
+        let labels = match &self.0 {
+            Of::Objects(objects) => objects.index.view().pod(pod).map(|found| found.labels.as_ref().clone()),
+            Of::Node(config) => {
                 let is_it = |client: &&Client| client.namespace == pod.namespace && client.pod == pod.name;
                 config.clients.iter().find(is_it).map(|client| client.labels.clone())
             }
         };
         From { namespace: pod.namespace.clone(), labels: labels.unwrap_or_default() }
     }
+}
+
+/// The table, when none of what it has for these clients is held.
+fn unless_held(hold: &Hold, client: &str, port: u16) -> Option<Known> {
+    let is_held = |client: Option<&str>| hold.scopes.contains_key(&(client.map(str::to_owned), port));
+    if is_held(Some(client)) || is_held(None) {
+        return None;
+    }
+    umbra_compile::held(None, hold).map(|table| Known::Table(Box::new(table)))
+}
+
+fn held(findings: &[Finding]) -> Known {
+    let problems: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    Known::Not(format!("a VirtualService is invalid, and nodes keep its last rules: {}", problems.join("; ")))
 }
 
 /// `svc`, `svc.ns`, `svc.ns.svc` and the full name, with or without a last dot (spec/istio.md 2.2).
