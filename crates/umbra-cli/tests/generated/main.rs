@@ -228,3 +228,30 @@ fn whatever_is_written_brings_nobody_down_and_what_is_pushed_is_taken() {
     run.unwrap_or_else(|failed| panic!("{failed}"));
     assert!(counts.refused > 0 && counts.taken > 0, "{counts:?}");
 }
+
+#[test]
+fn whatever_is_asked_is_explained_or_refused() {
+    let at = vec![[([127, 0, 0, 1], 5000).into(), ([127, 0, 0, 1], 5001).into()]; world::PODS];
+    let url = prop_oneof![
+        "http://s0.default/\\PC{0,12}",
+        "http://\\PC{0,8}:[0-9]{0,6}/",
+        "\\PC{0,12}",
+        any::<String>()
+    ];
+    let header = prop_oneof!["(x-a|host|x-forwarded-proto|origin): \\PC{0,6}", any::<String>()];
+    let from = prop_oneof!["(default|other)/(web|x)", any::<String>()];
+    let asked = ("(GET|OPTIONS|\\PC{0,4})", url, prop::collection::vec(header, 0..3), from);
+    let generated = (world::pods(), objects::rules(), prop::collection::vec(asked, 20));
+    let explained = std::cell::Cell::new(0);
+    let run = runner().run(&generated, |(pods, rules, all)| {
+        let objects = decoded(&world::objects(&pods, &rules, &at));
+        let source = Source::of_objects(objects.iter());
+        for (method, url, headers, from) in all {
+            let answer = Wanted::of(&method, &url, &headers, &from).map(|wanted| explain(&source, &wanted));
+            explained.set(explained.get() + u64::from(matches!(answer, Ok(Ok(_)))));
+        }
+        Ok(())
+    });
+    run.unwrap_or_else(|failed| panic!("{failed}"));
+    assert!(explained.get() > 0, "all was refused");
+}
