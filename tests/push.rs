@@ -4,6 +4,7 @@
 
 mod push_system;
 
+mod push_explain;
 mod push_hold;
 mod push_lead;
 mod push_policies;

@@ -1,10 +1,12 @@
 //! The command line; each flag is an environment variable, too: `--some-flag` is `UMBRA_SOME_FLAG`.
 
 use std::net::SocketAddr;
+#[cfg(feature = "kubernetes")]
+use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use umbra_proxy::args::duration;
 
 /// Shadows HTTP traffic between services: users are answered by one version, a copy goes to another.
@@ -26,26 +28,59 @@ pub enum Command {
     Up(UpArgs),
     /// Says what happens to one request: which rule, destinations and mirrors, and why not the others.
     Explain(ExplainArgs),
-    /// Says what is wrong with the manifests in files, one line a finding. Ends with 1 when there is an error, with 2
-    /// when files cannot be read.
+    /// Says what is wrong with the manifests in files, or with a cluster's objects, one line a finding. Ends with 1 when
+    /// there is an error, with 2 when something cannot be read.
     Lint(LintArgs),
+}
+
+/// Where the objects are: one of the flags of this group, and one only.
+const SOURCE: &str = "source";
+
+fn source() -> ArgGroup {
+    ArgGroup::new(SOURCE).required(true)
+}
+
+/// Which cluster, by kubectl's flags.
+#[cfg(feature = "kubernetes")]
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ClusterArgs {
+    /// In place of manifests: the cluster of this kubeconfig; without FILE of those that KUBECONFIG names, or of
+    /// ~/.kube/config. Only read from.
+    #[arg(long, value_name = "FILE", num_args = 0..=1, group = SOURCE)]
+    pub kubeconfig: Option<Option<PathBuf>>,
+    /// With --kubeconfig: a context of it, in place of its current one.
+    #[arg(long, requires = "kubeconfig")]
+    pub context: Option<String>,
+}
+
+#[cfg(feature = "kubernetes")]
+impl ClusterArgs {
+    /// The kubeconfig, when one is named.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.kubeconfig.as_ref()?.as_deref().filter(|file| !is_url(file))
+    }
+}
+
+/// `--kubeconfig http://...`: no file was named, and what stands there is the URL to explain.
+#[cfg(feature = "kubernetes")]
+fn is_url(file: &Path) -> bool {
+    file.to_str().is_some_and(|text| text.contains("://"))
 }
 
 /// Flags of `umbra explain`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(group = source())]
 pub struct ExplainArgs {
     /// Manifests, as of `umbra up`.
-    #[arg(
-        short = 'f',
-        long = "filename",
-        env = "UMBRA_FILENAME",
-        required_unless_present = "node",
-        value_delimiter = ','
-    )]
+    #[arg(short = 'f', long = "filename", env = "UMBRA_FILENAME", value_delimiter = ',', group = SOURCE)]
     pub filename: Vec<PathBuf>,
     /// In place of manifests: the admin port of a node's proxy (127.0.0.1:15000 on the node), for what it really has.
-    #[arg(long, env = "UMBRA_NODE_ADDRESS", conflicts_with = "filename")]
+    #[arg(long, env = "UMBRA_NODE_ADDRESS", group = SOURCE)]
     pub node: Option<String>,
+    /// In place of manifests: a cluster.
+    #[cfg(feature = "kubernetes")]
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// The client's pod, NAMESPACE/POD; one that is not known is a client of that namespace without labels.
     #[arg(long, default_value = "default/client")]
     pub from: String,
@@ -59,15 +94,35 @@ pub struct ExplainArgs {
     #[arg(short = 'o', long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
     /// http://SERVICE[:PORT]/PATH: a Service by its name or ClusterIP.
-    pub url: String,
+    #[cfg_attr(feature = "kubernetes", arg(required_unless_present = "kubeconfig"))]
+    #[cfg_attr(not(feature = "kubernetes"), arg(required = true))]
+    url: Option<String>,
+}
+
+impl ExplainArgs {
+    /// The URL to explain; empty when there is none.
+    pub fn url(&self) -> &str {
+        #[cfg(feature = "kubernetes")]
+        if let (None, Some(Some(file))) = (&self.url, &self.cluster.kubeconfig)
+            && is_url(file)
+        {
+            return file.to_str().unwrap_or_default();
+        }
+        self.url.as_deref().unwrap_or_default()
+    }
 }
 
 /// Flags of `umbra lint`.
 #[derive(Clone, Debug, clap::Args)]
+#[command(group = source())]
 pub struct LintArgs {
     /// Files, or folders of *.yaml, *.yml and *.json. Services and Pods among them make more checks possible.
-    #[arg(short = 'f', long = "filename", env = "UMBRA_FILENAME", required = true, value_delimiter = ',')]
+    #[arg(short = 'f', long = "filename", env = "UMBRA_FILENAME", value_delimiter = ',', group = SOURCE)]
     pub filename: Vec<PathBuf>,
+    /// In place of manifests: a cluster.
+    #[cfg(feature = "kubernetes")]
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// How to print findings.
     #[arg(short = 'o', long, env = "UMBRA_OUTPUT", value_enum, default_value_t = Output::Text)]
     pub output: Output,

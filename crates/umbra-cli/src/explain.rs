@@ -1,7 +1,7 @@
 //! `umbra explain`: what happens to one request, and why not something else.
 //!
-//! Takes: a request (method, URL, headers, the client's pod) and where the configuration is: manifests in files, compiled
-//! as a controller would, or what a node really has. Gives: the rule that serves it, its destinations and mirrors with
+//! Takes: a request (method, URL, headers, the client's pod) and where the configuration is: manifests in files or a cluster's
+//! objects, compiled as a controller would, or what a node really has. Gives: the rule that serves it, its destinations and mirrors with
 //! their endpoints, and of every rule before it the condition that did not hold. Sends nothing, draws nothing.
 
 mod answer;
@@ -11,13 +11,25 @@ mod print;
 mod request;
 mod source;
 
-use umbra_routing::{BackendRef, RouteTable, Selection};
+use std::net::SocketAddr;
+
+use umbra_routing::{
+    BackendRef, CorsDecision, LocalAnswer, RequestHead, RouteTable, Rule, Selection, is_grpc,
+};
 
 pub use answer::{Answer, Copies, Place, Share, Skipped};
 pub use request::{RequestError, Wanted};
+pub use source::Source;
 
 use crate::args::ExplainArgs;
-use source::{Known, Source};
+use source::Known;
+
+/// No rule matches.
+const NO_RULE: u16 = 404;
+/// The answer to a CORS preflight.
+const PREFLIGHT: u16 = 200;
+/// A gRPC answer has its own status.
+const GRPC_ANSWERED: u16 = 200;
 
 /// Why nothing can be explained.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +40,10 @@ pub enum ExplainError {
     /// A file cannot be read or understood.
     #[error("{0}")]
     Files(String),
+    /// The cluster does not tell.
+    #[cfg(feature = "kubernetes")]
+    #[error(transparent)]
+    Cluster(#[from] crate::cluster::ClusterError),
     /// The node's admin port does not tell.
     #[error(
         "node {address}: {why}; its admin port listens on the node's loopback: forward it, or run this there"
@@ -55,24 +71,31 @@ pub enum ExplainError {
 /// See [`ExplainError`].
 pub fn run(args: &ExplainArgs) -> Result<(), ExplainError> {
     let wanted = Wanted::new(args)?;
-    let source = match &args.node {
-        Some(address) => Source::of_node(address)?,
-        None => Source::of_files(&args.filename)?,
-    };
-    let answer = explain(&source, &wanted)?;
+    let answer = explain(&source(args)?, &wanted)?;
     print::print(&answer, args.output)?;
     Ok(())
+}
+
+fn source(args: &ExplainArgs) -> Result<Source, ExplainError> {
+    #[cfg(feature = "kubernetes")]
+    if args.cluster.kubeconfig.is_some() {
+        return Source::of_cluster(&args.cluster);
+    }
+    match &args.node {
+        Some(address) => Source::of_node(address),
+        None => Source::of_files(&args.filename),
+    }
 }
 
 /// What happens to a request.
 ///
 /// # Errors
 /// The service does not exist, or a node would refuse its rules.
-fn explain(source: &Source, wanted: &Wanted) -> Result<Answer, ExplainError> {
+pub fn explain(source: &Source, wanted: &Wanted) -> Result<Answer, ExplainError> {
     let service = source.service(wanted)?;
     let client = source.client(&wanted.from);
     let mut answer = Answer::new(wanted, &service);
-    let table = match source.table(&service) {
+    let table = match source.table(&service, &client.namespace, wanted.port) {
         Known::Table(table) => table,
         Known::Not(why) => {
             answer.not_governed = Some(why);
@@ -86,26 +109,61 @@ fn explain(source: &Source, wanted: &Wanted) -> Result<Answer, ExplainError> {
     };
     let rules =
         port.variant(Some(&client.namespace)).map(|variant| variant.rules.as_slice()).unwrap_or_default();
+    by_rules(rules, &wanted.head(&client.labels), &mut answer, |backend| source.endpoints(backend))?;
+    if let Some(why) = table.leave_alone.clone() {
+        answer.leave_alone(why);
+    }
+    Ok(answer)
+}
+
+/// What the first rule that matches does, and why the others do not.
+fn by_rules(
+    rules: &[Rule],
+    head: &RequestHead<'_>,
+    answer: &mut Answer,
+    endpoints: impl Fn(&BackendRef) -> Option<Vec<SocketAddr>>,
+) -> Result<(), ExplainError> {
     let routes = RouteTable::new(rules, BackendRef::clone)?;
-    let head = wanted.head(&client.labels);
-    let found = routes.select(&head, &mut |_| 0);
+    let found = routes.select(head, &mut |_| 0);
     let chosen = found.as_ref().map(|selection| index_of(&routes, selection));
     for (index, rule) in rules.iter().enumerate() {
         if Some(index) == chosen {
-            answer.chosen(rule, |backend| source.endpoints(backend));
+            answer.chosen(rule, &endpoints);
         } else {
             let why = if chosen.is_some_and(|chosen| index > chosen) {
                 vec!["an earlier rule takes the request".to_owned()]
             } else {
-                because::none_holds(rule, &head)?
+                because::none_holds(rule, head)?
             };
             answer.others.push(Skipped::new(rule, why));
         }
     }
-    if chosen.is_none() {
-        answer.status = Some(404);
+    match found.map(|selection| own_answer(&selection, head, answer.port)) {
+        None => answer.status = Some(NO_RULE),
+        Some(Some((status, location))) => answer.answers_itself(status, location),
+        Some(None) => {}
     }
-    Ok(answer)
+    Ok(())
+}
+
+/// What a proxy is sure to answer before it asks anybody, in its order: status and `Location`.
+fn own_answer(
+    selection: &Selection<'_, BackendRef>,
+    head: &RequestHead<'_>,
+    port: u16,
+) -> Option<(u16, Option<String>)> {
+    let route = selection.route;
+    match route.answer(head, selection.block, port) {
+        Some(LocalAnswer::Direct { status, .. }) => return Some((status.as_u16(), None)),
+        Some(LocalAnswer::Redirect { status, location }) => return Some((status.as_u16(), Some(location))),
+        None => {}
+    }
+    // What happens with the last number that can be drawn happens to every request.
+    let last = &mut |bound: u64| bound - 1;
+    if let Some(aborted) = route.abort(is_grpc(head.headers), last) {
+        return Some((aborted.grpc_status.map_or(aborted.status.as_u16(), |_| GRPC_ANSWERED), None));
+    }
+    matches!(route.cors(head), CorsDecision::Answer(_)).then_some((PREFLIGHT, None))
 }
 
 fn index_of(routes: &RouteTable<BackendRef>, selection: &Selection<'_, BackendRef>) -> usize {

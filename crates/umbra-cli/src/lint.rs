@@ -1,8 +1,8 @@
 //! `umbra lint`: what is wrong with manifests, before a cluster meets them.
 //!
-//! Takes: files. Gives: one line a finding, `CODE level kind ns/name field: text`, or a JSON object; and whether any
+//! Takes: files, or a cluster's objects. Gives: one line a finding, `CODE level kind ns/name field: text`, or a JSON object; and whether any
 //! is an error. Each object is validated on its own, all together are indexed and compiled as in a cluster, and then
-//! looked at side by side. Never serves anybody, never talks to a cluster.
+//! looked at side by side. Never serves anybody, never writes to a cluster.
 
 mod codes;
 mod compiled;
@@ -20,13 +20,15 @@ use std::process::ExitCode;
 use umbra_api::Severity;
 
 use crate::args::{LintArgs, Output};
+#[cfg(feature = "kubernetes")]
+use crate::cluster;
 use crate::files::{self, Texts};
 pub use finding::Finding;
 use manifests::Manifests;
 
 /// Some finding is an error.
 const FAULTY: u8 = 1;
-/// Some file, or a document in one, cannot be read: what is in it was not looked at.
+/// Some file, or a document in one, or the cluster, cannot be read: what is in it was not looked at.
 const UNREAD: u8 = 2;
 
 /// Prints the findings; says with what the command ends.
@@ -34,8 +36,7 @@ const UNREAD: u8 = 2;
 /// # Errors
 /// When nobody reads what is printed.
 pub fn run(args: &LintArgs) -> io::Result<ExitCode> {
-    let texts = files::read(&args.filename);
-    let report = lint(&texts);
+    let report = report(args);
     let mut out = io::stdout().lock();
     for finding in &report.findings {
         match args.output {
@@ -43,34 +44,50 @@ pub fn run(args: &LintArgs) -> io::Result<ExitCode> {
             Output::Json => writeln!(out, "{}", finding.to_json())?,
         }
     }
-    let mut unread = report.unread;
-    if texts.is_empty() {
-        let paths: Vec<_> = args.filename.iter().map(|path| path.display().to_string()).collect();
-        unread.push(format!("-f {}: no *.yaml, *.yml or *.json there", paths.join(",")));
-    }
-    for why in &unread {
+    for why in &report.unread {
         writeln!(io::stderr(), "umbra lint: {why}")?;
     }
     let faulty = report.findings.iter().any(|finding| finding.level == Severity::Error);
-    Ok(match (unread.is_empty(), faulty) {
+    Ok(match (report.unread.is_empty(), faulty) {
         (false, _) => ExitCode::from(UNREAD),
         (true, true) => ExitCode::from(FAULTY),
         (true, false) => ExitCode::SUCCESS,
     })
 }
 
-/// What there is to say about some files.
+/// Looks where the flags say.
+fn report(args: &LintArgs) -> Report {
+    #[cfg(feature = "kubernetes")]
+    if args.cluster.kubeconfig.is_some() {
+        return match cluster::read(&args.cluster) {
+            Ok(listed) => looked_at(Manifests::listed(listed)),
+            Err(why) => Report { unread: vec![why.to_string()], ..Report::default() },
+        };
+    }
+    let texts = files::read(&args.filename);
+    let mut report = lint(&texts);
+    if texts.is_empty() {
+        let paths: Vec<_> = args.filename.iter().map(|path| path.display().to_string()).collect();
+        report.unread.push(format!("-f {}: no *.yaml, *.yml or *.json there", paths.join(",")));
+    }
+    report
+}
+
+/// What there is to say about some objects.
 #[derive(Debug, Default)]
 pub struct Report {
     /// By object and field.
     pub findings: BTreeSet<Finding>,
-    /// Which files or documents could not be read, and why.
+    /// Which files or documents, or what of a cluster, could not be read, and why.
     pub unread: Vec<String>,
 }
 
 /// Looks at the files' texts. Pure.
 pub fn lint(texts: &Texts) -> Report {
-    let (manifests, mut report) = Manifests::read(texts);
+    looked_at(Manifests::read(texts))
+}
+
+fn looked_at((manifests, mut report): (Manifests, Report)) -> Report {
     report.findings.extend(manifests.problems());
     let compiled = compiled::findings(&manifests, &report.findings);
     report.findings.extend(compiled);

@@ -51,8 +51,12 @@ struct File(PathBuf);
 
 impl File {
     fn new(name: &str) -> Self {
+        Self::with(name, "")
+    }
+
+    fn with(name: &str, more: &str) -> Self {
         let path = std::env::temp_dir().join(format!("umbra-explain-{}-{name}.yaml", std::process::id()));
-        std::fs::write(&path, OBJECTS).unwrap();
+        std::fs::write(&path, format!("{OBJECTS}{more}")).unwrap();
         Self(path)
     }
 
@@ -128,4 +132,77 @@ fn what_makes_no_sense_is_said() {
         let (_, error, success) = file.explain(arguments);
         assert!(!success && error.contains(wanted), "{arguments:?}: {error}");
     }
+}
+
+#[test]
+fn what_nodes_leave_alone_is_not_copied() {
+    let policy = "---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: p, namespace: default}
+spec: {podSelector: {matchLabels: {version: v2}}, policyTypes: [Ingress]}
+";
+    let file = File::with("policy", policy);
+    let answer = file.json(&["http://sa-logic/path"]);
+    assert_eq!((&answer["rule"], &answer["mirrors"]), (&json!(1), &json!([])));
+    let (out, ..) = file.explain(&["http://sa-logic/path"]);
+    assert!(out.contains("nodes leave it alone: ") && !out.contains("a copy of"), "{out}");
+}
+
+#[test]
+fn one_source_is_asked_for() {
+    let run = |arguments: &[&str]| {
+        let out = Command::new(env!("CARGO_BIN_EXE_umbra"))
+            .env_clear()
+            .arg("explain")
+            .args(arguments)
+            .output()
+            .unwrap();
+        String::from_utf8(out.stderr).unwrap()
+    };
+    let none = run(&["http://sa-logic/"]);
+    assert!(none.contains("--filename") && none.contains("--node"), "{none}");
+    let two = run(&["-f", "x.yaml", "--node", "127.0.0.1:1", "http://sa-logic/"]);
+    assert!(two.contains("cannot be used with"), "{two}");
+    let nothing_to_explain = run(&["--node", "127.0.0.1:1"]);
+    assert!(nothing_to_explain.contains("URL"), "{nothing_to_explain}");
+}
+
+#[test]
+fn what_a_proxy_answers_itself_has_its_status_and_no_copies() {
+    let rules = "---
+apiVersion: v1
+kind: Service
+metadata: {name: own, namespace: default}
+spec: {clusterIP: 10.96.0.8, ports: [{name: http, port: 80}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: own, namespace: default}
+spec:
+  hosts: [own]
+  http:
+  - {match: [{uri: {exact: /old}}], redirect: {uri: /new}}
+  - {match: [{uri: {exact: /aborted}}], fault: {abort: {httpStatus: 418, percentage: {value: 100}}},
+     route: [{destination: {host: sa-logic}}], mirror: {host: sa-logic}}
+  - {match: [{uri: {exact: /sometimes}}], fault: {abort: {httpStatus: 418, percentage: {value: 99}}},
+     route: [{destination: {host: sa-logic}}], mirror: {host: sa-logic}}
+  - {match: [{scheme: {exact: https}}], directResponse: {status: 200}}
+  - {corsPolicy: {allowOrigins: [{exact: 'http://a'}]}, route: [{destination: {host: sa-logic}}]}
+";
+    let file = File::with("own", rules);
+    let preflight = ["-X", "OPTIONS", "-H", "origin: http://a", "-H", "access-control-request-method: GET"];
+    for (arguments, status, location) in [
+        (["http://own/old?q"].as_slice(), json!(301), json!("http://own/new?q")),
+        (&["http://own/aborted"], json!(418), Value::Null),
+        (&["-H", "x-forwarded-proto: https", "http://own/"], json!(200), Value::Null),
+        (&[&preflight[..], &["http://own/"]].concat(), json!(200), Value::Null),
+        (&["http://own/"], Value::Null, Value::Null),
+    ] {
+        let answer = file.json(arguments);
+        let found = (&answer["status"], &answer["location"], &answer["mirrors"]);
+        assert_eq!(found, (&status, &location, &json!([])), "{arguments:?}");
+    }
+    let sometimes = file.json(&["http://own/sometimes"]);
+    assert_eq!((&sometimes["status"], &sometimes["mirrors"][0]["percent"]), (&Value::Null, &json!(100.0)));
 }

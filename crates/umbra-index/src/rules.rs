@@ -211,7 +211,12 @@ impl Rules {
         senders.flat_map(|vs| self.services_governed_by(vs, services)).collect()
     }
 
+    /// Of a DestinationRule's full host; only a wildcard is compared with all that there are.
     fn services_using_host(&self, host: &str, services: &Services) -> BTreeSet<ObjectKey> {
+        if !host.starts_with('*') {
+            let named = host::service_of(host, "");
+            return named.map(|service| self.services_sending_to(&service, services)).unwrap_or_default();
+        }
         let used = self.sending.keys().filter(|service| host::covers(host, &host::name_of(service)));
         used.flat_map(|service| self.services_sending_to(service, services)).collect()
     }

@@ -1,5 +1,6 @@
 //! Builders and stand-ins for tests. Never part of a program.
 
+mod allocations;
 mod apiserver;
 mod cluster;
 pub mod http;
@@ -14,6 +15,7 @@ mod skip;
 mod thread;
 mod wait;
 
+pub use allocations::{CountingAllocator, allocations};
 pub use apiserver::ApiServer;
 pub use cluster::{CEILING, Cluster, ClusterNamespace, ClusterNode, PodNetwork};
 pub use kubectl::{Kubectl, kubernetes_program, repository};

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde::Serialize;
-use umbra_routing::{Answer as Local, BackendRef, Rule, ServiceName};
+use umbra_routing::{BackendRef, Rule, ServiceName};
 
 use super::request::Wanted;
 
@@ -28,10 +28,15 @@ pub struct Answer {
     pub destinations: Vec<Share>,
     /// Where copies go.
     pub mirrors: Vec<Copies>,
-    /// The status that umbra itself answers with; absent when a destination answers.
+    /// The status that umbra itself answers with: every time, since an abort of some requests is a policy; absent when a
+    /// destination answers.
     pub status: Option<u16>,
+    /// Of a redirect: where to.
+    pub location: Option<String>,
     /// Why umbra has no part in it: then every ready endpoint of the Service may answer.
     pub not_governed: Option<String>,
+    /// Why nodes leave the service to its primary although a VirtualService governs it; then nothing is copied.
+    pub left_alone: Option<String>,
     /// What else the rule does: its fields as a node has them.
     pub policies: serde_json::Value,
     /// The other rules, and why they do not serve.
@@ -106,14 +111,20 @@ impl Answer {
             destinations: Vec::new(),
             mirrors: Vec::new(),
             status: None,
+            location: None,
             not_governed: None,
+            left_alone: None,
             policies: serde_json::Value::Null,
             others: Vec::new(),
         }
     }
 
     /// This rule serves.
-    pub(super) fn chosen(&mut self, rule: &Rule, endpoints: impl Fn(&BackendRef) -> Option<Vec<SocketAddr>>) {
+    pub(super) fn chosen(
+        &mut self,
+        rule: &Rule,
+        endpoints: &impl Fn(&BackendRef) -> Option<Vec<SocketAddr>>,
+    ) {
         let place = |backend: &BackendRef| Place {
             host: backend.service.fqdn(),
             port: backend.port,
@@ -133,18 +144,24 @@ impl Answer {
         self.mirrors = mirrors
             .map(|to| Copies { place: place(&to.backend), percent: f64::from(to.per_million) / 10_000.0 })
             .collect();
-        self.status = own_status(rule, &self.destinations);
         self.policies = policies(rule);
+        // 503 when there is nobody to ask.
+        if self.destinations.iter().all(|to| to.place.answers_nobody()) {
+            self.answers_itself(503, None);
+        }
     }
-}
 
-/// What umbra answers itself: what the rule says, or 503 when there is nobody to ask.
-fn own_status(rule: &Rule, destinations: &[Share]) -> Option<u16> {
-    match &rule.answer {
-        Some(Local::Redirect(redirect)) => Some(redirect.code),
-        Some(Local::Direct(direct)) => Some(direct.status),
-        Some(Local::NoRoute) => Some(404),
-        None => destinations.iter().all(|to| to.place.answers_nobody()).then_some(503),
+    /// Nobody else is asked, so nothing is copied either.
+    pub(super) fn answers_itself(&mut self, status: u16, location: Option<String>) {
+        self.status = Some(status);
+        self.location = location;
+        self.mirrors.clear();
+    }
+
+    /// Nodes do not take the service over.
+    pub(super) fn leave_alone(&mut self, why: String) {
+        self.left_alone = Some(why);
+        self.mirrors.clear();
     }
 }
 

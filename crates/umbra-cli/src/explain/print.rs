@@ -21,6 +21,9 @@ fn text(out: &mut impl Write, answer: &Answer) -> Result<()> {
         return writeln!(out, ": {why}; any of its ready endpoints may answer, and nothing is copied");
     }
     writeln!(out)?;
+    if let Some(why) = &answer.left_alone {
+        writeln!(out, "  nodes leave it alone: {why}")?;
+    }
     for skipped in &answer.others {
         write!(out, "  {}: no", named(skipped.virtual_service.as_deref(), skipped.rule, &skipped.name))?;
         writeln!(out, ": {}", reasons(skipped))?;
@@ -40,9 +43,10 @@ fn text(out: &mut impl Write, answer: &Answer) -> Result<()> {
     for (field, value) in answer.policies.as_object().into_iter().flatten() {
         writeln!(out, "    {field}: {value}")?;
     }
-    match answer.status {
-        Some(status) => writeln!(out, "    umbra answers {status}"),
-        None => Ok(()),
+    match (answer.status, &answer.location) {
+        (Some(status), Some(location)) => writeln!(out, "    umbra answers {status} to {location}"),
+        (Some(status), None) => writeln!(out, "    umbra answers {status}"),
+        (None, _) => Ok(()),
     }
 }
 

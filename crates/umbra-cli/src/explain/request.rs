@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version};
 use umbra_index::api::ObjectKey;
 use umbra_routing::{BadPath, RequestHead, normalise};
 
@@ -56,25 +56,33 @@ impl Wanted {
     /// # Errors
     /// One of them makes no sense.
     pub fn new(args: &ExplainArgs) -> Result<Self, RequestError> {
-        let wrong = |why: &str| RequestError::Url { url: args.url.clone(), why: why.to_owned() };
-        let uri: Uri = args.url.parse().map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))?;
+        Self::of(&args.method, args.url(), &args.header, &args.from)
+    }
+
+    /// A request by its parts, each as its flag has it.
+    ///
+    /// # Errors
+    /// One of them makes no sense.
+    pub fn of(method: &str, url: &str, header: &[String], from: &str) -> Result<Self, RequestError> {
+        let wrong = |why: &str| RequestError::Url { url: url.to_owned(), why: why.to_owned() };
+        let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| wrong(&error.to_string()))?;
         if uri.scheme_str() != Some("http") {
             return Err(wrong("umbra takes over plain HTTP only"));
         }
         let authority = uri.authority().ok_or_else(|| wrong("no service is named"))?;
         let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        let headers = headers(&args.header)?;
+        let headers = headers(header)?;
         // A Host of its own is for the rules to see; what was connected to is the URL's.
         let host = headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
         Ok(Self {
-            method: args.method.clone(),
-            url: args.url.clone(),
+            method: method.to_owned(),
+            url: url.to_owned(),
             host: authority.host().to_owned(),
             port: authority.port_u16().unwrap_or(80),
             target: normalise(target)?.into_owned(),
             authority: host.unwrap_or_else(|| authority.to_string()),
             headers,
-            from: pod(&args.from)?,
+            from: pod(from)?,
         })
     }
 
@@ -82,7 +90,7 @@ impl Wanted {
     pub(super) fn head<'a>(&'a self, labels: &'a BTreeMap<String, String>) -> RequestHead<'a> {
         RequestHead {
             method: &self.method,
-            scheme: "http",
+            scheme: umbra_routing::scheme(Version::HTTP_11, None, &self.headers),
             authority: &self.authority,
             target: &self.target,
             headers: &self.headers,

@@ -1,10 +1,12 @@
 //! Where tables, endpoints and clients come from.
 
 use std::collections::BTreeMap;
+#[cfg(feature = "kubernetes")]
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use umbra_compile::{Options, Outcome};
+use umbra_compile::{Finding, Hold, Options, Outcome};
 use umbra_index::api::ObjectKey;
 use umbra_index::{Index, host};
 use umbra_routing::{BackendRef, BackendSet, Client, Endpoint, Key, ServiceName, ServiceTable};
@@ -12,12 +14,26 @@ use umbra_routing::{BackendRef, BackendSet, Client, Endpoint, Key, ServiceName, 
 use super::ExplainError;
 use super::node;
 use super::request::Wanted;
-use crate::files::{self, World};
+#[cfg(feature = "kubernetes")]
+use crate::args::ClusterArgs;
+#[cfg(feature = "kubernetes")]
+use crate::cluster;
+use crate::files::{self, Object, World};
 
-/// Manifests, or what a node has.
-pub(super) enum Source {
-    Files(Box<Index>),
+/// Where tables, endpoints and clients come from.
+pub struct Source(Of);
+
+/// Of objects, or of what a node has.
+enum Of {
+    Objects(Box<Objects>),
     Node(NodeConfig),
+}
+
+/// The objects of files or of a cluster.
+struct Objects {
+    index: Index,
+    /// These are all there are: a Service without EndpointSlices has no endpoints. Files may lack them.
+    all: bool,
 }
 
 /// A node's configuration, as its admin port tells it.
@@ -51,11 +67,34 @@ impl Source {
         for event in changes.events {
             index.apply(event);
         }
-        Ok(Self::Files(Box::new(index)))
+        Ok(Self::new(index, false))
     }
 
-    pub(super) fn of_node(address: &str) -> Result<Self, ExplainError> {
-        node::config(address).map(Self::Node)
+    /// What cannot be read of a cluster is said, and left out, as the controller does it.
+    #[cfg(feature = "kubernetes")]
+    pub(super) fn of_cluster(from: &ClusterArgs) -> Result<Self, ExplainError> {
+        let listed = cluster::read(from)?;
+        for (_, why) in &listed.undecodable {
+            writeln!(std::io::stderr(), "umbra explain: {why}")?;
+        }
+        Ok(Self::of_objects(listed.objects.iter().map(|(_, object)| object)))
+    }
+
+    /// These objects, and no others.
+    pub fn of_objects<'a>(all: impl Iterator<Item = &'a Object> + Clone) -> Self {
+        Self::new(Object::index(all), true)
+    }
+
+    fn new(index: Index, all: bool) -> Self {
+        Self(Of::Objects(Box::new(Objects { index, all })))
+    }
+
+    /// What the proxy has whose admin port is at `address` (`127.0.0.1:15000`).
+    ///
+    /// # Errors
+    /// It does not tell.
+    pub fn of_node(address: &str) -> Result<Self, ExplainError> {
+        node::config(address).map(|config| Self(Of::Node(config)))
     }
 
     /// The Service that a host means for this client: a ClusterIP, or a name as the client's DNS completes it.
@@ -69,16 +108,16 @@ impl Source {
     }
 
     fn by_address(&self, ip: IpAddr) -> Option<ServiceName> {
-        match self {
-            Self::Files(index) => {
+        match &self.0 {
+            Of::Objects(objects) => {
                 let ip = ip.to_string();
-                let mut services = index.view().services();
+                let mut services = objects.index.view().services();
                 let found = services.find(|service| {
                     service.spec.cluster_ip == ip || service.spec.cluster_ips.contains(&ip)
                 })?;
                 Some(ServiceName::new(&found.metadata.namespace, &found.metadata.name))
             }
-            Self::Node(config) => {
+            Of::Node(config) => {
                 let found = config.tables.iter().find(|table| table.addresses.contains(&ip))?;
                 Some(found.service.clone())
             }
@@ -86,19 +125,20 @@ impl Source {
     }
 
     fn has(&self, name: &ServiceName) -> bool {
-        match self {
-            Self::Files(index) => {
-                index.view().service(&ObjectKey::new(&name.namespace, &name.name)).is_some()
+        match &self.0 {
+            Of::Objects(objects) => {
+                objects.index.view().service(&ObjectKey::new(&name.namespace, &name.name)).is_some()
             }
             // What is not governed, a node does not know; that is an answer, too.
-            Self::Node(_) => true,
+            Of::Node(_) => true,
         }
     }
 
-    pub(super) fn table(&self, service: &ServiceName) -> Known {
-        let index = match self {
-            Self::Files(index) => index,
-            Self::Node(config) => {
+    /// What a node has for clients of this namespace on this port.
+    pub(super) fn table(&self, service: &ServiceName, client: &str, port: u16) -> Known {
+        let index = match &self.0 {
+            Of::Objects(objects) => &objects.index,
+            Of::Node(config) => {
                 let found = config.tables.iter().find(|table| table.service == *service);
                 let not =
                     || Known::Not("the node has no table for it: it is not governed, or not yet".to_owned());
@@ -110,12 +150,8 @@ impl Source {
         match compiled.outcome {
             Outcome::Table(table) => Known::Table(Box::new(table)),
             Outcome::NotGoverned => Known::Not("no VirtualService governs it".to_owned()),
-            Outcome::Hold(_) => {
-                let problems = compiled.findings.iter().map(ToString::to_string).collect::<Vec<_>>();
-                Known::Not(format!(
-                    "a VirtualService is invalid, and nodes keep its last rules: {}",
-                    problems.join("; ")
-                ))
+            Outcome::Hold(hold) => {
+                unless_held(&hold, client, port).unwrap_or_else(|| held(&compiled.findings))
             }
         }
     }
@@ -123,13 +159,14 @@ impl Source {
     /// `None`: nobody has said which there are.
     pub(super) fn endpoints(&self, backend: &BackendRef) -> Option<Vec<SocketAddr>> {
         let addresses = |endpoints: &[Endpoint]| endpoints.iter().map(|endpoint| endpoint.address).collect();
-        match self {
-            Self::Files(index) => {
+        match &self.0 {
+            Of::Objects(objects) => {
                 let service = ObjectKey::new(&backend.service.namespace, &backend.service.name);
-                index.view().slices(&service).next()?;
-                Some(addresses(&umbra_compile::backends(index.view(), backend).endpoints))
+                let view = objects.index.view();
+                let is_known = objects.all || view.slices(&service).next().is_some();
+                is_known.then(|| addresses(&umbra_compile::backends(view, backend).endpoints))
             }
-            Self::Node(config) => {
+            Of::Node(config) => {
                 let set = backend.key().and_then(|key| config.sets.get(&key));
                 Some(set.map(|set| addresses(&set.endpoints)).unwrap_or_default())
             }
@@ -138,15 +175,29 @@ impl Source {
 
     /// A pod that is not there is a client of that namespace without labels.
     pub(super) fn client(&self, pod: &ObjectKey) -> From {
-        let labels = match self {
-            Self::Files(index) => index.view().pod(pod).map(|found| found.labels.as_ref().clone()),
-            Self::Node(config) => {
+        let labels = match &self.0 {
+            Of::Objects(objects) => objects.index.view().pod(pod).map(|found| found.labels.as_ref().clone()),
+            Of::Node(config) => {
                 let is_it = |client: &&Client| client.namespace == pod.namespace && client.pod == pod.name;
                 config.clients.iter().find(is_it).map(|client| client.labels.clone())
             }
         };
         From { namespace: pod.namespace.clone(), labels: labels.unwrap_or_default() }
     }
+}
+
+/// The table, when none of what it has for these clients is held.
+fn unless_held(hold: &Hold, client: &str, port: u16) -> Option<Known> {
+    let is_held = |client: Option<&str>| hold.scopes.contains_key(&(client.map(str::to_owned), port));
+    if is_held(Some(client)) || is_held(None) {
+        return None;
+    }
+    umbra_compile::held(None, hold).map(|table| Known::Table(Box::new(table)))
+}
+
+fn held(findings: &[Finding]) -> Known {
+    let problems: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    Known::Not(format!("a VirtualService is invalid, and nodes keep its last rules: {}", problems.join("; ")))
 }
 
 /// `svc`, `svc.ns`, `svc.ns.svc` and the full name, with or without a last dot (spec/istio.md 2.2).

@@ -7,7 +7,7 @@ use serde_json::Value;
 use umbra_api::{
     DestinationRule, EndpointSlice, Meta, NetworkPolicy, Node, ObjectKey, Pod, Service, VirtualService,
 };
-use umbra_index::{Change, Event};
+use umbra_index::{Change, Event, Index};
 
 /// A kind that umbra reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -169,6 +169,28 @@ impl Object {
             | Self::EndpointSlice(_)
             | Self::NetworkPolicy(_) => Vec::new(),
         }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> ObjectKind {
+        match self {
+            Self::Node(_) => ObjectKind::Node,
+            Self::Pod(_) => ObjectKind::Pod,
+            Self::Service(_) => ObjectKind::Service,
+            Self::EndpointSlice(_) => ObjectKind::EndpointSlice,
+            Self::NetworkPolicy(_) => ObjectKind::NetworkPolicy,
+            Self::DestinationRule(_) => ObjectKind::DestinationRule,
+            Self::VirtualService(_) => ObjectKind::VirtualService,
+        }
+    }
+
+    /// All objects, as the controller would know them.
+    pub fn index<'a>(all: impl Iterator<Item = &'a Self> + Clone) -> Index {
+        let mut index = Index::new();
+        for kind in ObjectKind::ALL {
+            index.apply(kind.relist(all.clone().filter(|object| object.kind() == kind).cloned().collect()));
+        }
+        index
     }
 
     /// The object's metadata, to fill in what an API server would.

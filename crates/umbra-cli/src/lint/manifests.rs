@@ -10,7 +10,9 @@ use umbra_index::Index;
 use super::Report;
 use super::codes;
 use super::finding::Finding;
-use crate::files::{Object, ObjectId, ObjectKind, Problem, Texts, decode};
+#[cfg(feature = "kubernetes")]
+use crate::cluster::Listed;
+use crate::files::{Object, ObjectId, ObjectKind, Texts, decode};
 
 /// The objects of all files.
 pub(super) struct Manifests {
@@ -31,11 +33,21 @@ impl Manifests {
         (manifests, report)
     }
 
+    /// A cluster's objects, which are in no file.
+    #[cfg(feature = "kubernetes")]
+    pub(super) fn listed(listed: Listed) -> (Self, Report) {
+        let in_no_file = |(id, object)| (id, (PathBuf::new(), object));
+        let manifests = Self { objects: listed.objects.into_iter().map(in_no_file).collect() };
+        let unread = listed.undecodable.into_iter();
+        let findings = unread.map(|(object, why)| undecodable(&object, &why.error, Path::new("")));
+        (manifests, Report { findings: findings.collect(), unread: Vec::new() })
+    }
+
     fn take(&mut self, file: &Path, text: &str, report: &mut Report) {
         let decoded = decode(file, text);
         for problem in decoded.problems {
             match &problem.object {
-                Some(object) => report.findings.extend([undecodable(object, &problem)]),
+                Some(object) => report.findings.extend([undecodable(object, &problem.message, file)]),
                 None => report.unread.push(problem.to_string()),
             }
         }
@@ -79,12 +91,7 @@ impl Manifests {
 
     /// All objects, as the controller would know them.
     pub(super) fn index(&self) -> Index {
-        let mut index = Index::new();
-        for kind in ObjectKind::ALL {
-            let of_kind = self.objects.iter().filter(|(id, _)| id.kind == kind);
-            index.apply(kind.relist(of_kind.map(|(_, (_, object))| object.clone()).collect()));
-        }
-        index
+        Object::index(self.objects.values().map(|(_, object)| object))
     }
 
     pub(super) fn finding(
@@ -139,15 +146,15 @@ impl Manifests {
 }
 
 /// `spec.hosts: invalid type`: what no API server takes.
-fn undecodable(object: &ObjectId, problem: &Problem) -> Finding {
-    let field = problem.message.split_once(": ").filter(|(field, _)| !field.contains(' '));
-    let (field, text) = field.unwrap_or(("spec", &problem.message));
+fn undecodable(object: &ObjectId, why: &str, file: &Path) -> Finding {
+    let field = why.split_once(": ").filter(|(field, _)| !field.contains(' '));
+    let (field, text) = field.unwrap_or(("spec", why));
     Finding {
         object: object.clone(),
         field: field.to_owned(),
         code: codes::INVALID,
         level: Severity::Error,
         text: text.to_owned(),
-        file: problem.file.clone(),
+        file: file.to_owned(),
     }
 }
