@@ -31,7 +31,7 @@ pub use action::{
     Abort, AbortWith, Answer, Cors, Delay, DirectResponse, Fault, HeaderChanges, HeaderEdits, PathRewrite,
     Redirect, RedirectPath, RedirectPort, Retries, RetryOn, Rewrite,
 };
-pub use backends::{BackendRef, BackendSet, Endpoint};
+pub use backends::{BackendRef, BackendSet, Endpoint, SpokenTo};
 pub use config::{Applied, Config, ConfigError, Resource};
 pub use digest::Digest;
 pub use fallback::{SLOTS, Slots, sets_of, slots_of};
