@@ -24,8 +24,8 @@ mod wire;
 
 pub use act::{
     ABORT_MESSAGE, Aborted, Attempt, CorsDecision, CorsHeaders, Exchange, Failure, FormatError, LocalAnswer,
-    RetryPolicy, RuleError, check_format, grpc_status, grpc_status_of, grpc_timeout, grpc_timeout_text,
-    is_grpc,
+    RetryPolicy, RuleError, check_format, grpc_message, grpc_status, grpc_status_of, grpc_timeout,
+    grpc_timeout_text, is_grpc,
 };
 pub use action::{
     Abort, AbortWith, Answer, Cors, Delay, DirectResponse, Fault, HeaderChanges, HeaderEdits, PathRewrite,
