@@ -45,6 +45,8 @@ pub(crate) enum ConnectError {
     Io(Rc<io::Error>),
     #[error("no answer in time")]
     TimedOut,
+    #[error("it does not speak HTTP/2; does its Service's port say so, by appProtocol or its name?")]
+    NotHttp2,
     #[error("{0}")]
     Http(Rc<PeerError>),
 }

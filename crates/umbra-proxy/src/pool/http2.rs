@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{Request, Response};
 use http_body::Body;
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
@@ -62,7 +64,16 @@ struct Connection<B: Body> {
     streams: Cell<usize>,
     /// When it last had one.
     last_used: Cell<Instant>,
-    task: AbortHandle,
+    task: Aborted,
+}
+
+/// A task that ends with this.
+struct Aborted(AbortHandle);
+
+impl Drop for Aborted {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// A request's place on a connection. Dropping it before the answer's end gives the stream up.
@@ -71,41 +82,27 @@ pub(crate) struct Stream<B: Body> {
     reused: bool,
     tasks: TaskTracker,
     /// The task that carries the request's body.
-    pump: Option<AbortHandle>,
+    pump: Option<Aborted>,
 }
 
 impl<B: Body> Connection<B> {
     /// It takes another request at once.
     fn has_room(&self) -> bool {
-        // 0: the peer has not said yet.
-        let allowed = match self.sender.borrow().current_max_send_streams() {
-            0 => MAX_STREAMS,
-            allowed => allowed.min(MAX_STREAMS),
-        };
-        self.streams.get() < allowed
+        self.streams.get() < self.sender.borrow().current_max_send_streams().min(MAX_STREAMS)
     }
 
     /// It takes requests: neither end is ending it, and as far as anybody knows its peer is there.
     fn is_usable(&self, idle_timeout: Duration) -> bool {
         let cx = &mut Context::from_waker(Waker::noop());
-        !self.task.is_finished()
+        !self.task.0.is_finished()
             && matches!(self.sender.borrow_mut().poll_ready(cx), Poll::Ready(Ok(())))
             && (self.streams.get() > 0
                 || (self.last_used.get().elapsed() < idle_timeout && !self.socket.has_ended()))
     }
 }
 
-impl<B: Body> Drop for Connection<B> {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl<B: Body> Drop for Stream<B> {
     fn drop(&mut self) {
-        if let Some(pump) = &self.pump {
-            pump.abort();
-        }
         self.connection.streams.set(self.connection.streams.get() - 1);
         self.connection.last_used.set(Instant::now());
     }
@@ -177,7 +174,7 @@ where
         let socket = self.dialer.dial(address).await?;
         let (sender, connection) = h2::client::Builder::new()
             .enable_push(false)
-            // None until the peer has said how many it takes, which it does unasked: a refused stream is a lost request.
+            // Until the peer has said how many it takes.
             .initial_max_send_streams(0)
             .initial_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -186,17 +183,20 @@ where
             .handshake(socket.clone())
             .await
             .map_err(|error| ConnectError::Http(Rc::new(PeerError::Http2(error))))?;
-        let task = self.tasks.spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%address, %error, "a connection of HTTP/2 broke");
-            }
-        });
+        let (ready, is_ready) = oneshot::channel();
+        let task = self.tasks.spawn_local(drive(connection, ready)).abort_handle();
+        let guard = Aborted(task);
+        match tokio::time::timeout(self.dialer.connect_timeout, is_ready).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(ConnectError::NotHttp2),
+            Err(_) => return Err(ConnectError::TimedOut),
+        }
         Ok(Rc::new(Connection {
             sender: RefCell::new(sender),
             socket,
             streams: Cell::new(0),
             last_used: Cell::new(Instant::now()),
-            task: task.abort_handle(),
+            task: guard,
         }))
     }
 
@@ -207,6 +207,28 @@ where
             let connecting = endpoint.connecting.as_ref().and_then(WeakShared::upgrade).is_some();
             connecting || !endpoint.open.is_empty()
         });
+    }
+}
+
+/// Runs a connection. `ready` hears when the peer has said what it takes, which it does unasked (RFC 9113 section 3.4): what
+/// is sent before may be more than that, or go to a peer that speaks something else.
+async fn drive<D: Buf>(
+    mut connection: h2::client::Connection<socket::Shared, D>,
+    ready: oneshot::Sender<()>,
+) {
+    let mut ready = Some(ready);
+    let ended = std::future::poll_fn(|cx| {
+        let ended = Pin::new(&mut connection).poll(cx);
+        if connection.max_concurrent_send_streams() > 0
+            && let Some(ready) = ready.take()
+        {
+            // Nobody waits any more when the request has gone.
+            let _ = ready.send(());
+        }
+        ended
+    });
+    if let Err(error) = ended.await {
+        tracing::debug!(%error, "a connection of HTTP/2 broke");
     }
 }
 
@@ -250,7 +272,7 @@ where
                 request: None,
             })?;
         if !ended {
-            self.pump = Some(self.tasks.spawn_local(pump(body, stream)).abort_handle());
+            self.pump = Some(Aborted(self.tasks.spawn_local(pump(body, stream)).abort_handle()));
         }
         Ok(answer)
     }

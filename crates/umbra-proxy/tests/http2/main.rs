@@ -1,10 +1,13 @@
 //! HTTP/2 without TLS on both sides: which version is spoken where, what a request becomes in the other one, gRPC,
 //! connections that end, and copies.
 
+mod connections;
 mod grpc;
 mod messages;
+mod peer;
 #[path = "../rig/mod.rs"]
 mod rig;
+mod shadows;
 mod smuggling;
 
 use std::net::SocketAddr;

@@ -66,6 +66,8 @@ pub struct Pushed {
     pub protocol: Option<Protocol>,
     /// Which HTTP all endpoints are spoken to.
     pub spoken_to: SpokenTo,
+    /// Those of subset v2, if it is another.
+    pub mirrors_spoken_to: Option<SpokenTo>,
     /// The Service's only port; 80 without.
     pub port: Option<u16>,
     pub rules: Vec<Rule>,
@@ -175,7 +177,7 @@ fn put(pushed: &Pushed) -> Put {
             service: backend.service.clone(),
             port: backend.port,
             selector,
-            spoken_to: pushed.spoken_to,
+            spoken_to: pushed.mirrors_spoken_to.filter(|_| version == "v2").unwrap_or(pushed.spoken_to),
             endpoints,
         };
         resources.insert(backend.key().expect("defined"), to_raw_value(&set).expect("plain data"));
