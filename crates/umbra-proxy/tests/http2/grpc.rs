@@ -1,7 +1,10 @@
 //! gRPC: statuses, local answers, and what metrics say of it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use http::{HeaderValue, Request, Response, StatusCode, Version};
-use umbra_routing::{Answer, DirectResponse, Rule, SpokenTo};
+use umbra_routing::{Answer, DirectResponse, Retries, RetryOn, Rule, SpokenTo};
 
 use crate::rig::{
     Backend, Http2Client, Proxy, full, grpc, http2_get, on_path, refusing, rule, subset, to, undefined,
@@ -91,4 +94,23 @@ async fn metrics_tell_grpc_and_its_status_from_trailers_or_head() {
         ];
         until("the exchange is counted", || proxy.count("istio_requests_total", &labels) == 1).await;
     }
+}
+
+#[tokio::test]
+async fn a_headers_only_answer_is_retried_by_its_status() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let first = Arc::clone(&asked);
+    let v1 = Backend::speaking(Version::HTTP_2, move |_| match first.fetch_add(1, Ordering::SeqCst) {
+        0 => Response::builder().header("grpc-status", "14").body(full("")).expect("an answer"),
+        _ => Response::new(with_trailers("m", &[("grpc-status", "0")])),
+    })
+    .await;
+    let mut pushed = only(v1.address, SpokenTo::Http2);
+    let on = vec![RetryOn::Unavailable];
+    pushed.rules[0].retries = Some(Retries { attempts: 1, on, ..Retries::default() });
+    let proxy = Proxy::start(&pushed);
+    let mut client = Http2Client::connect(proxy.address()).await;
+    let answer = client.send(grpc("/", full("ask"))).await;
+    assert_eq!((answer.body.as_ref(), asked.load(Ordering::SeqCst)), (&b"m"[..], 2));
+    assert!(v1.seen().iter().all(|seen| seen.body == "ask"), "the body was kept");
 }

@@ -3,12 +3,12 @@
 
 mod connections;
 mod grpc;
+mod hostile;
 mod messages;
 mod peer;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod shadows;
-mod smuggling;
 
 use std::net::SocketAddr;
 
