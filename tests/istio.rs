@@ -9,6 +9,7 @@ mod istio_backends;
 mod istio_cases;
 mod istio_client;
 mod istio_compare;
+mod istio_http2;
 mod istio_reasons;
 mod istio_system;
 mod node_programs;
@@ -69,9 +70,6 @@ fn differences(system: &mut System, case: &Case) -> Result<Vec<String>> {
     let mut found = istio_compare::refused(case, &refused);
     for (number, (request, expected)) in case.requests.iter().zip(&case.expected).enumerate() {
         let differences = match request.repeats() {
-            _ if request.is_h2c() => {
-                vec!["asked in HTTP/2, which umbra passes through and does not route yet".to_owned()]
-            }
             1 => istio_compare::one(expected, &system.ask(request, 1)?[0]),
             n => istio_compare::many(expected, &system.ask(request, expected.draws().max(n))?),
         };

@@ -10,6 +10,7 @@ use umbra_testkit::Pod;
 
 use crate::istio_backends::Seen;
 use crate::istio_cases::Request;
+use crate::istio_http2;
 
 /// What came of a request.
 pub(crate) struct Outcome {
@@ -27,7 +28,36 @@ pub(crate) struct Outcome {
 pub(crate) fn send(pod: &Pod, to: SocketAddr, request: &Request, case: &str) -> Result<Outcome> {
     let began = Instant::now();
     let patience = Duration::from_secs_f64(request.patience());
-    let mut stream = pod.netns().within(|| TcpStream::connect_timeout(&to, patience))??;
+    let stream = pod.netns().within(|| TcpStream::connect_timeout(&to, patience))??;
+    let answer = match request.is_h2c() {
+        true => istio_http2::exchange(stream, request, case, patience)?
+            .map(|(status, headers)| (status, listed(&headers))),
+        false => exchange(stream, request, case, patience)?,
+    };
+    let slow = began.elapsed() > Duration::from_millis(900);
+    let (status, headers) = match answer {
+        Some((status, headers)) => (Some(status), headers),
+        None => (None, BTreeMap::new()),
+    };
+    Ok(Outcome { status, headers, slow, seen: Vec::new() })
+}
+
+/// Status and headers; `None`: the client's patience was over.
+type Answer = Option<(u16, BTreeMap<String, Vec<String>>)>;
+
+fn listed(headers: &http::HeaderMap) -> BTreeMap<String, Vec<String>> {
+    let mut listed: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, value) in headers {
+        listed
+            .entry(name.to_string())
+            .or_default()
+            .push(String::from_utf8_lossy(value.as_bytes()).into_owned());
+    }
+    listed
+}
+
+/// In HTTP/1.1.
+fn exchange(mut stream: TcpStream, request: &Request, case: &str, patience: Duration) -> Result<Answer> {
     stream.set_read_timeout(Some(patience))?;
     let mut head = format!(
         "{} {} HTTP/1.1\r\nhost: {}\r\nx-case: {case}\r\n",
@@ -53,13 +83,7 @@ pub(crate) fn send(pod: &Pod, to: SocketAddr, request: &Request, case: &str) -> 
     let _ = stream
         .write_all(format!("{head}\r\n").as_bytes())
         .and_then(|()| stream.write_all(&body.unwrap_or_default()));
-    let answer = read(&mut stream)?;
-    let slow = began.elapsed() > Duration::from_millis(900);
-    let (status, headers) = match answer {
-        Some((status, headers)) => (Some(status), headers),
-        None => (None, BTreeMap::new()),
-    };
-    Ok(Outcome { status, headers, slow, seen: Vec::new() })
+    read(&mut stream)
 }
 
 /// In two chunks and an end.
@@ -71,8 +95,7 @@ fn chunked(body: &[u8]) -> Vec<u8> {
 }
 
 /// Status and headers of the final answer; the body is read only as far as it comes with them or by itself ends.
-#[expect(clippy::type_complexity, reason = "a status and headers")]
-fn read(stream: &mut TcpStream) -> Result<Option<(u16, BTreeMap<String, Vec<String>>)>> {
+fn read(stream: &mut TcpStream) -> Result<Answer> {
     let mut bytes = Vec::new();
     loop {
         let mut chunk = [0; 4096];

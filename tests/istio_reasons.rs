@@ -1,7 +1,6 @@
 //! Cases that umbra answers otherwise than Istio, each with the reason. One that comes to agree fails the test, so that it
 //! is taken from here.
 
-const HTTP_2: &str = "waits for HTTP/2: umbra passes it through and does not route it yet";
 const POLICY: &str = "waits for traffic policies: a finding until then";
 const REFUSED: &str =
     "on purpose: Istio's own admission check refuses it, so umbra holds it, or its CRD refuses it";
@@ -11,20 +10,7 @@ const INDEPENDENT: &str = "on purpose: independent draws, so that shares are wha
 const UPGRADES: &str =
     "on purpose: a copy of a tunnel is half a conversation, so upgrades are counted and not copied";
 
-const DIFFERS: [(&str, &str); 24] = [
-    ("CORS preflight of an allowed origin is answered by the proxy", HTTP_2),
-    ("a copy carries a body of 3 MB", HTTP_2),
-    ("authority of an HTTP/2 request", HTTP_2),
-    ("directResponse answers without any backend", HTTP_2),
-    ("fault abort at 100 percent answers without a backend", HTTP_2),
-    ("fault abort with an http status on a gRPC request", HTTP_2),
-    (
-        "grpc-timeout of a gRPC request counts when there is no timeout and is cut down when there is one",
-        HTTP_2,
-    ),
-    ("scheme is http on plain traffic", HTTP_2),
-    ("the same rules hold for HTTP/2 without TLS", HTTP_2),
-    ("x-forwarded-proto sent by the client and the scheme", HTTP_2),
+const DIFFERS: [(&str, &str); 14] = [
     ("a pod that answers 5xx is ejected after the given number and its subset answers 503", POLICY),
     ("a younger DestinationRule gives its hash when the older has no trafficPolicy", POLICY),
     ("portLevelSettings replace the policy of the DestinationRule as a whole", POLICY),

@@ -13,7 +13,7 @@ use crate::proxy_system::{CEILING, Proxy};
 
 const MIB: usize = 1 << 20;
 const LARGE: usize = 64 * MIB;
-/// What copies of one worker may hold of bodies (`ShadowLimits::worker_bytes`), for two workers.
+/// What copies of one worker may hold of bodies (`ShadowLimits::worker_bytes`) with all that it takes, for two workers.
 const BUDGET: u64 = 2 * 16 * MIB as u64;
 
 #[test]

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::value::{RawValue, to_raw_value};
 use umbra_routing::{
     BackendRef, BackendSet, EPOCH_HEADER, Endpoint, Key, Mirror, Port, Protocol, Put, Rule, ServiceName,
-    ServiceTable, VERSION_HEADER, Variant, WeightedBackend,
+    ServiceTable, SpokenTo, VERSION_HEADER, Variant, WeightedBackend,
 };
 use umbra_testkit::{Process, Samples, http, program, wait_for};
 
@@ -179,6 +179,12 @@ fn endpoints(version: &str, address: SocketAddr) -> Result<(Key, Box<RawValue>)>
         zone: None,
     };
     let selector = backend.selector.context("defined")?;
-    let set = BackendSet { service: service(), port: 80, selector, endpoints: vec![endpoint] };
+    let set = BackendSet {
+        service: service(),
+        port: 80,
+        selector,
+        spoken_to: SpokenTo::default(),
+        endpoints: vec![endpoint],
+    };
     Ok((key, to_raw_value(&set)?))
 }

@@ -5,20 +5,23 @@ use std::net::{IpAddr, SocketAddr};
 
 use umbra_index::View;
 use umbra_index::api::{self, EndpointConditions, EndpointSlice, Labels, ObjectKey, Service};
-use umbra_routing::{BackendRef, BackendSet, Endpoint, ServiceTable};
+use umbra_routing::{BackendRef, BackendSet, Endpoint, ServiceTable, SpokenTo};
 
 use crate::identity::Identity;
+use crate::protocol;
 
 /// The endpoints of a destination as they are now; also for a held table, whose selectors may be of the past. An
 /// unresolved destination, or one whose service or port has gone, has none.
 pub fn backends(view: View<'_>, reference: &BackendRef) -> BackendSet {
     let selector = reference.selector.clone().unwrap_or_default();
     let mut endpoints = BTreeMap::new();
+    let mut spoken_to = SpokenTo::default();
     let key = ObjectKey::new(reference.service.namespace.clone(), reference.service.name.clone());
     if let Some(service) = view.service(&key)
         && !reference.is_unresolved()
     {
         let finder = Finder { view, service, selector: &selector };
+        spoken_to = finder.port(reference.port).map(protocol::spoken_to).unwrap_or_default();
         // As kube-proxy does it: rather an endpoint that is ending than none.
         for usable in [Finder::is_usable, Finder::is_ending] {
             if endpoints.is_empty() {
@@ -32,6 +35,7 @@ pub fn backends(view: View<'_>, reference: &BackendRef) -> BackendSet {
         service: reference.service.clone(),
         port: reference.port,
         selector,
+        spoken_to,
         endpoints: endpoints.into_values().collect(),
     }
 }
@@ -68,11 +72,15 @@ impl Finder<'_> {
         }
     }
 
+    /// The Service's port of this number.
+    fn port(&self, number: u16) -> Option<&api::ServicePort> {
+        self.service.spec.ports.iter().find(|port| port.port == number && protocol::is_tcp(port))
+    }
+
     /// The pods' port: the slice's port of the same name as the Service's.
     fn target_port(&self, slice: &EndpointSlice, port: u16) -> Option<u16> {
         let is_tcp = |protocol: &str| protocol.is_empty() || protocol == "TCP";
-        let ports = &self.service.spec.ports;
-        let named = ports.iter().find(|candidate| candidate.port == port && is_tcp(&candidate.protocol))?;
+        let named = self.port(port)?;
         let target =
             slice.ports.iter().find(|target| target.name == named.name && is_tcp(&target.protocol))?;
         target.port

@@ -1,28 +1,59 @@
 //! What is spoken on a Service's port (spec/istio.md 2.10).
 
 use umbra_index::api::ServicePort;
-use umbra_routing::Protocol;
+use umbra_routing::{Protocol, SpokenTo};
 
 /// Ports that carry other protocols by convention, when nothing says what they speak.
 const WELL_KNOWN_TCP: [u16; 4] = [25, 53, 3306, 27017];
 
-/// `None`: not for umbra (UDP, TLS, databases, declared TCP).
-pub(crate) fn protocol(port: &ServicePort) -> Option<Protocol> {
-    if !is_tcp(port) {
-        return None;
-    }
-    let declared = port.app_protocol.as_deref().filter(|name| !name.is_empty()).unwrap_or(&port.name);
-    let declared = declared.to_ascii_lowercase();
-    match declared.as_str() {
-        "kubernetes.io/h2c" | "kubernetes.io/ws" => return Some(Protocol::Http),
-        "kubernetes.io/wss" => return None,
+/// What a port's appProtocol, or else the prefix of its name, says.
+enum Declared {
+    Http1,
+    Http2,
+    /// Both versions.
+    Http,
+    Other,
+    Nothing,
+}
+
+fn declared(port: &ServicePort) -> Declared {
+    let text = port.app_protocol.as_deref().filter(|name| !name.is_empty()).unwrap_or(&port.name);
+    let text = text.to_ascii_lowercase();
+    match text.as_str() {
+        "kubernetes.io/h2c" => return Declared::Http2,
+        "kubernetes.io/ws" => return Declared::Http1,
+        "kubernetes.io/wss" => return Declared::Other,
+        // Istio turns it into gRPC over HTTP/2; umbra leaves it as it is, and browsers speak it over either version.
+        "grpc-web" => return Declared::Http,
+        name if name.starts_with("grpc-web-") => return Declared::Http,
         _ => {}
     }
-    match declared.split('-').next().unwrap_or_default() {
-        "http" | "http2" | "grpc" => Some(Protocol::Http),
-        "https" | "tls" | "tcp" | "udp" | "mongo" | "redis" | "mysql" => None,
-        _ if WELL_KNOWN_TCP.contains(&port.port) => None,
-        _ => Some(Protocol::Unknown),
+    match text.split('-').next().unwrap_or_default() {
+        "http" => Declared::Http1,
+        "http2" | "grpc" => Declared::Http2,
+        "https" | "tls" | "tcp" | "udp" | "mongo" | "redis" | "mysql" => Declared::Other,
+        _ => Declared::Nothing,
+    }
+}
+
+/// What clients of a port speak. `None`: not for umbra (UDP, TLS, databases, declared TCP).
+pub(crate) fn protocol(port: &ServicePort) -> Option<Protocol> {
+    match declared(port) {
+        _ if !is_tcp(port) => None,
+        Declared::Http1 | Declared::Http2 | Declared::Http => Some(Protocol::Http),
+        Declared::Other => None,
+        Declared::Nothing if WELL_KNOWN_TCP.contains(&port.port) => None,
+        Declared::Nothing => Some(Protocol::Unknown),
+    }
+}
+
+/// Which HTTP is spoken to the endpoints behind a port, whatever its clients speak.
+pub(crate) fn spoken_to(port: &ServicePort) -> SpokenTo {
+    match declared(port) {
+        Declared::Http2 => SpokenTo::Http2,
+        // Whoever sends HTTP there says by that only that it is HTTP.
+        Declared::Http1 | Declared::Other => SpokenTo::Http1,
+        Declared::Http | Declared::Nothing => SpokenTo::AsClient,
     }
 }
 
@@ -63,6 +94,33 @@ mod tests {
         ];
         for (name, app, protocol, port, expected) in cases {
             assert_eq!(of(name, app, protocol, port), expected, "{name} {app:?} {protocol} {port}");
+        }
+    }
+
+    #[test]
+    fn a_declared_version_is_spoken_to_endpoints_and_else_the_clients() {
+        for (name, app_protocol, expected) in [
+            ("http", None, SpokenTo::Http1),
+            ("http-web", None, SpokenTo::Http1),
+            ("http2", None, SpokenTo::Http2),
+            ("HTTP2-web", None, SpokenTo::Http2),
+            ("grpc", None, SpokenTo::Http2),
+            ("grpc-orders", None, SpokenTo::Http2),
+            ("grpc-web", None, SpokenTo::AsClient),
+            ("grpc-web-shop", None, SpokenTo::AsClient),
+            ("web", None, SpokenTo::AsClient),
+            ("", None, SpokenTo::AsClient),
+            ("tcp", None, SpokenTo::Http1),
+            ("http", Some("kubernetes.io/h2c"), SpokenTo::Http2),
+            ("http", Some("grpc"), SpokenTo::Http2),
+            ("grpc", Some("http"), SpokenTo::Http1),
+            ("grpc", Some("kubernetes.io/ws"), SpokenTo::Http1),
+            ("http2", Some("example.com/own"), SpokenTo::AsClient),
+            ("http2", Some(""), SpokenTo::Http2),
+        ] {
+            let (name, app_protocol) = (name.to_owned(), app_protocol.map(str::to_owned));
+            let port = ServicePort { name, protocol: String::new(), app_protocol, port: 80 };
+            assert_eq!(spoken_to(&port), expected, "{port:?}");
         }
     }
 }

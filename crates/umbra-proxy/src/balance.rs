@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use arc_swap::ArcSwap;
-use umbra_routing::{Draw, Endpoint, ServiceName};
+use umbra_routing::{BackendSet, Draw, Endpoint, ServiceName, SpokenTo};
 
 /// One endpoint, with what is going on there. Its identity outlives pushes as long as the endpoint does not change.
 pub(crate) struct Upstream {
@@ -42,6 +42,7 @@ impl Family {
 struct Endpoints {
     all: Vec<Arc<Upstream>>,
     v4: usize,
+    spoken_to: SpokenTo,
 }
 
 impl Endpoints {
@@ -86,7 +87,21 @@ impl Backends {
     }
 
     /// Follows a push: endpoints that stay keep their counts.
-    pub(crate) fn replace(&self, endpoints: &[Endpoint]) {
+    pub(crate) fn follow(&self, set: &BackendSet) {
+        self.replace(&set.endpoints, set.spoken_to);
+    }
+
+    /// The set is gone: nobody is in it.
+    pub(crate) fn clear(&self) {
+        self.replace(&[], self.spoken_to());
+    }
+
+    /// Which HTTP its endpoints are spoken to.
+    pub(crate) fn spoken_to(&self) -> SpokenTo {
+        self.endpoints.load().spoken_to
+    }
+
+    fn replace(&self, endpoints: &[Endpoint], spoken_to: SpokenTo) {
         let old = self.endpoints.load();
         let kept = |new: &Endpoint| old.all.iter().find(|upstream| upstream.endpoint == *new).cloned();
         let upstream = |new: &Endpoint| kept(new).unwrap_or_else(|| Upstream::new(new.clone()));
@@ -94,7 +109,7 @@ impl Backends {
         let (mut all, v6): (Vec<_>, Vec<_>) = endpoints.iter().map(upstream).partition(is_v4);
         let v4 = all.len();
         all.extend(v6);
-        self.endpoints.store(Arc::new(Endpoints { all, v4 }));
+        self.endpoints.store(Arc::new(Endpoints { all, v4, spoken_to }));
     }
 
     /// The better of two random endpoints that are not in `tried`, of `family` (`None`: of any) as long as there are
@@ -157,7 +172,7 @@ mod tests {
     #[test]
     fn the_less_busy_of_two_is_chosen_and_tried_ones_are_not() {
         let set = Backends::new(ServiceName::new("default", "w"));
-        set.replace(&[endpoint(1), endpoint(2)]);
+        set.replace(&[endpoint(1), endpoint(2)], SpokenTo::Http1);
         let mut draw = |_| 0;
         let busy = set.choose(&[], None, &mut draw).expect("two endpoints");
         let other = set.choose(&[], None, &mut draw).expect("two endpoints");
@@ -170,7 +185,7 @@ mod tests {
     fn the_clients_family_comes_first_and_the_other_one_after_it() {
         let set = Backends::new(ServiceName::new("default", "w"));
         let v6 = Endpoint { address: "[::1]:1".parse().expect("an address"), ..endpoint(9) };
-        set.replace(&[v6.clone(), endpoint(1), endpoint(2)]);
+        set.replace(&[v6.clone(), endpoint(1), endpoint(2)], SpokenTo::Http1);
         let family = |lease: &Lease| Family::of(lease.upstream().endpoint.address.ip());
         for first in 0..3 {
             for wanted in [Family::V4, Family::V6] {
@@ -185,7 +200,7 @@ mod tests {
             tried.push(Arc::clone(lease.upstream()));
         }
         assert_eq!(seen, [Family::V4, Family::V4, Family::V6]);
-        set.replace(&[v6]);
+        set.replace(&[v6], SpokenTo::Http1);
         assert!(
             set.choose(&[], Some(Family::V4), &mut |_| 0).is_some(),
             "rather the other family than nobody"
@@ -195,9 +210,9 @@ mod tests {
     #[test]
     fn a_push_keeps_the_counts_of_endpoints_that_stay() {
         let set = Backends::new(ServiceName::new("default", "w"));
-        set.replace(&[endpoint(1)]);
+        set.replace(&[endpoint(1)], SpokenTo::Http1);
         let lease = set.choose(&[], None, &mut |_| 0).expect("one endpoint");
-        set.replace(&[endpoint(1), endpoint(2)]);
+        set.replace(&[endpoint(1), endpoint(2)], SpokenTo::Http1);
         let next = set.choose(&[], None, &mut |_| 0).expect("two endpoints");
         assert_eq!(next.upstream().endpoint.address.port(), 2, "the first is busy");
         drop(lease);

@@ -103,24 +103,13 @@ impl Bodies {
         self.0.borrow().hint
     }
 
-    /// When all of it had been read from the client, if it has been.
-    pub(crate) fn ended_at(&self) -> Option<Instant> {
-        self.0.borrow().ended_at
-    }
-
-    /// Waits for that. One waits at a time. Cancel safe.
-    pub(crate) async fn ended(&self) -> Instant {
-        std::future::poll_fn(|cx| {
-            let mut source = self.0.borrow_mut();
-            source.ended_at.map_or_else(
-                || {
-                    source.waiting = Some(cx.waker().clone());
-                    Poll::Pending
-                },
-                Poll::Ready,
-            )
-        })
-        .await
+    /// When all of it had been read from the client. One waits at a time.
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Instant> {
+        let mut source = self.0.borrow_mut();
+        if source.ended_at.is_none() {
+            source.waiting = Some(cx.waker().clone());
+        }
+        source.ended_at.map_or(Poll::Pending, Poll::Ready)
     }
 
     /// Goes on counting the bytes that are read.

@@ -1,6 +1,6 @@
 //! Connections: from accept to the protocol's own server.
 //!
-//! Takes: an accepted connection. Gives: HTTP/1 to `serve`, anything else to `passthrough`; refuses what did not come
+//! Takes: an accepted connection. Gives: HTTP to `serve`, anything else to `passthrough`; refuses what did not come
 //! through interception or is not governed. The original destination alone selects the service.
 
 use std::cell::{RefCell, RefMut};
@@ -25,6 +25,7 @@ use crate::pool::Pool;
 use crate::shadow::tap::{Budget, CopyBody};
 use crate::sniff::{self, Spoken};
 use crate::tables::{Governed, Tables};
+use crate::version::HttpVersion;
 use crate::worker::{Limits, Options, Phase};
 use crate::{passthrough, serve};
 
@@ -44,9 +45,9 @@ pub(crate) struct Worker {
     /// Every copy's task.
     pub(crate) shadows: TaskTracker,
     /// Connections to primaries.
-    pub(crate) primaries: Rc<Pool<RequestBody>>,
+    pub(crate) primaries: Pool<RequestBody>,
     /// Connections to mirrors: a slow mirror holds up none but its own.
-    pub(crate) mirrors: Rc<Pool<CopyBody>>,
+    pub(crate) mirrors: Pool<CopyBody>,
     /// This process's connections.
     pub(crate) sockets: Sockets,
     copies_budget: Budget,
@@ -137,6 +138,13 @@ impl Worker {
         matches!(*self.phase.borrow(), Phase::Draining(_))
     }
 
+    /// Ends when the process does not want new requests any more.
+    pub(crate) async fn drains(&self) {
+        let mut phase = self.phase.clone();
+        // An error: the sender is gone, and the process ends without draining.
+        let _ = phase.wait_for(|phase| matches!(phase, Phase::Draining(_))).await;
+    }
+
     /// Ends when a connection that says nothing while the process ends is to be closed: its client has had the time
     /// for a request, whose answer would have told it so without a race.
     pub(crate) async fn silence_ends(&self) {
@@ -179,8 +187,19 @@ impl Worker {
 pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr) {
     let open = worker.sockets.open();
     let Mode::Intercepted(original) = &worker.mode else {
-        let client = worker.tables.client(peer.ip());
-        return serve::http(worker, serve::Asked::ByHost { client }, (stream, open), Bytes::new()).await;
+        let sniffed = tokio::select! {
+            biased;
+            sniffed = sniff(&worker, &mut stream, Protocol::Http) => sniffed,
+            () = worker.silence_ends() => return,
+        };
+        let Some((spoken, first)) = sniffed else { return };
+        let version = match spoken {
+            Spoken::Http(version) => version,
+            // Nobody else takes it: the parser says what is wrong with it.
+            Spoken::Bytes => HttpVersion::Http1,
+        };
+        let asked = serve::Asked::ByHost { client: worker.tables.client(peer.ip()) };
+        return serve::http(worker, asked, (stream, open), (version, first)).await;
     };
     let arrived = match arrive(&worker, original, &stream, peer).await {
         Ok(arrived) => arrived,
@@ -200,8 +219,8 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: Socke
     };
     match sniffed {
         Some((Spoken::Bytes, first)) => passthrough::serve(&worker, &arrived, (stream, open), first).await,
-        Some((Spoken::Http1, first)) => {
-            serve::http(worker, serve::Asked::Intercepted(arrived), (stream, open), first).await
+        Some((Spoken::Http(version), first)) => {
+            serve::http(worker, serve::Asked::Intercepted(arrived), (stream, open), (version, first)).await
         }
         None => {}
     }

@@ -16,9 +16,9 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
-use umbra_routing::{CorsDecision, CorsHeaders, is_grpc, normalise};
+use umbra_routing::{CorsDecision, CorsHeaders, normalise};
 
 pub(crate) use answer::AnswerBody;
 use answer::Record;
@@ -32,9 +32,10 @@ use crate::balance::{Backends, Lease};
 use crate::body::Bodies;
 use crate::headers;
 use crate::metrics::{DropReason, Flags};
-use crate::serve::{Busy, Serving};
+use crate::serve::{Busy, MAX_HEADERS, Serving};
 use crate::shadow::{Drawn, Original};
 use crate::upgrade;
+use crate::version::HttpVersion;
 
 /// Answers one request. Dropped when the client leaves, which ends the primary's connection too.
 ///
@@ -44,20 +45,31 @@ pub(crate) async fn answer(
     serving: Rc<Serving>,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Infallible> {
+    let is_head = request.method() == Method::HEAD;
     let mut answer = asked(&serving, request).await;
+    if is_head {
+        answer::to_head(&mut answer);
+    }
     let close = serving.worker.is_draining() || !serving.is_in_force();
     if close && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        leave(&serving, &mut answer);
     }
     Ok(answer)
 }
 
+/// Tells the client that its connection ends; HTTP/2 says it with a frame of its own.
+fn leave(serving: &Serving, answer: &mut Response<AnswerBody>) {
+    if serving.version() == HttpVersion::Http1 {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+}
+
 async fn asked(serving: &Rc<Serving>, mut request: Request<Incoming>) -> Response<AnswerBody> {
     let busy = serving.busy();
-    if let Err((reason, wrong)) = understood(&mut request) {
+    if let Err(NotUnderstood { reason, status, text }) = understood(&mut request) {
         serving.worker.metrics.bad_request(reason);
-        let mut answer = answer::own(StatusCode::BAD_REQUEST, wrong.into_bytes(), busy);
-        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let mut answer = answer::own(status, text.into_bytes(), busy);
+        leave(serving, &mut answer);
         return answer;
     }
     let Some(subject) = Subject::of(serving, &request) else {
@@ -70,21 +82,59 @@ async fn asked(serving: &Rc<Serving>, mut request: Request<Incoming>) -> Respons
     let record = Record::new(&serving.worker, subject.client.clone(), service, &request);
     match choose(serving, &subject, &request) {
         Ok(chosen) => by_rule(serving, &subject, &chosen, request, record, busy).await,
-        Err(refusal) => Own::refused(refusal).send(record, busy),
+        Err(refusal) => Own::refused(refusal, record.is_grpc()).send(record, busy),
     }
 }
 
-/// A head that can be acted on, its path normalised; or why not, for the counter and for the client.
-fn understood(request: &mut Request<Incoming>) -> Result<(), (&'static str, String)> {
-    headers::check_host(request.version(), request.headers()).map_err(|wrong| ("host", wrong.to_owned()))?;
+/// A head that cannot be acted on.
+struct NotUnderstood {
+    /// For the counter.
+    reason: &'static str,
+    status: StatusCode,
+    /// For the client.
+    text: String,
+}
+
+impl NotUnderstood {
+    fn bad(reason: &'static str, text: impl std::fmt::Display) -> Self {
+        Self { reason, status: StatusCode::BAD_REQUEST, text: text.to_string() }
+    }
+}
+
+/// Makes a head one that rules can look at: its path normalised, its cookies one header.
+fn understood(request: &mut Request<Incoming>) -> Result<(), NotUnderstood> {
+    headers::check_host(request.version(), request.uri(), request.headers())
+        .map_err(|wrong| NotUnderstood::bad("host", wrong))?;
+    if request.version() == Version::HTTP_2 {
+        understood_http2(request)?;
+    }
     let Some(target) = request.uri().path_and_query() else { return Ok(()) };
-    let normal = normalise(target.as_str()).map_err(|wrong| ("path", format!("{wrong}\n")))?;
+    let normal =
+        normalise(target.as_str()).map_err(|wrong| NotUnderstood::bad("path", format!("{wrong}\n")))?;
     if let std::borrow::Cow::Owned(normal) = normal {
-        let wrong = |error: http::uri::InvalidUri| ("path", format!("{error}\n"));
+        let wrong = |error: http::uri::InvalidUri| NotUnderstood::bad("path", format!("{error}\n"));
         let mut parts = std::mem::take(request.uri_mut()).into_parts();
         parts.path_and_query = Some(normal.parse().map_err(wrong)?);
         *request.uri_mut() = Uri::from_parts(parts).expect("only its path is another");
     }
+    Ok(())
+}
+
+/// What the parser of HTTP/1 has seen to, and that of HTTP/2 has not.
+fn understood_http2(request: &mut Request<Incoming>) -> Result<(), NotUnderstood> {
+    if request.headers().len() > MAX_HEADERS {
+        let (reason, status) = ("too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        return Err(NotUnderstood {
+            reason,
+            status,
+            text: format!("more than {MAX_HEADERS} header fields\n"),
+        });
+    }
+    let is_path = |path: &str| path.starts_with('/') || path == "*" && request.method() == Method::OPTIONS;
+    if !request.uri().path_and_query().is_none_or(|target| is_path(target.path())) {
+        return Err(NotUnderstood::bad("path", "a :path begins with a slash\n"));
+    }
+    headers::join_cookies(request.headers_mut());
     Ok(())
 }
 
@@ -121,14 +171,14 @@ async fn first(
 ) -> First {
     let (route, head) = (&chosen.route, subject.head(request));
     if let Some(answer) = route.answer(&head, chosen.block, chosen.port) {
-        return First::Answered(Own::of_rule(&answer));
+        return First::Answered(Own::of_rule(&answer, record.is_grpc()));
     }
     let draw = &mut |bound| serving.worker.rng().u64(0..bound);
     if let Some(delay) = route.delay(draw) {
         record.delayed();
         tokio::time::sleep(delay).await;
     }
-    if let Some(aborted) = route.abort(is_grpc(request.headers()), draw) {
+    if let Some(aborted) = route.abort(record.is_grpc(), draw) {
         return First::Answered(Own::aborted(aborted));
     }
     match route.cors(&head) {
@@ -150,7 +200,7 @@ async fn by_rule(
     mut record: Record,
     busy: Busy,
 ) -> Response<AnswerBody> {
-    let came = Came::new(&request, serving.peer);
+    let came = Came::new(&request, serving);
     let early = |mut own: Own, came: Came, cors: &CorsHeaders, record: Record, busy: Busy| {
         let changes = AnswerChanges::new(chosen, came);
         changes.apply(&mut own.headers, Head::of(&request), None, (own.status, None));
@@ -170,7 +220,7 @@ async fn by_rule(
             let sending = Sending { serving, chosen, set, cors };
             sending.send(subject, request, (came, drawn), (record, busy)).await
         }
-        Err(refusal) => early(Own::refused(refusal), came, &cors, record, busy),
+        Err(refusal) => early(Own::refused(refusal, record.is_grpc()), came, &cors, record, busy),
     }
 }
 
@@ -192,7 +242,7 @@ impl Sending<'_> {
     ) -> Response<AnswerBody> {
         let worker = &self.serving.worker;
         headers::decline_h2c(request.headers_mut());
-        let upgrade = headers::upgrade(request.headers()).map(|to| (to, hyper::upgrade::on(&mut request)));
+        let upgrade = self.upgrade(&mut request);
         let (mut original, changes, body) = change(request, subject, self.chosen, came);
         let mut drawn = Some(drawn);
         if let Some((protocol, _)) = &upgrade {
@@ -201,15 +251,16 @@ impl Sending<'_> {
         }
         let bodies = Bodies::new(body, worker.limits.replay_bytes);
         record.request_body(bodies.bytes());
-        let deadline = Deadline::new(self.chosen.route.timeout(), &mut original.headers, &bodies);
+        let mut deadline = Deadline::new(self.chosen.route.timeout(), &mut original.headers, &bodies);
         let retries = self.chosen.route.retries();
         let attempts = Attempts::new(worker, &self.set, &original, &bodies, (retries, drawn));
-        let late = || Own::timed_out(&self.set.service, is_grpc(&original.headers));
+        let is_grpc = record.is_grpc();
+        let late = || Own::timed_out(&self.set.service, is_grpc);
         let ended = tokio::select! {
             biased;
             ended = attempts.run(&mut record) => ended.map_err(|flags| match flags {
                 Flags::UpstreamTimeout => late(),
-                flags => Own::refused(failure(&bodies, flags, &self.set.service)),
+                flags => Own::refused(failure(&bodies, flags, &self.set.service), is_grpc),
             }),
             () = deadline.passed() => Err(late()),
         };
@@ -220,6 +271,15 @@ impl Sending<'_> {
                 own.send(record, busy)
             }
         }
+    }
+
+    /// What the request wants to switch to, where that can be: HTTP/2 has no upgrades, and a server may always go on
+    /// without one (RFC 9110 section 7.8).
+    fn upgrade(&self, request: &mut Request<Incoming>) -> Option<(HeaderValue, hyper::upgrade::OnUpgrade)> {
+        if self.serving.version().towards(self.set.spoken_to()) == HttpVersion::Http2 {
+            return None;
+        }
+        headers::upgrade(request.headers()).map(|to| (to, hyper::upgrade::on(request)))
     }
 
     fn reached(

@@ -1,7 +1,7 @@
 //! Headers that end at each hop (RFC 9110 section 7.6.1). Everything else passes as it came.
 
-use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Uri, Version};
 
 /// Fields that belong to one connection even when Connection does not name them.
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -52,14 +52,40 @@ pub(crate) fn decline_h2c(headers: &mut HeaderMap) {
     headers.remove("http2-settings");
 }
 
-/// Whether a request says once which host it is for, as HTTP/1.1 demands; an error is what to tell its client
-/// (RFC 9112 section 3.2).
-pub(crate) fn check_host(version: Version, headers: &HeaderMap) -> Result<(), &'static str> {
-    match headers.get_all(header::HOST).iter().count() {
-        0 if version >= Version::HTTP_11 => Err("a request of HTTP/1.1 needs a Host header\n"),
-        0 | 1 => Ok(()),
-        _ => Err("a request may have one Host header only\n"),
+/// Whether a request says once which host it is for, as HTTP/1.1 and HTTP/2 demand; an error is what to tell its client
+/// (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
+pub(crate) fn check_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {
+    let hosts = headers.get_all(header::HOST).iter().count();
+    if hosts > 1 {
+        return Err("a request may have one Host header only\n");
     }
+    match (version, uri.authority()) {
+        (Version::HTTP_2, Some(authority)) if authority.as_str().contains('@') => {
+            Err(":authority may name no user\n")
+        }
+        (Version::HTTP_2, Some(authority)) => {
+            let same =
+                |host: &HeaderValue| host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes());
+            let agrees = headers.get(header::HOST).is_none_or(same);
+            agrees.then_some(()).ok_or("Host is another than :authority\n")
+        }
+        (Version::HTTP_2, None) if hosts == 0 => Err("a request of HTTP/2 needs an :authority\n"),
+        (version, _) if version >= Version::HTTP_11 && hosts == 0 => {
+            Err("a request of HTTP/1.1 needs a Host header\n")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Makes one header of the crumbs that HTTP/2 may send cookies in (RFC 9113 section 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() < 2 {
+        return;
+    }
+    let joined =
+        HeaderValue::from_bytes(&crumbs.join(b"; ".as_slice())).expect("values, with \"; \" between them");
+    headers.insert(header::COOKIE, joined);
 }
 
 /// Puts an upgrade back for the next hop.
@@ -141,6 +167,36 @@ mod tests {
         assert_eq!(offer("h2c"), (None, false));
         assert_eq!(offer("H2C, websocket"), (Some(HeaderValue::from_static("websocket")), false));
         assert_eq!(offer("websocket"), (Some(HeaderValue::from_static("websocket")), true));
+    }
+
+    #[test]
+    fn a_host_is_said_once() {
+        let check = |version, uri: &'static str, hosts: &[(&'static str, &'static str)]| {
+            check_host(version, &Uri::from_static(uri), &headers(hosts)).is_ok()
+        };
+        let repeated = {
+            let mut headers = headers(&[("host", "a")]);
+            headers.append("host", HeaderValue::from_static("a"));
+            headers
+        };
+        for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+            assert!(check(version, "/", &[("host", "a")]), "{version:?}");
+            assert_eq!(check(version, "/", &[]), version == Version::HTTP_10, "{version:?}");
+            assert!(check_host(version, &Uri::from_static("/"), &repeated).is_err(), "{version:?}");
+        }
+        assert!(check(Version::HTTP_2, "http://a:80/", &[]));
+        assert!(check(Version::HTTP_2, "http://a:80/", &[("host", "A:80")]));
+        assert!(!check(Version::HTTP_2, "http://a:80/", &[("host", "b:80")]));
+        assert!(!check(Version::HTTP_2, "http://root@a:80/", &[]));
+    }
+
+    #[test]
+    fn cookie_crumbs_become_one_header() {
+        let mut crumbs = headers(&[("cookie", "a=1"), ("x", "1")]);
+        crumbs.append("cookie", HeaderValue::from_static("b=2"));
+        crumbs.append("cookie", HeaderValue::from_static("c=3; d=4"));
+        join_cookies(&mut crumbs);
+        assert_eq!(crumbs, headers(&[("cookie", "a=1; b=2; c=3; d=4"), ("x", "1")]));
     }
 
     #[test]

@@ -8,10 +8,10 @@
 //! 1. `intercept`: the kernel gives a pod's connection to the listener (`arm` has decided which);
 //! 2. `listen` accepts it on one of `worker`'s threads and asks the kernel where it was headed;
 //! 3. `connection` finds its service in `tables`, its pod, and by its first bytes (`sniff`) its protocol; what is not
-//!    HTTP/1 goes to `passthrough`;
-//! 4. `serve` reads requests (`socket`, `framing`) and answers what is not one;
+//!    HTTP goes to `passthrough`;
+//! 4. `serve` reads requests of HTTP/1 (`socket`, `framing`) or HTTP/2 and answers what is not one;
 //! 5. `forward` selects the rule, draws destination and mirrors, cleans `headers`, chooses an endpoint (`balance`), takes a
-//!    connection (`pool`) and streams the `body`; `upgrade` joins what switched protocols;
+//!    connection (`pool`) that speaks what the endpoint does (`version`) and streams the `body`; `upgrade` joins what switched protocols;
 //! 6. `shadow` sends the copies, once the primary has its request;
 //! 7. the answer is streamed back, and `metrics` has counted it all.
 //!
@@ -51,6 +51,7 @@ mod socket;
 pub mod tables;
 mod tls;
 mod upgrade;
+mod version;
 pub mod worker;
 
 pub use options::{Intercept, LogFilter, Options};

@@ -18,7 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 pub(crate) use interception::{InterceptionMetrics, KernelCounts, LapseReason};
-pub(crate) use istio::{Exchange, Flags, Series, SeriesCache};
+pub(crate) use istio::{Exchange, Flags, ResponseFlags, Series, SeriesCache, Spoken};
 pub use shadow::DropReason;
 pub(crate) use shadow::{Outcome, ShadowCounters, ShadowResult};
 

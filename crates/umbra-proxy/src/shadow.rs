@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, Method, Uri};
-use umbra_routing::{Client, Draw, Route, ServiceName};
+use umbra_routing::{Client, Draw, Route};
 
 use crate::balance::{Backends, Family, Lease};
 use crate::body::Bodies;
 use crate::connection::Worker;
 use crate::metrics::{DropReason, Outcome};
 use crate::tables::{Governed, Mirror, Slot, Target};
+use crate::version::{HttpVersion, RequestHead};
 
 /// One eligible request at one mirror: counted when drawn, and once more when this is dropped.
 pub(crate) struct Ledger {
@@ -59,6 +60,17 @@ pub(crate) struct Original {
     pub(crate) client: Option<Arc<Client>>,
     /// Of the address that the client asked for, where it is known.
     pub(crate) family: Option<Family>,
+    /// `http` or `https`, as rules saw it.
+    pub(crate) scheme: &'static str,
+    /// What the client speaks.
+    pub(crate) version: HttpVersion,
+}
+
+impl Original {
+    /// What of it any version of HTTP says.
+    pub(crate) fn head(&self) -> RequestHead<'_> {
+        RequestHead { method: &self.method, scheme: self.scheme, uri: &self.uri, headers: &self.headers }
+    }
 }
 
 impl Drawn {
@@ -93,21 +105,20 @@ impl Drawn {
         let disarmed = self.disarmed;
         for (mut ledger, set) in self.copies {
             match admit(worker, &ledger.mirror, (set.as_ref(), original.family), disarmed) {
-                Ok(Admitted { slot, lease, service }) => {
+                Ok(Admitted { slot, lease, set }) => {
                     let (tap, copy_body, end) =
                         tap::tap(worker.copy_budget(), worker.copies_budget().clone(), body.hint());
                     body.attach(tap);
                     ledger.close(Outcome::Dropped(DropReason::Shutdown));
+                    let version = original.version.towards(set.spoken_to());
                     let copy = copy::Copy {
                         ledger,
                         _slot: slot,
-                        service,
+                        service: Arc::clone(&set.service),
                         lease,
-                        body: copy_body,
+                        version,
+                        request: version.request(&original.head(), copy_body),
                         end,
-                        method: original.method.clone(),
-                        uri: original.uri.clone(),
-                        headers: original.headers.clone(),
                         client: original.client.clone(),
                         started: Instant::now(),
                     };
@@ -122,7 +133,7 @@ impl Drawn {
 struct Admitted {
     slot: Slot,
     lease: Lease,
-    service: Arc<ServiceName>,
+    set: Arc<Backends>,
 }
 
 /// Whether a copy may go out now, and where.
@@ -145,5 +156,5 @@ fn admit(
     if !mirror.breaker.allows(Instant::now()) {
         return Err(DropReason::Breaker);
     }
-    Ok(Admitted { slot, lease, service: Arc::clone(&set.service) })
+    Ok(Admitted { slot, lease, set: Arc::clone(set) })
 }

@@ -2,11 +2,13 @@
 
 use umbra_routing::Protocol;
 
+use crate::version::HttpVersion;
+
 /// What a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spoken {
-    /// HTTP/1, or something on an HTTP port that deserves a 400.
-    Http1,
+    /// HTTP, or something on an HTTP port that deserves a 400.
+    Http(HttpVersion),
     /// Anything else, passed through.
     Bytes,
 }
@@ -15,27 +17,31 @@ pub(crate) enum Spoken {
 /// is not taken for HTTP.
 const METHODS: [&[u8]; 9] =
     [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH "];
-/// How the HTTP/2 preface begins (RFC 9113 section 3.4).
-const HTTP2: &[u8] = b"PRI ";
+/// The HTTP/2 preface (RFC 9113 section 3.4).
+const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The first byte of a TLS handshake record (RFC 8446 section 5.1).
 const TLS: &[u8] = b"\x16";
 
 /// Enough bytes to decide in any case.
-pub(crate) const ENOUGH: usize = 8;
+pub(crate) const ENOUGH: usize = HTTP2.len();
 
 /// Decides by the first bytes; `None`: more are needed.
 pub(crate) fn spoken(first: &[u8], port: Protocol) -> Option<Spoken> {
-    let (yes, bytes, other): (&[&[u8]], &[&[u8]], _) = match port {
-        Protocol::Http => (&[], &[HTTP2, TLS], Spoken::Http1),
+    let (http1, bytes, other): (&[&[u8]], &[&[u8]], _) = match port {
+        Protocol::Http => (&[], &[TLS], Spoken::Http(HttpVersion::Http1)),
         Protocol::Unknown => (&METHODS, &[], Spoken::Bytes),
     };
-    if yes.iter().any(|prefix| first.starts_with(prefix)) {
-        return Some(Spoken::Http1);
+    let begins = |with: &[&[u8]]| with.iter().any(|prefix| first.starts_with(prefix));
+    if begins(&[HTTP2]) {
+        return Some(Spoken::Http(HttpVersion::Http2));
     }
-    if bytes.iter().any(|prefix| first.starts_with(prefix)) {
+    if begins(http1) {
+        return Some(Spoken::Http(HttpVersion::Http1));
+    }
+    if begins(bytes) {
         return Some(Spoken::Bytes);
     }
-    let undecided = yes.iter().chain(bytes).any(|prefix| prefix.starts_with(first));
+    let undecided = http1.iter().chain(bytes).chain([&HTTP2]).any(|prefix| prefix.starts_with(first));
     (!undecided).then_some(other)
 }
 
@@ -43,23 +49,32 @@ pub(crate) fn spoken(first: &[u8], port: Protocol) -> Option<Spoken> {
 mod tests {
     use super::*;
 
+    const HTTP1: Option<Spoken> = Some(Spoken::Http(HttpVersion::Http1));
+
     #[test]
-    fn declared_http_is_http_unless_it_is_http2_or_tls() {
+    fn declared_http_is_http_unless_it_is_tls() {
         assert_eq!(spoken(b"", Protocol::Http), None);
         assert_eq!(spoken(b"P", Protocol::Http), None);
-        assert_eq!(spoken(b"PO", Protocol::Http), Some(Spoken::Http1));
-        assert_eq!(spoken(b"\0garbage", Protocol::Http), Some(Spoken::Http1), "answered with 400");
-        assert_eq!(spoken(b"PRI * HTTP/2.0\r\n", Protocol::Http), Some(Spoken::Bytes));
+        assert_eq!(spoken(b"PO", Protocol::Http), HTTP1);
+        assert_eq!(spoken(b"\0garbage", Protocol::Http), HTTP1, "answered with 400");
         assert_eq!(spoken(b"\x16\x03\x01", Protocol::Http), Some(Spoken::Bytes));
     }
 
     #[test]
-    fn an_unnamed_port_is_http_only_with_a_known_method() {
+    fn an_unnamed_port_is_http_1_only_with_a_known_method() {
         assert_eq!(spoken(b"", Protocol::Unknown), None);
         assert_eq!(spoken(b"OPT", Protocol::Unknown), None);
-        assert_eq!(spoken(b"OPTIONS ", Protocol::Unknown), Some(Spoken::Http1));
+        assert_eq!(spoken(b"OPTIONS ", Protocol::Unknown), HTTP1);
         assert_eq!(spoken(b"HELO x", Protocol::Unknown), Some(Spoken::Bytes));
-        assert_eq!(spoken(b"PRI * HTTP/2.0\r\n", Protocol::Unknown), Some(Spoken::Bytes));
+    }
+
+    #[test]
+    fn http_2_is_its_whole_preface() {
+        for (port, other) in [(Protocol::Http, HTTP1), (Protocol::Unknown, Some(Spoken::Bytes))] {
+            assert_eq!(spoken(HTTP2, port), Some(Spoken::Http(HttpVersion::Http2)));
+            assert_eq!(spoken(&HTTP2[..HTTP2.len() - 1], port), None);
+            assert_eq!(spoken(b"PRI * HTTP/2.0\r\n\r\nSO", port), other);
+        }
     }
 
     #[test]

@@ -35,13 +35,14 @@ pub(crate) fn keep_alive(stream: &TcpStream) {
 pub(crate) struct Downstream {
     pub(crate) stream: TcpStream,
     first: Bytes,
-    framing: Framing,
+    /// Follows HTTP/1.
+    framing: Option<Framing>,
     _open: Open,
 }
 
 impl Downstream {
     /// `first` was read already and is read again.
-    pub(crate) fn new(stream: TcpStream, first: Bytes, framing: Framing, open: Open) -> Self {
+    pub(crate) fn new(stream: TcpStream, first: Bytes, framing: Option<Framing>, open: Open) -> Self {
         Self { stream, first, framing, _open: open }
     }
 }
@@ -61,7 +62,9 @@ impl AsyncRead for Downstream {
             buf.put_slice(&this.first[..count]);
             this.first.advance(count);
         }
-        this.framing.look(&mut buf.filled_mut()[before..]);
+        if let Some(framing) = &mut this.framing {
+            framing.look(&mut buf.filled_mut()[before..]);
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -122,12 +125,22 @@ impl Shared {
         self.read.load(Ordering::Relaxed)
     }
 
+    /// Asks the kernel whether the peer has ended or reset this connection, and nothing else is to be read first.
+    pub(crate) fn has_ended(&self) -> bool {
+        match self.peek() {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
     /// Asks the kernel whether the peer has said anything on this idle connection: an end, a reset, or bytes that
     /// nobody asked for. The runtime may not have looked since.
     pub(crate) fn is_quiet(&self) -> bool {
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        let peeked = SockRef::from(&*self.stream).peek(&mut byte);
-        matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        matches!(self.peek(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    fn peek(&self) -> io::Result<usize> {
+        SockRef::from(&*self.stream).peek(&mut [std::mem::MaybeUninit::uninit()])
     }
 }
 

@@ -83,7 +83,7 @@ impl Tables {
         // Sets first, so that new routes find endpoints.
         for key in applied.changed.iter().filter(|key| matches!(key, Key::Backends(_))) {
             if let Some(Resource::Backends(set)) = config.get(key) {
-                building.set(key, &set.service).replace(&set.endpoints);
+                building.set(key, &set.service).follow(set);
             }
         }
         for key in &applied.changed {
@@ -313,7 +313,7 @@ impl Building {
                 return true;
             }
             if uses(key, false) {
-                set.replace(&[]);
+                set.clear();
                 return true;
             }
             uses(key, true)

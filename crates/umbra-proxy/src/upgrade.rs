@@ -1,8 +1,6 @@
 //! Upgrades (WebSocket and others): once the primary has switched protocols, bytes pass both ways until both are done.
 //! Never mirrored: a copy of a tunnel is half a conversation.
 
-use std::sync::atomic::Ordering;
-
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
@@ -11,7 +9,7 @@ use crate::serve::Serving;
 
 /// Joins both ends, in a task of its own, as soon as both have switched.
 pub(crate) fn join(serving: &Serving, client: OnUpgrade, upstream: OnUpgrade, lease: Lease) {
-    serving.progress.tunnel.store(true, Ordering::Relaxed);
+    serving.becomes_tunnel();
     let tracker = serving.worker.connections.clone();
     tracker.spawn_local(async move {
         let _lease = lease;

@@ -67,9 +67,11 @@ pub struct ShadowLimits {
     pub timeout: Duration,
     /// Copies in flight to one mirror, on this node.
     pub in_flight: usize,
-    /// Body bytes that one copy may lag behind its primary.
+    /// Body bytes that one copy may lag behind its primary. The default takes a body of a few megabytes, which comes
+    /// faster than a busy mirror reads it.
     pub body_bytes: usize,
-    /// The same for all copies of one worker.
+    /// The same for all copies of one worker. The blocks that these bytes were read into are a third larger (measured with
+    /// many large bodies at once), so that the default stays below 16 MiB of memory a worker.
     pub worker_bytes: usize,
     /// Connections that this process may hold, clients' and upstream, while copies go out; beyond, they are given up,
     /// so that users get the last descriptors. `Proxy::start` lowers it to 3/4 of what the process may open.
@@ -107,8 +109,8 @@ impl Default for ShadowLimits {
         Self {
             timeout: Duration::from_secs(10),
             in_flight: 256,
-            body_bytes: 256 * 1024,
-            worker_bytes: 16 * 1024 * 1024,
+            body_bytes: 4 * 1024 * 1024,
+            worker_bytes: 10 * 1024 * 1024,
             open_sockets: usize::MAX,
             answer_bytes: 64 * 1024,
         }

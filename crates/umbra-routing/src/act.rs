@@ -27,7 +27,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 pub use cors::{CorsDecision, CorsHeaders};
 pub use fault::{ABORT_MESSAGE, Aborted};
 pub use format::{Exchange, FormatError, check_format};
-pub use grpc::{grpc_status, grpc_status_of, grpc_timeout, grpc_timeout_text, is_grpc};
+pub use grpc::{grpc_message, grpc_status, grpc_status_of, grpc_timeout, grpc_timeout_text, is_grpc};
 pub use retry::{Attempt, Failure, RetryPolicy};
 
 use cors::Cors;

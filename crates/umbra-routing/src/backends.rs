@@ -56,8 +56,24 @@ pub struct BackendSet {
     pub port: u16,
     /// The labels its pods have; empty: all.
     pub selector: BTreeMap<String, String>,
+    /// Which HTTP its endpoints are spoken to.
+    #[serde(default)]
+    pub spoken_to: SpokenTo,
     /// Ready endpoints, ordered by address.
     pub endpoints: Vec<Endpoint>,
+}
+
+/// Which version of HTTP is spoken to endpoints, as their Service's port says (spec/istio.md 2.10).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SpokenTo {
+    /// HTTP/1.1, also for clients of HTTP/2.
+    Http1,
+    /// HTTP/2 without TLS, by prior knowledge, also for clients of HTTP/1.
+    Http2,
+    /// What the client speaks: the port says nothing.
+    #[default]
+    AsClient,
 }
 
 /// One address to send requests to.

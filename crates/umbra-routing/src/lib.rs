@@ -24,14 +24,14 @@ mod wire;
 
 pub use act::{
     ABORT_MESSAGE, Aborted, Attempt, CorsDecision, CorsHeaders, Exchange, Failure, FormatError, LocalAnswer,
-    RetryPolicy, RuleError, check_format, grpc_status, grpc_status_of, grpc_timeout, grpc_timeout_text,
-    is_grpc,
+    RetryPolicy, RuleError, check_format, grpc_message, grpc_status, grpc_status_of, grpc_timeout,
+    grpc_timeout_text, is_grpc,
 };
 pub use action::{
     Abort, AbortWith, Answer, Cors, Delay, DirectResponse, Fault, HeaderChanges, HeaderEdits, PathRewrite,
     Redirect, RedirectPath, RedirectPort, Retries, RetryOn, Rewrite,
 };
-pub use backends::{BackendRef, BackendSet, Endpoint};
+pub use backends::{BackendRef, BackendSet, Endpoint, SpokenTo};
 pub use config::{Applied, Config, ConfigError, Resource};
 pub use digest::Digest;
 pub use fallback::{SLOTS, Slots, sets_of, slots_of};

@@ -147,7 +147,8 @@ impl Encoded {
 
 /// What a backend set is apart from its endpoints; both ends hash this text.
 pub(crate) fn head_of(set: &BackendSet) -> String {
-    serde_json::to_string(&(&set.service, set.port, &set.selector)).expect("plain maps serialise")
+    serde_json::to_string(&(&set.service, set.port, &set.selector, set.spoken_to))
+        .expect("plain maps serialise")
 }
 
 fn raw(value: &impl serde::Serialize) -> Box<RawValue> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use umbra_index::{Change, Event};
-use umbra_routing::{BackendRef, BackendSet, ServiceName};
+use umbra_routing::{BackendRef, BackendSet, ServiceName, SpokenTo};
 
 use crate::world::{World, backend, key, parse, pod_json, slice_json};
 
@@ -111,6 +111,24 @@ fn slices_are_merged_in_both_families_and_by_port_name() {
         "only where the slice has a port of that name"
     );
     assert_eq!((alt.endpoints[0].workload.as_str(), alt.endpoints[0].pod.as_deref()), ("unknown", None));
+}
+
+#[test]
+fn the_services_port_says_which_http_is_spoken_to_endpoints() {
+    let mut world = World::new();
+    let spoken_to = |world: &World, port| {
+        let reference = BackendRef::all(ServiceName::new("default", "sa-logic"), port);
+        umbra_compile::backends(world.index.view(), &reference).spoken_to
+    };
+    assert_eq!(spoken_to(&world, 80), SpokenTo::Http1);
+    let ports =
+        json!([{"name": "http", "port": 80, "appProtocol": "kubernetes.io/h2c"}, {"name": "x", "port": 81}]);
+    let dirty = world.service("default/sa-logic", 80, json!({"ports": ports}));
+    assert!(dirty.backends.contains(&key("default/sa-logic")), "its sets are published anew: {dirty:?}");
+    assert_eq!(
+        [80, 81, 82].map(|port| spoken_to(&world, port)),
+        [SpokenTo::Http2, SpokenTo::AsClient, SpokenTo::AsClient]
+    );
 }
 
 #[test]

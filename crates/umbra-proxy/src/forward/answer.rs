@@ -2,7 +2,6 @@
 //! record of the whole exchange, which is made exactly once.
 
 use std::cell::Cell;
-use std::future::Future as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,11 +9,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
-use umbra_routing::{Client, ServiceName};
+use umbra_routing::{Client, ServiceName, grpc_status, is_grpc};
 
 use super::attempt::Reached;
 use super::deadline::Deadline;
@@ -22,16 +20,16 @@ use crate::balance::{Lease, Upstream};
 use crate::body::RequestBody;
 use crate::connection::Worker;
 use crate::headers;
-use crate::metrics::{Exchange, Flags};
-use crate::pool::Pooled;
+use crate::metrics::{Exchange, Flags, ResponseFlags, Spoken};
+use crate::pool::{PeerBody, PeerError, Pooled};
 use crate::serve::Busy;
 
-/// Why an answer ends before its end; the client's connection ends with it.
+/// Why an answer ends before its end; the client's connection ends with it, or its stream.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AnswerError {
-    /// The primary's connection broke.
-    #[error(transparent)]
-    Upstream(#[from] hyper::Error),
+    /// The primary's connection or stream broke.
+    #[error("{0}")]
+    Upstream(PeerError),
     /// The rule's timeout.
     #[error("the answer was not whole within the rule's timeout")]
     TimedOut,
@@ -46,11 +44,11 @@ enum Kind {
 }
 
 struct Relayed {
-    incoming: Incoming,
+    incoming: PeerBody,
     /// What is given back when the answer has ended.
     loan: Option<(Pooled<RequestBody>, Lease)>,
     /// When the rule's time is up.
-    until: Option<Pin<Box<Sleep>>>,
+    deadline: Deadline,
     record: Record,
     worker: Rc<Worker>,
     _busy: Busy,
@@ -67,9 +65,9 @@ pub(super) struct Record {
     request_body: Rc<Cell<u64>>,
     answer_bytes: u64,
     code: u16,
-    flags: Flags,
-    /// A fault made it wait.
-    delayed: bool,
+    is_grpc: bool,
+    grpc_status: Option<u8>,
+    flags: ResponseFlags,
 }
 
 /// An answer of our own.
@@ -78,6 +76,15 @@ pub(super) fn own(status: StatusCode, body: Vec<u8>, busy: Busy) -> Response<Ans
     let mut answer = Response::new(AnswerBody(Kind::Own { text, _busy: Some(busy) }));
     *answer.status_mut() = status;
     answer
+}
+
+/// An answer of our own to HEAD has the length of its body and not the body, which hyper sees to for HTTP/1 only.
+pub(super) fn to_head(answer: &mut Response<AnswerBody>) {
+    if let Kind::Own { text, .. } = &mut answer.body_mut().0
+        && let Some(text) = text.take()
+    {
+        answer.headers_mut().insert(header::CONTENT_LENGTH, text.len().into());
+    }
 }
 
 /// The primary's answer.
@@ -92,9 +99,9 @@ pub(super) fn relay(
     head.version = http::Version::HTTP_11;
     head.extensions.clear();
     record.begun(head.status, headers::wire_size(15, &head.headers));
+    record.status_in(&head.headers);
     let loan = Some((reached.pooled, reached.lease));
-    let until = deadline.at().map(|at| Box::pin(tokio::time::sleep_until(at)));
-    let mut relayed = Relayed { incoming, loan, until, record, worker: Rc::clone(worker), _busy: busy };
+    let mut relayed = Relayed { incoming, loan, deadline, record, worker: Rc::clone(worker), _busy: busy };
     if relayed.incoming.is_end_stream() {
         relayed.ended();
     }
@@ -112,20 +119,26 @@ impl Relayed {
         let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Ready(frame) => frame.map(|frame| frame.map_err(AnswerError::Upstream)),
             Poll::Pending => {
-                let until = self.until.as_mut();
-                ready!(until.map_or(Poll::Pending, |until| until.as_mut().poll(cx)));
-                self.record.flags = Flags::UpstreamTimeout;
+                ready!(self.deadline.poll_passed(cx));
+                self.record.flags.cause = Flags::UpstreamTimeout;
                 return Poll::Ready(Some(Err(AnswerError::TimedOut)));
             }
         };
         match &frame {
             Some(Ok(frame)) => {
                 self.record.answer_bytes += frame.data_ref().map_or(0, |chunk| chunk.len() as u64);
-                if self.incoming.is_end_stream() {
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.record.status_in(trailers);
+                    // Nothing follows them, and nobody asks.
+                    self.ended();
+                } else if self.incoming.is_end_stream() {
                     self.ended();
                 }
             }
-            Some(Err(_)) => self.record.flags = Flags::UpstreamTermination,
+            Some(Err(AnswerError::Upstream(error))) if error.is_reset() => {
+                self.record.flags.cause = Flags::UpstreamReset;
+            }
+            Some(Err(_)) => self.record.flags.cause = Flags::UpstreamTermination,
             None => self.ended(),
         }
         Poll::Ready(frame)
@@ -133,7 +146,7 @@ impl Relayed {
 
     fn ended(&mut self) {
         if let Some((pooled, _lease)) = self.loan.take() {
-            self.record.flags = Flags::None;
+            self.record.flags.cause = Flags::None;
             self.worker.primaries.put(pooled);
         }
     }
@@ -188,14 +201,32 @@ impl Record {
             answer_bytes: 0,
             code: 0,
             // Until the answer's end is seen, only the client's leaving ends the exchange.
-            flags: Flags::DownstreamTermination,
-            delayed: false,
+            flags: Flags::DownstreamTermination.into(),
+            is_grpc: is_grpc(request.headers()),
+            grpc_status: None,
         }
     }
 
     /// A fault makes it wait.
     pub(super) fn delayed(&mut self) {
-        self.delayed = true;
+        self.flags.delayed = true;
+    }
+
+    /// It would have been sent again, had its rule not had enough of that.
+    pub(super) fn retries_exceeded(&mut self) {
+        self.flags.retries_exceeded = true;
+    }
+
+    /// The request is one of gRPC.
+    pub(super) fn is_grpc(&self) -> bool {
+        self.is_grpc
+    }
+
+    /// An answer's head or trailers may say how gRPC ended.
+    pub(super) fn status_in(&mut self, headers: &HeaderMap) {
+        if self.is_grpc {
+            self.grpc_status = grpc_status(headers).or(self.grpc_status);
+        }
     }
 
     /// The host that the rule chose.
@@ -219,19 +250,19 @@ impl Record {
     /// The whole answer is known.
     pub(super) fn ended(&mut self, status: StatusCode, flags: Flags, bytes: u64) {
         self.begun(status, bytes);
-        self.flags = flags;
+        self.flags.cause = flags;
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let flags = if self.delayed && self.flags == Flags::None { Flags::DelayInjected } else { self.flags };
         let exchange = Exchange {
             client: self.client.as_ref(),
             service: &self.service,
             upstream: self.upstream.as_ref(),
             code: self.code,
-            flags,
+            spoken: Spoken::new(self.is_grpc, self.grpc_status, self.code),
+            flags: self.flags,
             shadow: false,
         };
         let request_bytes = self.request_head + self.request_body.get();

@@ -8,8 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::Response;
 use umbra_routing::{Attempt, Failure, RetryPolicy, grpc_status};
 
 use super::answer::Record;
@@ -17,8 +16,9 @@ use crate::balance::{Backends, Lease, Upstream};
 use crate::body::{Bodies, RequestBody};
 use crate::connection::Worker;
 use crate::metrics::Flags;
-use crate::pool::Pooled;
+use crate::pool::{Missing, PeerBody, Pooled, Unanswered};
 use crate::shadow::{Drawn, Original};
+use crate::version::HttpVersion;
 
 /// Endpoints tried for one request: bounds how long a client waits when none takes a connection.
 const MAX_ENDPOINTS: usize = 5;
@@ -41,11 +41,13 @@ pub(super) struct Attempts<'a> {
     refused: Vec<Arc<Upstream>>,
     /// A reused connection was replaced already.
     replaced: bool,
+    /// What is spoken to the set's endpoints.
+    version: HttpVersion,
 }
 
 /// An answer has begun.
 pub(super) struct Reached {
-    pub(super) answer: Response<Incoming>,
+    pub(super) answer: Response<PeerBody>,
     pub(super) pooled: Pooled<RequestBody>,
     pub(super) lease: Lease,
 }
@@ -60,11 +62,8 @@ struct Missed {
 enum Failed {
     /// Another connection may do.
     Again,
-    /// The request may have been processed.
-    Final {
-        /// Some of it had been sent.
-        after_request: bool,
-    },
+    /// It is over: the request may have been processed, or only its rule may have it sent again.
+    Final(Missing),
 }
 
 impl<'a> Attempts<'a> {
@@ -89,6 +88,7 @@ impl<'a> Attempts<'a> {
             tried,
             refused,
             replaced: false,
+            version: original.version.towards(set.spoken_to()),
         }
     }
 
@@ -96,7 +96,7 @@ impl<'a> Attempts<'a> {
     pub(super) async fn run(mut self, record: &mut Record) -> Result<Reached, Flags> {
         loop {
             let ended = self.within_its_time(record).await;
-            let Some(pause) = self.pause_before_retry(&ended) else {
+            let Some(pause) = self.pause_before_retry(&ended, record) else {
                 self.bodies.settle();
                 return ended.map_err(|missed| missed.flags);
             };
@@ -107,8 +107,12 @@ impl<'a> Attempts<'a> {
     }
 
     /// How long to wait, when it is to be sent again.
-    fn pause_before_retry(&mut self, ended: &Result<Reached, Missed>) -> Option<Duration> {
-        let retries = self.retries.filter(|_| self.left > 0)?;
+    fn pause_before_retry(
+        &mut self,
+        ended: &Result<Reached, Missed>,
+        record: &mut Record,
+    ) -> Option<Duration> {
+        let retries = self.retries.filter(|retries| retries.attempts > 0)?;
         let attempt = match ended {
             Ok(Reached { answer, .. }) => {
                 let grpc_status = grpc_status(answer.headers());
@@ -117,6 +121,10 @@ impl<'a> Attempts<'a> {
             Err(missed) => Attempt::Failed(missed.failure?),
         };
         if !retries.retries(attempt) {
+            return None;
+        }
+        if self.left == 0 {
+            record.retries_exceeded();
             return None;
         }
         if !self.bodies.is_repeatable() {
@@ -163,12 +171,11 @@ impl<'a> Attempts<'a> {
                     self.worker.metrics.replaced_connections.inc();
                     self.replaced = true;
                 }
-                Err(Failed::Final { after_request }) => {
+                Err(Failed::Final(how)) => {
                     if avoided {
                         self.tried.push(Arc::clone(lease.upstream()));
                     }
-                    let failure = Some(Failure::Reset { after_request });
-                    return Err(Missed { flags: Flags::UpstreamTermination, failure });
+                    return Err(missed(how));
                 }
             }
         }
@@ -197,11 +204,11 @@ impl<'a> Attempts<'a> {
         let address = lease.upstream().endpoint.address;
         let pool = &self.worker.primaries;
         if !self.replaced
-            && let Some(pooled) = pool.reuse(address)
+            && let Some(pooled) = pool.reuse(address, self.version)
         {
             return Some(pooled);
         }
-        match pool.connect(address).await {
+        match pool.connect(address, self.version).await {
             Ok(pooled) => Some(pooled),
             Err(error) => {
                 tracing::debug!(%address, %error, "connecting failed");
@@ -213,36 +220,41 @@ impl<'a> Attempts<'a> {
     async fn send(
         &mut self,
         mut pooled: Pooled<RequestBody>,
-    ) -> Result<(Response<Incoming>, Pooled<RequestBody>), Failed> {
-        let (written, read) = (pooled.socket.written(), pooled.socket.read());
+    ) -> Result<(Response<PeerBody>, Pooled<RequestBody>), Failed> {
         // A new connection is not replaced, so nothing need be kept for it unless the rule has it sent again.
-        let request = self.request(self.bodies.attempt(pooled.reused || self.left > 0));
-        let sending = pooled.sender.try_send_request(request);
+        let reused = pooled.is_reused();
+        let body = self.bodies.attempt(reused || self.left > 0);
+        let sending = pooled.send(self.version.request(&self.original.head(), body));
         // The primary's connection is woken first, the copies' tasks come after it in this worker's queue.
         if let Some(drawn) = self.drawn.take().filter(|drawn| !drawn.is_empty()) {
             drawn.start(self.worker, self.original, self.bodies);
         }
-        let error = match sending.await {
+        let Unanswered { error, how, .. } = match sending.await {
             Ok(answer) => return Ok((answer, pooled)),
-            Err(error) => error,
+            Err(unanswered) => unanswered,
         };
-        let unsent = error.message().is_some() || pooled.socket.took_nothing_since(written);
-        // RFC 9110 section 9.2.2: a proxy repeats idempotent requests only, unless it knows that nothing was processed.
-        let unanswered = pooled.socket.read() == read;
-        let may_repeat = unsent || (pooled.reused && unanswered && self.original.method.is_idempotent());
-        tracing::debug!(error = %error.error(), unsent, may_repeat, "the primary's connection failed");
+        let may_repeat = match how {
+            Missing::Unsent => true,
+            // RFC 9110 section 9.2.2: a proxy repeats idempotent requests only, unless it knows that nothing was processed.
+            Missing::Closed { silent } => reused && silent && self.original.method.is_idempotent(),
+            Missing::Refused | Missing::Reset => false,
+        };
+        tracing::debug!(%error, ?how, may_repeat, "the primary's connection failed");
         if may_repeat && !self.replaced && self.bodies.is_repeatable() {
             Err(Failed::Again)
         } else {
-            Err(Failed::Final { after_request: !unsent })
+            Err(Failed::Final(how))
         }
     }
+}
 
-    fn request(&self, body: RequestBody) -> Request<RequestBody> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.original.method.clone();
-        *request.uri_mut() = self.original.uri.clone();
-        *request.headers_mut() = self.original.headers.clone();
-        request
-    }
+/// What a rule's retries and the metrics make of it.
+fn missed(how: Missing) -> Missed {
+    let (flags, failure) = match how {
+        Missing::Unsent => (Flags::UpstreamTermination, Failure::Reset { after_request: false }),
+        Missing::Closed { .. } => (Flags::UpstreamTermination, Failure::Reset { after_request: true }),
+        Missing::Refused => (Flags::UpstreamReset, Failure::RefusedStream),
+        Missing::Reset => (Flags::UpstreamReset, Failure::Reset { after_request: true }),
+    };
+    Missed { flags, failure: Some(failure) }
 }

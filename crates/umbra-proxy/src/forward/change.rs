@@ -13,13 +13,16 @@ use umbra_routing::{Exchange, Route};
 
 use super::choose::{Chosen, Subject};
 use crate::headers;
+use crate::serve::Serving;
 use crate::shadow::Original;
 use crate::tables::Target;
+use crate::version::HttpVersion;
 
 /// How a request came, for values that tell of it.
 pub(super) struct Came {
     scheme: &'static str,
     version: Version,
+    spoken: HttpVersion,
     client: IpAddr,
     started: SystemTime,
 }
@@ -39,9 +42,10 @@ pub(super) struct AnswerChanges {
 }
 
 impl Came {
-    pub(super) fn new(request: &Request<Incoming>, client: IpAddr) -> Self {
+    pub(super) fn new(request: &Request<Incoming>, serving: &Serving) -> Self {
+        let (spoken, client) = (serving.version(), serving.peer);
         let scheme = umbra_routing::scheme(request.version(), request.uri().scheme_str(), request.headers());
-        Self { scheme, version: request.version(), client, started: SystemTime::now() }
+        Self { scheme, version: request.version(), spoken, client, started: SystemTime::now() }
     }
 }
 
@@ -86,7 +90,16 @@ pub(super) fn change(
 ) -> (Original, AnswerChanges, Incoming) {
     let (head, body) = request.into_parts();
     let (client, family) = (subject.client.clone(), subject.family);
-    let mut original = Original { method: head.method, uri: head.uri, headers: head.headers, client, family };
+    let (scheme, version) = (came.scheme, came.spoken);
+    let mut original = Original {
+        method: head.method,
+        uri: head.uri,
+        headers: head.headers,
+        client,
+        family,
+        scheme,
+        version,
+    };
     headers::request_hop(&mut original.headers);
     one_host(&mut original);
     let route = &chosen.route;

@@ -1,9 +1,11 @@
 //! How long a request may take, counted from the end of its body, with all its retries (spec/istio.md 1A, timeout).
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use umbra_routing::{grpc_timeout, grpc_timeout_text};
 
 use crate::body::Bodies;
@@ -11,9 +13,13 @@ use crate::body::Bodies;
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The end of a request's time.
-pub(super) struct Deadline {
-    after: Option<Duration>,
+pub(super) struct Deadline(Option<Limit>);
+
+struct Limit {
+    after: Duration,
     bodies: Bodies,
+    /// Runs once the body has ended.
+    sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadline {
@@ -26,18 +32,24 @@ impl Deadline {
         {
             headers.insert(GRPC_TIMEOUT, text);
         }
-        Self { after, bodies: bodies.clone() }
+        Self(after.map(|after| Limit { after, bodies: bodies.clone(), sleep: None }))
     }
 
-    /// Ends when the time is up; never when there is no limit.
-    pub(super) async fn passed(&self) {
-        let Some(after) = self.after else { return std::future::pending().await };
-        let ended = self.bodies.ended().await;
-        tokio::time::sleep_until(Instant::from_std(ended) + after).await;
+    /// Ends when the time is up; never when there is no limit. Cancel safe.
+    pub(super) async fn passed(&mut self) {
+        std::future::poll_fn(|cx| self.poll_passed(cx)).await;
     }
 
-    /// When it is up, as far as that is known: a body that has not ended yet has all the time.
-    pub(super) fn at(&self) -> Option<Instant> {
-        Some(Instant::from_std(self.bodies.ended_at()?) + self.after?)
+    /// The same, polled: the body may go on after the answer has begun. One asks at a time.
+    pub(super) fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(limit) = &mut self.0 else { return Poll::Pending };
+        let sleep = match &mut limit.sleep {
+            Some(sleep) => sleep,
+            none => {
+                let ended = Instant::from_std(ready!(limit.bodies.poll_ended(cx)));
+                none.insert(Box::pin(tokio::time::sleep_until(ended + limit.after)))
+            }
+        };
+        sleep.as_mut().poll(cx)
     }
 }

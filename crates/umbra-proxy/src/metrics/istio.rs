@@ -4,15 +4,17 @@
 //! as a user's failure; `request_role` tells them apart.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use umbra_routing::{Client, ServiceName};
+use umbra_routing::{Client, ServiceName, grpc_status_of};
 
 use super::{Labels, Metrics, registered};
 use crate::balance::Upstream;
@@ -44,7 +46,7 @@ const BUCKETS: [f64; 19] = [
 /// is below 1 MiB a worker.
 const CACHE_LIMIT: usize = 4096;
 
-/// Envoy's response flags, as far as they can happen here.
+/// What went wrong, by Envoy's response flags, as far as they can happen here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Flags {
     /// Nothing went wrong.
@@ -60,12 +62,12 @@ pub(crate) enum Flags {
     UpstreamConnectFailure,
     /// The upstream ended the connection before its answer was whole.
     UpstreamTermination,
+    /// The upstream ended this request's stream of HTTP/2, and nothing else.
+    UpstreamReset,
     /// The upstream did not answer in time.
     UpstreamTimeout,
     /// A rule's fault answered.
     FaultInjected,
-    /// A rule's fault made it wait, and nothing else went wrong.
-    DelayInjected,
     /// The client left before the answer was whole.
     DownstreamTermination,
 }
@@ -73,16 +75,82 @@ pub(crate) enum Flags {
 impl Flags {
     fn as_str(self) -> &'static str {
         match self {
-            Self::None => "-",
+            Self::None => "",
             Self::NoRoute => "NR",
             Self::NoCluster => "NC",
             Self::NoHealthyUpstream => "UH",
             Self::UpstreamConnectFailure => "UF",
             Self::UpstreamTermination => "UC",
+            Self::UpstreamReset => "UR",
             Self::UpstreamTimeout => "UT",
             Self::FaultInjected => "FI",
-            Self::DelayInjected => "DI",
             Self::DownstreamTermination => "DC",
+        }
+    }
+}
+
+/// All of an exchange's response flags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct ResponseFlags {
+    pub(crate) cause: Flags,
+    /// A rule's fault made it wait.
+    pub(crate) delayed: bool,
+    /// It would have been sent once more, had its rule allowed that.
+    pub(crate) retries_exceeded: bool,
+}
+
+impl From<Flags> for ResponseFlags {
+    fn from(cause: Flags) -> Self {
+        Self { cause, ..Self::default() }
+    }
+}
+
+impl fmt::Display for ResponseFlags {
+    /// In Envoy's order, with `-` for none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let after_delay = [Flags::FaultInjected, Flags::DownstreamTermination, Flags::NoCluster];
+        let (before, after) = match self.cause {
+            late if after_delay.contains(&late) => ("", late.as_str()),
+            early => (early.as_str(), ""),
+        };
+        let delayed = if self.delayed { "DI" } else { "" };
+        let exceeded = if self.retries_exceeded { "URX" } else { "" };
+        let all = [before, delayed, after, exceeded];
+        let mut set = all.into_iter().filter(|flag| !flag.is_empty());
+        f.write_str(set.next().unwrap_or("-"))?;
+        set.try_for_each(|flag| write!(f, ",{flag}"))
+    }
+}
+
+/// What was spoken above HTTP, by the request's content type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Spoken {
+    Http,
+    /// With the status that the answer ended with.
+    Grpc(Option<u8>),
+}
+
+impl Spoken {
+    /// `status` said by the answer's head or trailers, or else what stands for its HTTP status as Envoy has it.
+    pub(crate) fn new(is_grpc: bool, status: Option<u8>, code: u16) -> Self {
+        if !is_grpc {
+            return Self::Http;
+        }
+        let stands_for = StatusCode::from_u16(code).ok().map(grpc_status_of);
+        Self::Grpc(status.or(stands_for))
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Grpc(_) => "grpc",
+        }
+    }
+
+    fn grpc_status(self) -> String {
+        match self {
+            Self::Grpc(Some(status)) => status.to_string(),
+            Self::Http | Self::Grpc(None) => String::new(),
         }
     }
 }
@@ -114,7 +182,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) upstream: Option<&'a Arc<Upstream>>,
     /// 0 when the client left before there was an answer.
     pub(crate) code: u16,
-    pub(crate) flags: Flags,
+    pub(crate) spoken: Spoken,
+    pub(crate) flags: ResponseFlags,
     pub(crate) shadow: bool,
 }
 
@@ -189,6 +258,7 @@ fn labels(reporter: &'static str, exchange: &Exchange<'_>) -> Labels {
     let security = if reporter == "source" { UNKNOWN } else { "none" };
     let fqdn = exchange.service.fqdn();
     let code = exchange.code.to_string();
+    let (grpc_status, flags) = (exchange.spoken.grpc_status(), exchange.flags.to_string());
     let pairs: [(&'static str, &str); 26] = [
         ("reporter", reporter),
         ("source_workload", source(|c| &c.workload)),
@@ -210,10 +280,10 @@ fn labels(reporter: &'static str, exchange: &Exchange<'_>) -> Labels {
         ("destination_service_name", &exchange.service.name),
         ("destination_service_namespace", &exchange.service.namespace),
         ("destination_cluster", CLUSTER),
-        ("request_protocol", "http"),
+        ("request_protocol", exchange.spoken.name()),
         ("response_code", &code),
-        ("grpc_response_status", ""),
-        ("response_flags", exchange.flags.as_str()),
+        ("grpc_response_status", &grpc_status),
+        ("response_flags", &flags),
         ("connection_security_policy", security),
         ("request_role", if exchange.shadow { "shadow" } else { "primary" }),
     ];
@@ -226,7 +296,8 @@ struct CacheKey {
     service: usize,
     upstream: usize,
     code: u16,
-    flags: Flags,
+    spoken: Spoken,
+    flags: ResponseFlags,
     shadow: bool,
 }
 
@@ -255,6 +326,7 @@ impl SeriesCache {
             service: Arc::as_ptr(exchange.service) as usize,
             upstream: exchange.upstream.map_or(0, |upstream| Arc::as_ptr(upstream) as usize),
             code: exchange.code,
+            spoken: exchange.spoken,
             flags: exchange.flags,
             shadow: exchange.shadow,
         };
@@ -284,11 +356,42 @@ mod tests {
         response_flags connection_security_policy request_role";
 
     #[test]
+    fn flags_are_told_together_in_envoys_order() {
+        use Flags::{
+            DownstreamTermination, FaultInjected, NoCluster, None, UpstreamConnectFailure, UpstreamTimeout,
+        };
+        for (cause, delayed, retries_exceeded, expected) in [
+            (None, false, false, "-"),
+            (None, true, false, "DI"),
+            (None, false, true, "URX"),
+            (UpstreamTimeout, true, false, "UT,DI"),
+            (UpstreamConnectFailure, false, true, "UF,URX"),
+            (UpstreamConnectFailure, true, true, "UF,DI,URX"),
+            (FaultInjected, true, false, "DI,FI"),
+            (DownstreamTermination, true, false, "DI,DC"),
+            (NoCluster, true, false, "DI,NC"),
+        ] {
+            assert_eq!(ResponseFlags { cause, delayed, retries_exceeded }.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn grpc_has_a_status_in_any_case() {
+        let told = |spoken: Spoken| (spoken.name(), spoken.grpc_status());
+        assert_eq!(told(Spoken::new(false, Some(5), 200)), ("http", String::new()));
+        assert_eq!(told(Spoken::new(true, Some(0), 200)), ("grpc", "0".to_owned()));
+        assert_eq!(told(Spoken::new(true, None, 503)), ("grpc", "14".to_owned()));
+        assert_eq!(told(Spoken::new(true, None, 0)), ("grpc", String::new()), "there was no answer");
+    }
+
+    #[test]
     fn names_and_labels_are_istios() {
         let metrics = Metrics::new();
         let service = Arc::new(ServiceName::new("shop", "pay"));
-        let (client, upstream, flags) = (None, None, Flags::NoRoute);
-        let exchange = Exchange { client, service: &service, upstream, code: 404, flags, shadow: false };
+        let (client, upstream, flags) = (None, None, Flags::NoRoute.into());
+        let spoken = Spoken::Http;
+        let exchange =
+            Exchange { client, service: &service, upstream, code: 404, spoken, flags, shadow: false };
         let mut cache = SeriesCache::new(Arc::clone(&metrics));
         cache.get(&exchange).record(Duration::from_millis(3), 10, 20);
         cache.get(&exchange).record(Duration::from_millis(3), 10, 20);

@@ -3,23 +3,24 @@
 //! An outcome is decided once. The copy counts as *dropped* when umbra or the client kept it from being whole, and as
 //! *sent* when everything that happened to it was the mirror's doing.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderMap, Method, Request, Uri};
+use http::{Request, Response};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use umbra_routing::{Client, ServiceName};
+use umbra_routing::{Client, ServiceName, grpc_status, is_grpc};
 
 use super::Ledger;
 use super::tap::{BodyEnd, CopyBody};
 use crate::balance::Lease;
 use crate::connection::Worker;
 use crate::headers;
-use crate::metrics::{DropReason, Exchange, Flags, Outcome, ShadowResult};
-use crate::pool::{ConnectError, Pooled};
+use crate::metrics::{DropReason, Exchange, Flags, Outcome, ShadowResult, Spoken};
+use crate::pool::{ConnectError, Missing, PeerBody, Pooled, Unanswered};
 use crate::tables::Slot;
+use crate::version::HttpVersion;
 
 /// A copy that was admitted.
 pub(crate) struct Copy {
@@ -27,36 +28,33 @@ pub(crate) struct Copy {
     pub(crate) _slot: Slot,
     pub(crate) service: Arc<ServiceName>,
     pub(crate) lease: Lease,
-    pub(crate) body: CopyBody,
+    /// What its endpoint is spoken to.
+    pub(crate) version: HttpVersion,
+    pub(crate) request: Request<CopyBody>,
     pub(crate) end: BodyEnd,
-    pub(crate) method: Method,
-    pub(crate) uri: Uri,
-    pub(crate) headers: HeaderMap,
     pub(crate) client: Option<Arc<Client>>,
     pub(crate) started: Instant,
 }
 
 /// How an attempt at the mirror ended.
 enum Ended {
-    Answered { code: u16, bytes: u64 },
+    Answered { code: u16, grpc_status: Option<u8>, bytes: u64 },
     TimedOut,
     NotConnected,
     Broken,
+    Reset,
     Cut(DropReason),
 }
 
 impl Copy {
     /// Sends the copy and reads its answer. Dropped before its end, it counts as `shutdown`.
     pub(crate) async fn run(self, worker: Rc<Worker>) {
-        let Self { mut ledger, _slot, service, lease, body, end, method, uri, headers, client, started } =
-            self;
-        let head_bytes = headers::wire_size(method.as_str().len() + uri.to_string().len() + 12, &headers);
-        let body_bytes = body.handed_over();
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
-        let exchange = exchange(&worker, &ledger, &lease, request);
+        let Self { mut ledger, _slot, service, lease, version, request, end, client, started } = self;
+        let target = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
+        let first_line = request.method().as_str().len() + target + 12;
+        let head_bytes = headers::wire_size(first_line, request.headers());
+        let (body_bytes, is_grpc) = (request.body().handed_over(), is_grpc(request.headers()));
+        let exchange = exchange(&worker, &ledger, &lease, (version, request));
         let too_late = async {
             match end.wait().await {
                 Some(reason) => Ended::Cut(reason),
@@ -74,11 +72,22 @@ impl Copy {
         // A connection that ended because its body was cut is not the mirror's fault.
         let ended = end.cut().map_or(ended, Ended::Cut);
         let (outcome, code, flags, bytes) = judged(&ended);
+        let grpc_status = match ended {
+            Ended::Answered { grpc_status, .. } => grpc_status,
+            _ => None,
+        };
         ledger.close(outcome);
         if let Outcome::Sent(_) = outcome {
             let upstream = Some(lease.upstream());
-            let who =
-                Exchange { client: client.as_ref(), service: &service, upstream, code, flags, shadow: true };
+            let who = Exchange {
+                client: client.as_ref(),
+                service: &service,
+                upstream,
+                code,
+                spoken: Spoken::new(is_grpc, grpc_status, code),
+                flags: flags.into(),
+                shadow: true,
+            };
             worker.series(&who).record(started.elapsed(), head_bytes + body_bytes.get(), bytes);
         }
     }
@@ -87,10 +96,11 @@ impl Copy {
 fn judged(ended: &Ended) -> (Outcome, u16, Flags, u64) {
     let sent = Outcome::Sent;
     match *ended {
-        Ended::Answered { code, bytes } => (sent(ShadowResult::Answered), code, Flags::None, bytes),
+        Ended::Answered { code, bytes, .. } => (sent(ShadowResult::Answered), code, Flags::None, bytes),
         Ended::TimedOut => (sent(ShadowResult::TimedOut), 504, Flags::UpstreamTimeout, 0),
         Ended::NotConnected => (sent(ShadowResult::Failed), 503, Flags::UpstreamConnectFailure, 0),
         Ended::Broken => (sent(ShadowResult::Failed), 503, Flags::UpstreamTermination, 0),
+        Ended::Reset => (sent(ShadowResult::Failed), 503, Flags::UpstreamReset, 0),
         Ended::Cut(reason) => (Outcome::Dropped(reason), 0, Flags::None, 0),
     }
 }
@@ -99,31 +109,30 @@ async fn exchange(
     worker: &Rc<Worker>,
     ledger: &Ledger,
     lease: &Lease,
-    mut request: Request<CopyBody>,
+    (version, mut request): (HttpVersion, Request<CopyBody>),
 ) -> Ended {
     let address = lease.upstream().endpoint.address;
-    let mut reuse = worker.mirrors.reuse(address);
+    let mut reuse = worker.mirrors.reuse(address, version);
     loop {
         let mut pooled = match reuse.take() {
             Some(pooled) => pooled,
-            None => match connect(worker, ledger, address).await {
+            None => match connect(worker, ledger, (address, version)).await {
                 Ok(pooled) => pooled,
                 Err(_) => return Ended::NotConnected,
             },
         };
-        match pooled.sender.try_send_request(request).await {
+        let reused = pooled.is_reused();
+        match pooled.send(request).await {
             Ok(answer) => {
-                if pooled.reused {
+                if reused {
                     // It is reachable, whatever other endpoints' failed connects have said.
                     ledger.mirror.breaker.connected();
                 }
                 return drain(worker, pooled, answer).await;
             }
             // The connection had closed before anything was sent: that is no retry.
-            Err(mut error) if pooled.reused => match error.take_message() {
-                Some(unsent) => request = unsent,
-                None => return Ended::Broken,
-            },
+            Err(Unanswered { request: Some(unsent), .. }) if reused => request = *unsent,
+            Err(Unanswered { how: Missing::Refused | Missing::Reset, .. }) => return Ended::Reset,
             Err(_) => return Ended::Broken,
         }
     }
@@ -132,9 +141,9 @@ async fn exchange(
 async fn connect(
     worker: &Rc<Worker>,
     ledger: &Ledger,
-    address: std::net::SocketAddr,
+    (address, version): (SocketAddr, HttpVersion),
 ) -> Result<Pooled<CopyBody>, ConnectError> {
-    let connected = worker.mirrors.connect(address).await;
+    let connected = worker.mirrors.connect(address, version).await;
     match &connected {
         Ok(_) => ledger.mirror.breaker.connected(),
         Err(_) => ledger.mirror.breaker.failed(Instant::now()),
@@ -142,21 +151,27 @@ async fn connect(
     connected
 }
 
-/// Reads the answer to its end, so that the connection lives on; a long one costs the connection.
-async fn drain(worker: &Rc<Worker>, pooled: Pooled<CopyBody>, answer: hyper::Response<Incoming>) -> Ended {
+/// Reads the answer to its end, so that the connection lives on; a long one costs the connection, or its stream.
+async fn drain(worker: &Rc<Worker>, pooled: Pooled<CopyBody>, answer: Response<PeerBody>) -> Ended {
     let (head, mut body) = answer.into_parts();
     let code = head.status.as_u16();
+    let mut grpc_status = grpc_status(&head.headers);
     let mut bytes = headers::wire_size(15, &head.headers);
     let mut read = 0;
     while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else { return Ended::Broken };
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) if error.is_reset() => return Ended::Reset,
+            Err(_) => return Ended::Broken,
+        };
+        grpc_status = frame.trailers_ref().and_then(umbra_routing::grpc_status).or(grpc_status);
         let chunk = frame.data_ref().map_or(0, bytes::Bytes::len);
         read += chunk;
         bytes += chunk as u64;
         if read > worker.limits.shadow.answer_bytes {
-            return Ended::Answered { code, bytes };
+            return Ended::Answered { code, grpc_status, bytes };
         }
     }
     worker.mirrors.put(pooled);
-    Ended::Answered { code, bytes }
+    Ended::Answered { code, grpc_status, bytes }
 }

@@ -136,6 +136,7 @@ fn a_table_in_force_keeps_its_endpoints_when_its_successor_cannot_be_used() {
         service: backend.service.clone(),
         port: backend.port,
         selector: backend.selector.clone().expect("resolved"),
+        spoken_to: umbra_routing::SpokenTo::default(),
         endpoints: vec![endpoint],
     };
     let key = backend.key().expect("resolved");

@@ -3,17 +3,19 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http::{HeaderMap, Request, Response, Version};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::value::to_raw_value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,7 +25,7 @@ use umbra_proxy::tables::Tables;
 use umbra_proxy::worker::{Limits, Options, Workers};
 use umbra_routing::{
     BackendRef, BackendSet, Client, Config, Endpoint, Key, Mirror, Port, Protocol, Put, RequestMatch, Rule,
-    ServiceName, ServiceTable, StringMatch, Variant, WeightedBackend,
+    ServiceName, ServiceTable, SpokenTo, StringMatch, Variant, WeightedBackend,
 };
 
 /// No test waits longer for what must happen.
@@ -62,6 +64,10 @@ pub fn on_path(prefix: &str, rule: Rule) -> Rule {
 #[derive(Default)]
 pub struct Pushed {
     pub protocol: Option<Protocol>,
+    /// Which HTTP all endpoints are spoken to.
+    pub spoken_to: SpokenTo,
+    /// Those of subset v2, if it is another.
+    pub mirrors_spoken_to: Option<SpokenTo>,
     /// The Service's only port; 80 without.
     pub port: Option<u16>,
     pub rules: Vec<Rule>,
@@ -167,7 +173,13 @@ fn put(pushed: &Pushed) -> Put {
         let version = backend.subset.clone().unwrap_or_default();
         let endpoints = addresses.iter().map(|address| endpoint(*address, &version)).collect();
         let selector = backend.selector.clone().expect("defined");
-        let set = BackendSet { service: backend.service.clone(), port: backend.port, selector, endpoints };
+        let set = BackendSet {
+            service: backend.service.clone(),
+            port: backend.port,
+            selector,
+            spoken_to: pushed.mirrors_spoken_to.filter(|_| version == "v2").unwrap_or(pushed.spoken_to),
+            endpoints,
+        };
         resources.insert(backend.key().expect("defined"), to_raw_value(&set).expect("plain data"));
     }
     for (ip, client) in &pushed.clients {
@@ -222,6 +234,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// A request as a backend saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
+    pub version: http::Version,
     pub method: http::Method,
     pub target: String,
     pub headers: HeaderMap,
@@ -229,6 +242,23 @@ pub struct Seen {
     pub trailers: Option<HeaderMap>,
     /// Which of the backend's connections it came on.
     pub connection: usize,
+}
+
+/// A body of any kind.
+pub type AnyBody = BoxBody<Bytes, Infallible>;
+
+pub fn full(body: impl Into<Bytes>) -> AnyBody {
+    Full::new(body.into()).boxed()
+}
+
+/// A body of no known length that ends in trailers.
+pub fn with_trailers(body: &'static str, trailers: &[(&'static str, &'static str)]) -> AnyBody {
+    let field = |(name, value): &(&'static str, &'static str)| {
+        (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+    };
+    let trailers: HeaderMap = trailers.iter().map(field).collect();
+    let frames = [Frame::data(Bytes::from(body)), Frame::trailers(trailers)].map(Ok);
+    StreamBody::new(futures::stream::iter(frames)).boxed()
 }
 
 /// A backend that reads requests whole, remembers them and answers its name.
@@ -247,6 +277,14 @@ impl Backend {
     where
         F: Fn(&Seen) -> Response<Full<Bytes>> + Send + Sync + 'static,
     {
+        Self::speaking(Version::HTTP_11, move |seen| answer(seen).map(BodyExt::boxed)).await
+    }
+
+    /// Speaks this version of HTTP and no other.
+    pub async fn speaking<F>(version: Version, answer: F) -> Self
+    where
+        F: Fn(&Seen) -> Response<AnyBody> + Send + Sync + 'static,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (seen, answer) = (Arc::<Mutex<Vec<Seen>>>::default(), Arc::new(answer));
@@ -258,21 +296,20 @@ impl Backend {
                 let service = service_fn(move |request: Request<Incoming>| {
                     let (all, answer) = (Arc::clone(&all), Arc::clone(&answer));
                     async move {
-                        let (head, body) = request.into_parts();
-                        let body = body.collect().await?;
-                        let trailers = body.trailers().cloned();
-                        let (method, target, headers) = (head.method, head.uri.to_string(), head.headers);
-                        let seen =
-                            Seen { method, target, headers, body: body.to_bytes(), trailers, connection };
+                        let seen = see(request, connection).await?;
                         let response = answer(&seen);
                         all.lock().expect("no test panics here").push(seen);
                         Ok::<_, hyper::Error>(response)
                     }
                 });
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service),
-                );
+                let io = TokioIo::new(stream);
+                if version == Version::HTTP_2 {
+                    let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    tokio::spawn(server.serve_connection(io, service));
+                } else {
+                    let server = hyper::server::conn::http1::Builder::new();
+                    tokio::spawn(server.serve_connection(io, service));
+                }
             }
         });
         Self { address, seen }
@@ -281,6 +318,20 @@ impl Backend {
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().expect("no test panics here").clone()
     }
+}
+
+async fn see(request: Request<Incoming>, connection: usize) -> Result<Seen, hyper::Error> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await?;
+    Ok(Seen {
+        version: head.version,
+        method: head.method,
+        target: head.uri.to_string(),
+        headers: head.headers,
+        trailers: body.trailers().cloned(),
+        body: body.to_bytes(),
+        connection,
+    })
 }
 
 /// A backend that does with each connection what `serve` says.
@@ -350,6 +401,59 @@ impl TestClient {
         let request = Request::post(path).header("host", "web");
         self.send(request.body(Full::new(body.into())).expect("a request")).await
     }
+}
+
+/// What a client of HTTP/2 got.
+pub struct Whole {
+    pub status: http::StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub trailers: Option<HeaderMap>,
+}
+
+/// A client of HTTP/2 by prior knowledge; its clones share the connection.
+#[derive(Clone)]
+pub struct Http2Client {
+    pub sender: hyper::client::conn::http2::SendRequest<AnyBody>,
+}
+
+impl Http2Client {
+    pub async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.expect("the proxy listens");
+        stream.set_nodelay(true).expect("a socket");
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (sender, connection) = handshake.await.expect("a connection");
+        tokio::spawn(connection);
+        Self { sender }
+    }
+
+    pub async fn try_send(&mut self, request: Request<AnyBody>) -> Result<Whole, hyper::Error> {
+        let answer = async {
+            let (head, body) = self.sender.send_request(request).await?.into_parts();
+            let body = body.collect().await?;
+            let trailers = body.trailers().cloned();
+            Ok(Whole { status: head.status, headers: head.headers, body: body.to_bytes(), trailers })
+        };
+        within("an answer", answer).await
+    }
+
+    pub async fn send(&mut self, request: Request<AnyBody>) -> Whole {
+        self.try_send(request).await.expect("a whole answer")
+    }
+
+    pub async fn get(&mut self, path: &str) -> Whole {
+        self.send(http2_get(path)).await
+    }
+}
+
+pub fn http2_get(path: &str) -> Request<AnyBody> {
+    Request::get(format!("http://web{path}")).body(full("")).expect("a request")
+}
+
+/// A call of gRPC's.
+pub fn grpc(path: &str, body: AnyBody) -> Request<AnyBody> {
+    let request = Request::post(format!("http://web{path}"));
+    request.header("content-type", "application/grpc").header("te", "trailers").body(body).expect("a request")
 }
 
 pub fn get(path: &str) -> Request<Full<Bytes>> {

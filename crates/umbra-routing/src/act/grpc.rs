@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 /// `application/grpc`, also with a suffix such as `+proto`.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
@@ -21,6 +21,18 @@ pub fn grpc_status_of(status: StatusCode) -> u8 {
         429 | 502 | 503 | 504 => 14,
         _ => 2,
     }
+}
+
+/// The text of `grpc-message`: what is no plain ASCII is escaped (gRPC over HTTP/2, Responses).
+pub fn grpc_message(text: &[u8]) -> HeaderValue {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text {
+        match byte {
+            b' '..=b'~' if *byte != b'%' => escaped.push(char::from(*byte)),
+            other => escaped.push_str(&format!("%{other:02X}")),
+        }
+    }
+    HeaderValue::from_str(&escaped).expect("plain ASCII")
 }
 
 /// The status that the headers of an answer, or its trailers, carry.
@@ -61,8 +73,6 @@ pub fn grpc_timeout_text(timeout: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn headers(of: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -130,6 +140,11 @@ mod tests {
         ] {
             assert_eq!(grpc_timeout_text(Duration::from_millis(milliseconds)), expected);
         }
+    }
+
+    #[test]
+    fn a_message_is_escaped() {
+        assert_eq!(grpc_message("100 % näher\n".as_bytes()), "100 %25 n%C3%A4her%0A");
     }
 
     #[test]

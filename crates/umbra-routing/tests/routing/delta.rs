@@ -7,8 +7,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use umbra_routing::{
     BackendRef, BackendSet, Client, Config, ConfigError, Encoded, Endpoint, Holds, Key, NodeSettings,
-    NodeView, Patch, Port, Protocol, Put, Resource, Rule, ServiceName, ServiceTable, Snapshot, Variant,
-    WeightedBackend,
+    NodeView, Patch, Port, Protocol, Put, Resource, Rule, ServiceName, ServiceTable, Snapshot, SpokenTo,
+    Variant, WeightedBackend,
 };
 
 const NODE: &str = "node-a";
@@ -61,8 +61,11 @@ fn endpoint(number: u8, version: u8) -> Endpoint {
 
 fn set(number: u8, endpoints: &BTreeMap<u8, u8>) -> (Key, Arc<Encoded>) {
     let key = BackendRef::all(service(number), 80).key().expect("a resolved destination");
+    // Sets differ in what is spoken, too.
+    let spoken_to = if endpoints.contains_key(&4) { SpokenTo::Http2 } else { SpokenTo::Http1 };
     let endpoints = endpoints.iter().map(|(number, version)| endpoint(*number, *version)).collect();
-    let set = BackendSet { service: service(number), port: 80, selector: BTreeMap::new(), endpoints };
+    let set =
+        BackendSet { service: service(number), port: 80, selector: BTreeMap::new(), spoken_to, endpoints };
     Encoded::backends(key, &set)
 }
 

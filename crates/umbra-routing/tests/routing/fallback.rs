@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::value::to_raw_value;
 use umbra_routing::{
     BackendRef, BackendSet, Config, Endpoint, Key, Mirror, Port, Protocol, Put, RequestMatch, Rule, SLOTS,
-    ServiceName, ServiceTable, StringMatch, Variant, WeightedBackend, slots_of,
+    ServiceName, ServiceTable, SpokenTo, StringMatch, Variant, WeightedBackend, slots_of,
 };
 
 fn service() -> ServiceName {
@@ -67,6 +67,7 @@ fn config(sets: &[(BackendRef, &[&str])]) -> Config {
             service: backend.service.clone(),
             port: backend.port,
             selector: backend.selector.clone().expect("resolved"),
+            spoken_to: SpokenTo::default(),
             endpoints: addresses.iter().map(|address| endpoint(address)).collect(),
         };
         (backend.key().expect("resolved"), to_raw_value(&set).expect("plain data"))

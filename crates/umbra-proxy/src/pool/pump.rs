@@ -1,0 +1,93 @@
+//! A request's body on its way into a stream of HTTP/2.
+//!
+//! Takes: a body. Gives: frames, as fast as the peer's windows let it; one chunk at most waits here. Ends early when the
+//! peer has given up the stream; a body that breaks off gives it up.
+
+use std::future::poll_fn;
+use std::io::IoSlice;
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::Buf;
+use h2::{Reason, SendStream};
+use http_body::{Body, Frame};
+
+/// What a stream carries: a chunk, or the end that nobody foresaw with the last one.
+pub(super) struct Chunk<D>(Option<D>);
+
+impl<D: Buf> Buf for Chunk<D> {
+    fn remaining(&self) -> usize {
+        self.0.as_ref().map_or(0, Buf::remaining)
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.0.as_ref().map_or(&[], Buf::chunk)
+    }
+
+    fn advance(&mut self, count: usize) {
+        if let Some(data) = &mut self.0 {
+            data.advance(count);
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
+        self.0.as_ref().map_or(0, |data| data.chunks_vectored(into))
+    }
+}
+
+/// Carries `body` to its end. Dropped before that, it gives the stream up.
+pub(super) async fn pump<B: Body>(body: B, mut stream: SendStream<Chunk<B::Data>>) {
+    let mut body = pin!(body);
+    loop {
+        let next = poll_fn(|cx| match stream.poll_reset(cx) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => body.as_mut().poll_frame(cx).map(Some),
+        });
+        let Some(frame) = next.await else { return };
+        let ended = match frame {
+            None => stream.send_data(Chunk(None), true).map(|()| true),
+            Some(Err(_)) => return stream.send_reset(Reason::CANCEL),
+            Some(Ok(frame)) => match split(frame) {
+                Split::Data(data) => {
+                    let end = body.is_end_stream();
+                    match data.has_remaining() {
+                        true if !has_room(&mut stream).await => return,
+                        false if !end => Ok(false),
+                        _ => stream.send_data(Chunk(Some(data)), end).map(|()| end),
+                    }
+                }
+                Split::Trailers(trailers) => stream.send_trailers(trailers).map(|()| true),
+                Split::Unknown => Ok(false),
+            },
+        };
+        // An error: the stream is over, and whoever waits for its answer hears why.
+        if ended.unwrap_or(true) {
+            return;
+        }
+    }
+}
+
+enum Split<D> {
+    Data(D),
+    Trailers(http::HeaderMap),
+    Unknown,
+}
+
+fn split<D>(frame: Frame<D>) -> Split<D> {
+    match frame.into_data() {
+        Ok(data) => Split::Data(data),
+        Err(frame) => frame.into_trailers().map_or(Split::Unknown, Split::Trailers),
+    }
+}
+
+/// Waits until the peer takes something. A chunk is in hand by then: room that is reserved before would be kept from the
+/// connection's other streams by a body that has nothing to say. False: the stream is over.
+async fn has_room<D: Buf>(stream: &mut SendStream<D>) -> bool {
+    stream.reserve_capacity(1);
+    while stream.capacity() == 0 {
+        if !matches!(poll_fn(|cx| stream.poll_capacity(cx)).await, Some(Ok(_))) {
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,147 @@
+//! Versions of HTTP: which one is spoken on a connection, and what a request looks like in it.
+//!
+//! Takes: a request as rules left it: the target is a path, the host a header. Gives: the same request for a connection
+//! of HTTP/1.1 or of HTTP/2. Never decides where it goes.
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::uri::{Authority, Scheme};
+use http::{Method, Request, Uri, Version};
+use http_body::Body;
+use umbra_routing::SpokenTo;
+
+/// What is spoken on one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum HttpVersion {
+    /// HTTP/1.1, or 1.0.
+    Http1,
+    /// HTTP/2 without TLS, by prior knowledge (RFC 9113 section 3.3).
+    Http2,
+}
+
+/// The head of a request, whatever it is spoken in.
+pub(crate) struct RequestHead<'a> {
+    pub(crate) method: &'a Method,
+    /// `http` or `https`; HTTP/1 does not say it.
+    pub(crate) scheme: &'static str,
+    /// Path and query alone.
+    pub(crate) uri: &'a Uri,
+    /// Host among them.
+    pub(crate) headers: &'a HeaderMap,
+}
+
+impl HttpVersion {
+    /// What endpoints are spoken to on behalf of a client that speaks this.
+    pub(crate) fn towards(self, endpoints: SpokenTo) -> Self {
+        match endpoints {
+            SpokenTo::Http1 => Self::Http1,
+            SpokenTo::Http2 => Self::Http2,
+            SpokenTo::AsClient => self,
+        }
+    }
+
+    /// The request for a connection of this version.
+    pub(crate) fn request<B: Body>(self, head: &RequestHead<'_>, body: B) -> Request<B> {
+        let mut request = Request::new(body);
+        *request.method_mut() = head.method.clone();
+        *request.headers_mut() = head.headers.clone();
+        match self {
+            Self::Http1 => {
+                *request.uri_mut() = head.uri.clone();
+                frame(&mut request);
+            }
+            Self::Http2 => address(&mut request, head),
+        }
+        request
+    }
+}
+
+/// HTTP/2 has frames for a body whose length nobody said, HTTP/1.1 has chunks; without this hyper takes it that a GET
+/// has none.
+fn frame<B: Body>(request: &mut Request<B>) {
+    let is_framed = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
+        .iter()
+        .any(|name| request.headers().contains_key(name));
+    if !is_framed && !request.body().is_end_stream() {
+        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+/// Host becomes `:authority` (RFC 9113 section 8.3.1), and what only HTTP/1 has goes (section 8.2.2). A Host that is no
+/// authority stays what it is.
+fn address<B>(request: &mut Request<B>, head: &RequestHead<'_>) {
+    let headers = request.headers_mut();
+    headers.remove(header::TRANSFER_ENCODING);
+    headers.remove(header::UPGRADE);
+    headers.remove(header::CONNECTION);
+    let host = headers.get(header::HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut parts = http::uri::Parts::default();
+    parts.path_and_query = head.uri.path_and_query().cloned();
+    let addressed = host.and_then(|authority| {
+        parts.scheme = Some(if head.scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP });
+        parts.authority = Some(authority);
+        Uri::from_parts(parts).ok()
+    });
+    match addressed {
+        Some(uri) => {
+            headers.remove(header::HOST);
+            *request.uri_mut() = uri;
+            *request.version_mut() = Version::HTTP_2;
+        }
+        None => *request.uri_mut() = head.uri.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::HeaderName;
+    use http_body_util::{Empty, Full};
+
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+    }
+
+    fn sent<B: Body>(version: HttpVersion, fields: &[(&'static str, &'static str)], body: B) -> Request<B> {
+        let (uri, headers) = (Uri::from_static("/a?b=c"), headers(fields));
+        let head = RequestHead { method: &Method::GET, scheme: "https", uri: &uri, headers: &headers };
+        version.request(&head, body)
+    }
+
+    #[test]
+    fn a_ports_version_counts_and_else_the_clients() {
+        for client in [HttpVersion::Http1, HttpVersion::Http2] {
+            assert_eq!(client.towards(SpokenTo::Http1), HttpVersion::Http1);
+            assert_eq!(client.towards(SpokenTo::Http2), HttpVersion::Http2);
+            assert_eq!(client.towards(SpokenTo::AsClient), client);
+        }
+    }
+
+    #[test]
+    fn http_2_has_the_host_in_its_address_and_no_hop_by_hop_headers() {
+        let fields = [("host", "shop:81"), ("transfer-encoding", "chunked"), ("te", "trailers"), ("x", "1")];
+        let request = sent(HttpVersion::Http2, &fields, Full::<Bytes>::from("body"));
+        assert_eq!(request.uri(), "https://shop:81/a?b=c");
+        assert_eq!(request.headers(), &headers(&[("te", "trailers"), ("x", "1")]));
+    }
+
+    #[test]
+    fn a_host_that_is_no_authority_stays_a_header() {
+        let request = sent(HttpVersion::Http2, &[("host", "not a host")], Empty::<Bytes>::new());
+        assert_eq!((request.uri().authority(), request.version()), (None, Version::HTTP_11));
+        assert_eq!(request.headers(), &headers(&[("host", "not a host")]));
+    }
+
+    #[test]
+    fn http_1_gets_chunks_for_a_body_of_no_known_length_only() {
+        let chunked = |fields: &[(&'static str, &'static str)], body: &'static str| {
+            let request = sent(HttpVersion::Http1, fields, Full::<Bytes>::from(body));
+            assert_eq!(request.uri(), "/a?b=c");
+            request.headers().contains_key(header::TRANSFER_ENCODING)
+        };
+        assert!(chunked(&[("host", "x")], "body"));
+        assert!(!chunked(&[("host", "x")], ""), "none at all");
+        assert!(!chunked(&[("content-length", "4")], "body"));
+    }
+}

@@ -1,0 +1,34 @@
+//! HTTP/2 without TLS on both sides: which version is spoken where, what a request becomes in the other one, gRPC,
+//! connections that end, and copies.
+
+mod connections;
+mod grpc;
+mod hostile;
+mod messages;
+mod peer;
+#[path = "../rig/mod.rs"]
+mod rig;
+mod shadows;
+
+use std::net::SocketAddr;
+
+use http::{HeaderMap, Response, Version};
+use rig::{Backend, Pushed, full, rule, subset, to};
+use umbra_routing::SpokenTo;
+
+fn only(v1: SocketAddr, spoken_to: SpokenTo) -> Pushed {
+    Pushed {
+        rules: vec![rule(vec![to(subset("v1"), 0)], vec![])],
+        sets: vec![(subset("v1"), vec![v1])],
+        spoken_to,
+        ..Pushed::default()
+    }
+}
+
+async fn speaking(version: Version) -> Backend {
+    Backend::speaking(version, |_| Response::new(full("ok"))).await
+}
+
+fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).map(|value| value.to_str().expect("ASCII"))
+}
