@@ -65,12 +65,14 @@ struct Engine<'a> {
 impl<'a> Engine<'a> {
     fn start(example: &'a Example) -> Result<Self> {
         example.kubectl(&["scale", "deployment/sa-logic", "--replicas=1"])?;
-        example.kubectl(&["scale", "deployment/sa-web-app", "--replicas=4"])?;
-        let (v1, pods) = wait_for("one v1, and clients on both nodes", CEILING, || {
+        let two_on_each = 2 * example.cluster().nodes().len();
+        let replicas = format!("--replicas={two_on_each}");
+        example.kubectl(&["scale", "deployment/sa-web-app", &replicas])?;
+        let (v1, pods) = wait_for("one v1, and two clients on each node", CEILING, || {
             let (v1, pods) = (example.v1()?, example.clients()?);
-            ensure!(v1.len() == 1 && pods.len() == 4, "{v1:?} {pods:?}");
+            ensure!(v1.len() == 1 && pods.len() == two_on_each, "{v1:?} {pods:?}");
             let here = pods.iter().filter(|pod| pod.node == v1[0].node).count();
-            ensure!(here == 2, "{here} of 4 clients are on v1's node");
+            ensure!(here == 2, "{here} clients are on v1's node");
             Ok((v1[0].clone(), pods))
         })?;
         let mut clients = BTreeMap::new();

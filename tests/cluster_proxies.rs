@@ -126,7 +126,7 @@ pub(crate) fn wait_mirrored_everywhere(example: &Example, load: &Load) -> Result
     Ok(())
 }
 
-/// The nodes that users are on: a cluster of three has one without.
+/// The nodes that users are on.
 pub(crate) fn client_nodes(example: &Example) -> Result<Vec<String>> {
     let mut nodes: Vec<_> = example.clients()?.into_iter().map(|pod| pod.node).collect();
     nodes.dedup();

@@ -75,7 +75,7 @@ fn roll_out(example: &Example, command: &[&str]) -> Result<()> {
     example.kubectl(&["rollout", "status", "deployment/sa-logic", &ceiling])?;
     wait_for("the old pods are gone", CEILING, || {
         let pods = example.cluster().pods(example.name(), "app=sa-logic,version=v1")?;
-        ensure!(pods.len() <= 2, "{} pods", pods.len());
+        ensure!(pods.len() <= example.cluster().nodes().len(), "{} pods", pods.len());
         Ok(())
     })
 }

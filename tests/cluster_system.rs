@@ -105,13 +105,16 @@ impl Example {
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let namespace = cluster.namespace(&format!("{name}-{}-{number}", std::process::id()))?;
         let example = Self { cluster, namespace };
-        let logic = manifest("sa-logic.yaml")?;
+        // A pod of each on every node: the manifests are for two.
+        let replicas = format!("replicas: {}", cluster.nodes().len());
+        let everywhere = |name| manifest(name).map(|yaml| yaml.replace("replicas: 2", &replicas));
+        let logic = everywhere("sa-logic.yaml")?;
         let logic = match second {
             Second::Buggy => logic,
             Second::Right => logic.replace("value: v2-buggy", "value: v2"),
         };
         example.apply(&logic)?;
-        example.apply(&manifest("sa-web-app.yaml")?)?;
+        example.apply(&everywhere("sa-web-app.yaml")?)?;
         wait_for("the example is ready", CEILING, || {
             example.kubectl(&["wait", "--for=condition=Available", "deployments", "--all", "--timeout=0s"])
         })
