@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use umbra_proxy::listen::Mode;
 use umbra_proxy::worker::Limits;
-use umbra_routing::{Protocol, RequestMatch, StringMatch};
+use umbra_routing::{Answer, Protocol, RequestMatch, Rule, StringMatch};
 
 fn only(v1: SocketAddr) -> Pushed {
     one_of(vec![v1])
@@ -78,6 +78,19 @@ async fn the_first_rule_that_matches_serves_and_none_is_404() {
     let unknown = Request::get("/").header("host", "nobody").body(Full::default()).expect("a request");
     assert_eq!(client.send(unknown).await.status(), 404);
     assert_eq!(v1.seen()[0].target, "/a/x?y");
+}
+
+#[tokio::test]
+async fn where_the_list_ends_for_some_requests_there_is_no_route() {
+    let v1 = Backend::named("v1").await;
+    let end = Rule { answer: Some(Answer::NoRoute), ..on_path("/end", rule(vec![], vec![])) };
+    let rules = vec![end, rule(vec![to(subset("v1"), 0)], vec![])];
+    let proxy = Proxy::start(&Pushed { rules, ..only(v1.address) });
+    let mut client = proxy.client().await;
+    assert_eq!(client.get("/end").await.status(), 404);
+    let no_route = ["response_code=\"404\"", "response_flags=\"NR\""];
+    assert_eq!(proxy.count("istio_requests_total", &no_route), 1);
+    assert_eq!(client.get("/a").await.body(), "v1");
 }
 
 #[tokio::test]
