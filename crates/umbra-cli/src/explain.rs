@@ -1,8 +1,9 @@
 //! `umbra explain`: what happens to one request, and why not something else.
 //!
-//! Takes: a request (method, URL, headers, the client's pod) and where the configuration is: manifests in files or a cluster's
-//! objects, compiled as a controller would, or what a node really has. Gives: the rule that serves it, its destinations and mirrors with
-//! their endpoints, and of every rule before it the condition that did not hold. Sends nothing, draws nothing.
+//! Takes: a request (method, URL, headers, the client's pod) and where the configuration is: manifests in files or a
+//! cluster's objects, compiled as a controller would, or what a node really has. Gives: the rule that serves it, its
+//! destinations and mirrors with their endpoints, what a proxy answers itself, and of every rule before it the condition
+//! that did not hold. Sends nothing, draws nothing.
 
 mod answer;
 mod because;

@@ -145,8 +145,8 @@ impl Answer {
             .map(|to| Copies { place: place(&to.backend), percent: f64::from(to.per_million) / 10_000.0 })
             .collect();
         self.policies = policies(rule);
-        // 503 when there is nobody to ask.
-        if self.destinations.iter().all(|to| to.place.answers_nobody()) {
+        // 503 when there is nobody to ask; nobody is asked who has no share.
+        if self.destinations.iter().filter(|to| to.weight > 0).all(|to| to.place.answers_nobody()) {
             self.answers_itself(503, None);
         }
     }
