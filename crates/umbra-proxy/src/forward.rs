@@ -11,14 +11,15 @@ mod change;
 mod choose;
 mod deadline;
 mod local;
+mod understand;
 
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use umbra_routing::{CorsDecision, CorsHeaders, normalise};
+use umbra_routing::{CorsDecision, CorsHeaders};
 
 pub(crate) use answer::AnswerBody;
 use answer::Record;
@@ -27,12 +28,13 @@ use change::{AnswerChanges, Came, Head, change};
 use choose::{Chosen, Subject, choose};
 use deadline::Deadline;
 use local::{Own, failure};
+use understand::{NotUnderstood, understand};
 
 use crate::balance::{Backends, Lease};
 use crate::body::Bodies;
 use crate::headers;
 use crate::metrics::{DropReason, Flags};
-use crate::serve::{Busy, MAX_HEADERS, Serving};
+use crate::serve::{Busy, Serving};
 use crate::shadow::{Drawn, Original};
 use crate::upgrade;
 use crate::version::HttpVersion;
@@ -66,7 +68,7 @@ fn leave(serving: &Serving, answer: &mut Response<AnswerBody>) {
 
 async fn asked(serving: &Rc<Serving>, mut request: Request<Incoming>) -> Response<AnswerBody> {
     let busy = serving.busy();
-    if let Err(NotUnderstood { reason, status, text }) = understood(&mut request) {
+    if let Err(NotUnderstood { reason, status, text }) = understand(&mut request) {
         serving.worker.metrics.bad_request(reason);
         let mut answer = answer::own(status, text.into_bytes(), busy);
         leave(serving, &mut answer);
@@ -84,58 +86,6 @@ async fn asked(serving: &Rc<Serving>, mut request: Request<Incoming>) -> Respons
         Ok(chosen) => by_rule(serving, &subject, &chosen, request, record, busy).await,
         Err(refusal) => Own::refused(refusal, record.is_grpc()).send(record, busy),
     }
-}
-
-/// A head that cannot be acted on.
-struct NotUnderstood {
-    /// For the counter.
-    reason: &'static str,
-    status: StatusCode,
-    /// For the client.
-    text: String,
-}
-
-impl NotUnderstood {
-    fn bad(reason: &'static str, text: impl std::fmt::Display) -> Self {
-        Self { reason, status: StatusCode::BAD_REQUEST, text: text.to_string() }
-    }
-}
-
-/// Makes a head one that rules can look at: its path normalised, its cookies one header.
-fn understood(request: &mut Request<Incoming>) -> Result<(), NotUnderstood> {
-    headers::check_host(request.version(), request.uri(), request.headers())
-        .map_err(|wrong| NotUnderstood::bad("host", wrong))?;
-    if request.version() == Version::HTTP_2 {
-        understood_http2(request)?;
-    }
-    let Some(target) = request.uri().path_and_query() else { return Ok(()) };
-    let normal =
-        normalise(target.as_str()).map_err(|wrong| NotUnderstood::bad("path", format!("{wrong}\n")))?;
-    if let std::borrow::Cow::Owned(normal) = normal {
-        let wrong = |error: http::uri::InvalidUri| NotUnderstood::bad("path", format!("{error}\n"));
-        let mut parts = std::mem::take(request.uri_mut()).into_parts();
-        parts.path_and_query = Some(normal.parse().map_err(wrong)?);
-        *request.uri_mut() = Uri::from_parts(parts).expect("only its path is another");
-    }
-    Ok(())
-}
-
-/// What the parser of HTTP/1 has seen to, and that of HTTP/2 has not.
-fn understood_http2(request: &mut Request<Incoming>) -> Result<(), NotUnderstood> {
-    if request.headers().len() > MAX_HEADERS {
-        let (reason, status) = ("too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
-        return Err(NotUnderstood {
-            reason,
-            status,
-            text: format!("more than {MAX_HEADERS} header fields\n"),
-        });
-    }
-    let is_path = |path: &str| path.starts_with('/') || path == "*" && request.method() == Method::OPTIONS;
-    if !request.uri().path_and_query().is_none_or(|target| is_path(target.path())) {
-        return Err(NotUnderstood::bad("path", "a :path begins with a slash\n"));
-    }
-    headers::join_cookies(request.headers_mut());
-    Ok(())
 }
 
 /// A request of HTTP/1.0 may leave its host out; the copy on its way to a server of HTTP/1.1 may not.

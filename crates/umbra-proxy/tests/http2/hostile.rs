@@ -24,11 +24,15 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// `GET http://web/` with these fields, each a literal that is not indexed (RFC 7541 section 6.2.2).
+/// `GET http://web/` with these fields.
 fn get(fields: &[(&str, &str)]) -> Vec<u8> {
+    get_path("/", fields)
+}
+
+/// Each field is a literal that is not indexed (RFC 7541 section 6.2.2).
+fn get_path(path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).expect("short")], text.as_bytes()].concat();
-    let mut block = vec![0x82, 0x86, 0x84, 0x01];
-    block.extend(text("web"));
+    let mut block = [vec![0x82, 0x86, 0x04], text(path), vec![0x01], text("web")].concat();
     for (name, value) in fields {
         block.push(0);
         block.extend([text(name), text(value)].concat());
@@ -95,6 +99,21 @@ async fn fields_that_would_smuggle_end_their_stream() {
         stream.write_all(&request).await.expect("a reader");
         let refusal = within("the stream or the connection ends", refusal(&mut stream)).await;
         assert!(matches!(refusal, None | Some(PROTOCOL_ERROR)), "{fields:?}: {refusal:?}");
+    }
+    assert_eq!(v1.seen(), []);
+}
+
+#[tokio::test]
+async fn what_is_no_path_is_not_forwarded() {
+    let v1 = speaking(Version::HTTP_11).await;
+    let proxy = Proxy::start(&only(v1.address, SpokenTo::Http1));
+    for path in ["", "foo", "*", "http://other/", "/a b", "/a HTTP/1.1\r\nx: y", "/%0"] {
+        let mut stream = begun(&proxy).await;
+        let request = frame(HEADERS, END_STREAM_AND_HEADERS, 1, &get_path(path, &[]));
+        stream.write_all(&request).await.expect("a reader");
+        // Reset, or answered with 400.
+        let refusal = within("an answer or a reset", refusal(&mut stream)).await;
+        assert!(matches!(refusal, None | Some(0 | PROTOCOL_ERROR)), "{path:?}: {refusal:?}");
     }
     assert_eq!(v1.seen(), []);
 }
