@@ -76,6 +76,7 @@ fn connection(stream: &TcpStream, name: &str, group: &str, records: &Records) ->
         let header = |name: &str| seen.headers.get(name).and_then(|values| values[0].parse::<u64>().ok());
         let (status, sleep, fail_first) = (header("x-status"), header("x-sleep-ms"), header("x-fail-first"));
         let is_head = seen.method == "HEAD";
+        let closes = seen.headers.get("connection").is_some_and(|values| values[0] == "close");
         let attempt = records.add(&case, seen) as u64;
         if let Some(millis) = sleep {
             std::thread::sleep(Duration::from_millis(millis));
@@ -85,6 +86,9 @@ fn connection(stream: &TcpStream, name: &str, group: &str, records: &Records) ->
         let body = if is_head || status == 204 || status == 304 { "" } else { "ok" };
         let length = if status == 204 { String::new() } else { "content-length: 2\r\n".to_owned() };
         write!(&mut &*stream, "HTTP/1.1 {status} Recorded\r\nx-pod: {name}\r\n{length}\r\n{body}")?;
+        if closes {
+            break;
+        }
     }
     Ok(())
 }

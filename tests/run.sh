@@ -109,6 +109,7 @@ check build cargo build --workspace --all-targets --locked || finish
 check lint cargo clippy --workspace --all-targets --locked -- -D warnings
 tests unit cargo test --workspace --exclude umbra-tests --locked -- --nocapture
 tests workspace cargo test -p umbra-tests --locked --test workspace
+tests cases cargo test -p umbra-tests --locked --test cases -- --nocapture --skip served
 check demo make --no-print-directory demo
 [ "$mode" = all ] || finish
 
@@ -121,6 +122,7 @@ tests apiserver cargo test -p umbra-tests --locked --test cluster_crds -- --noca
 tests push cargo test -p umbra-tests --locked --test push -- --test-threads=1 --nocapture
 tests proxy cargo test -p umbra-tests --locked --test proxy -- --test-threads=1 --nocapture
 tests node cargo test -p umbra-tests --locked --test node -- --test-threads=1 --nocapture
+tests served cargo test -p umbra-tests --locked --test cases -- --nocapture served
 tests istio cargo test -p umbra-tests --locked --test istio -- --nocapture
 check images images || finish
 cluster "" || finish

@@ -60,7 +60,7 @@ fn without_clients(claims: &Claims<'_>, candidate: &Candidate<'_>) -> Option<Fin
     let object = candidate.vs.metadata.key();
     let first = claims.in_order(client.as_deref()).into_iter().next();
     match first.filter(|first| first.vs.metadata.key() != object) {
-        Some(first) if candidate.is_wildcard() && !first.is_wildcard() => None,
+        Some(first) if first.is_more_exact_than(candidate) => None,
         Some(first) => rejected(Reason::Conflicted, &conflict(claims, first, candidate)),
         None => {
             let why = "no rule is for clients in the mesh on an HTTP port of this Service, which is served as if this \

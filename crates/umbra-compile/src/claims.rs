@@ -155,8 +155,13 @@ impl<'a> Candidate<'a> {
         ObjectRef::new(Kind::VirtualService, &self.vs.metadata)
     }
 
-    pub(crate) fn is_wildcard(&self) -> bool {
-        self.wildcard.is_some()
+    /// Its host for the service beats the other's, whatever their age (spec/istio.md 2.3).
+    pub(crate) fn is_more_exact_than(&self, other: &Self) -> bool {
+        match (self.wildcard, other.wildcard) {
+            (None, Some(_)) => true,
+            (Some(own), Some(other)) => own > other,
+            (_, None) => false,
+        }
     }
 
     /// What stays while it is invalid, of it and of those `before` it.

@@ -13,12 +13,23 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::UPGRADE,
 ];
 
+/// What Envoy's clients ask their proxy for. Here the rule alone decides, and no backend is to take it for its own
+/// (spec/istio.md 4.2).
+const FOR_THE_PROXY: [HeaderName; 3] = [
+    HeaderName::from_static("x-envoy-max-retries"),
+    HeaderName::from_static("x-envoy-retry-on"),
+    HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
+];
+
 /// Takes what ends here out of a request. `Transfer-Encoding` stays: hyper frames the body by it, and for a GET with a
 /// chunked body by nothing else. `TE: trailers` stays: it is what lets trailers come back.
 pub(crate) fn request_hop(headers: &mut HeaderMap) {
     let trailers = accepts_trailers(headers);
     strip(headers, &[header::TRANSFER_ENCODING]);
     headers.remove(header::TE);
+    for name in &FOR_THE_PROXY {
+        headers.remove(name);
+    }
     if trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
@@ -147,6 +158,7 @@ mod tests {
             ("x-end", "2"),
             ("content-length", "3"),
             ("te", "gzip, trailers"),
+            ("x-envoy-retry-on", "5xx"),
         ]);
         request_hop(&mut request);
         assert_eq!(

@@ -21,6 +21,11 @@ pub(super) fn findings(manifests: &Manifests, said: &BTreeSet<Finding>) -> Vec<F
         for (at, name) in vs.spec.hosts.iter().enumerate() {
             let namespace = &vs.metadata.namespace;
             let full = host::claimed_name(name, namespace);
+            let decided =
+                host::service_of(&full, namespace).is_some_and(|key| manifests.service(&key).is_some());
+            if decided {
+                continue;
+            }
             let rivals = owners.entry((namespace.clone(), full)).or_default();
             let winner = rivals.iter().find(|(other, rival)| *other != id && share_clients(rival, vs));
             let field = format!("spec.hosts[{at}]");

@@ -23,6 +23,10 @@ pub(crate) fn retries(report: &mut Report, path: &str, policy: &HttpRetry) -> Op
     report.unsupported(path, &policy.rest);
     let attempts = policy.attempts.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or(0);
     let (on, codes) = policy.retry_on.as_deref().map_or_else(Default::default, |on| words(report, path, on));
+    if policy.retry_remote_localities == Some(true) {
+        let message = "endpoints of all zones are tried alike, so it changes nothing; remove it";
+        report.note(Reason::PartiallyInvalid, format!("{path}.retryRemoteLocalities"), message);
+    }
     let retries = Retries {
         attempts,
         on: if on.is_empty() { DEFAULT_ON.to_vec() } else { on },

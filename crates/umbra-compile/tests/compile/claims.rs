@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use umbra_compile::Outcome;
 
-use crate::world::{World, assert_has, to};
+use crate::world::{World, assert_has, key, to};
 
 fn spec(hosts: Value, subset: &str) -> Value {
     let destination = json!({"host": "sa-logic.default.svc.cluster.local", "subset": subset});
@@ -94,10 +94,15 @@ fn wildcards_cover_services_and_yield_to_exact_hosts_and_longer_ones() {
     assert_eq!(subset(&world.rules()).as_deref(), Some("v1"));
     world.virtual_service("default/long", spec(json!(["*.default.svc.cluster.local"]), "v2"));
     assert_eq!(subset(&world.rules()).as_deref(), Some("v2"), "the longer one, whatever the age");
-    assert_has(&world.findings(), "the more narrowly exported virtualservice default/long has this host");
+    let conflicts =
+        |world: &World| world.findings().iter().filter(|finding| finding.contains("Conflicted")).count();
+    assert_eq!(conflicts(&world), 0, "the shorter one is as its author means it");
     world.virtual_service("default/exact", spec(json!(["sa-logic"]), "v3"));
     assert_eq!(subset(&world.rules()).as_deref(), Some("v3"));
-    assert_eq!(world.findings().iter().filter(|finding| finding.contains("Conflicted")).count(), 0);
+    assert_eq!(conflicts(&world), 0);
+    world.virtual_service("default/same", spec(json!(["*.default.svc.cluster.local"]), "v1"));
+    world.index.apply(umbra_index::Event::VirtualService(umbra_index::Change::Delete(key("default/exact"))));
+    assert_has(&world.findings(), "virtualservice default/long has this host, and only one can");
 }
 
 #[test]
