@@ -3,10 +3,16 @@ use tokio::net::{TcpListener, TcpSocket};
 
 /// A name server on loopback that knows `sa-logic.default.svc.test` only, and cuts its answers over UDP.
 async fn name_server() -> SocketAddr {
-    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (udp, tcp) = loop {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpSocket::new_v4().unwrap();
+        // The kernel gave a port that is free for UDP; somebody's TCP connection may have it.
+        match tcp.bind(udp.local_addr().unwrap()) {
+            Ok(()) => break (udp, tcp),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse),
+        }
+    };
     let address = udp.local_addr().unwrap();
-    let tcp = TcpSocket::new_v4().unwrap();
-    tcp.bind(address).unwrap();
     let tcp = tcp.listen(16).unwrap();
     tokio::spawn(async move {
         let mut buffer = [0; 512];
