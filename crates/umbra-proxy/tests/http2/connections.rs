@@ -15,7 +15,7 @@ use umbra_routing::{Retries, RetryOn, SpokenTo};
 
 use crate::peer::{Asked, peer};
 use crate::rig::{
-    Backend, Http2Client, Proxy, Pushed, TestClient, full, http2_get, raw_backend, until, within,
+    AnyBody, Backend, Http2Client, Proxy, Pushed, TestClient, full, http2_get, raw_backend, until, within,
 };
 use crate::{only, speaking};
 
@@ -25,7 +25,7 @@ fn settings(max_streams: u32) -> h2::server::Builder {
     settings
 }
 
-fn post(path: &str) -> Request<crate::rig::AnyBody> {
+fn post(path: &str) -> Request<AnyBody> {
     Request::post(format!("http://web{path}")).body(full("body")).expect("a request")
 }
 
@@ -261,6 +261,43 @@ async fn a_client_that_gives_up_a_request_gives_up_the_primarys_stream_alone() {
     until("the exchange is counted", || flagged(&proxy, "DC") == 1).await;
 }
 
+/// A body that is sent piece by piece, and its sender.
+fn upload() -> (mpsc::UnboundedSender<Bytes>, AnyBody) {
+    let (upload, pieces) = mpsc::unbounded_channel();
+    let frames = futures::stream::unfold(pieces, |mut pieces: mpsc::UnboundedReceiver<Bytes>| async {
+        let piece = pieces.recv().await?;
+        Some((Ok(hyper::body::Frame::data(piece)), pieces))
+    });
+    (upload, StreamBody::new(frames).boxed())
+}
+
+#[tokio::test]
+async fn both_sides_of_a_call_stream_at_once() {
+    let v1 = peer(settings(100), |mut asked: Asked| async move {
+        let mut back = asked.respond.send_response(Response::new(()), false).expect("a client");
+        while let Some(Ok(chunk)) = asked.request.body_mut().data().await {
+            asked.request.body_mut().flow_control().release_capacity(chunk.len()).expect("it was read");
+            back.send_data(chunk, false).expect("a client");
+        }
+        back.send_trailers(http::HeaderMap::new()).expect("a client");
+    })
+    .await;
+    let proxy = Proxy::start(&only(v1, SpokenTo::Http2));
+    let mut client = Http2Client::connect(proxy.address()).await;
+    let (upload, body) = upload();
+    let answer = client.sender.send_request(crate::rig::grpc("/", body)).await.expect("a head");
+    let mut answer = answer.into_body();
+    for word in ["ping", "pong"] {
+        upload.send(word.into()).expect("it is read");
+        let echo = within("the echo", answer.frame()).await.expect("a frame").expect("data");
+        assert_eq!(echo.into_data().expect("data"), word);
+    }
+    drop(upload);
+    let end = within("the end", answer.collect()).await.expect("a whole answer");
+    assert!(end.to_bytes().is_empty());
+    until("the exchange is counted", || flagged(&proxy, "-") == 1).await;
+}
+
 #[tokio::test]
 async fn a_timeout_counts_while_the_answer_and_the_request_are_both_under_way() {
     let v1 = peer(settings(100), |mut asked: Asked| async move {
@@ -274,12 +311,7 @@ async fn a_timeout_counts_while_the_answer_and_the_request_are_both_under_way() 
     pushed.rules[0].timeout_ms = Some(50);
     let proxy = Proxy::start(&pushed);
     let mut client = Http2Client::connect(proxy.address()).await;
-    let (upload, body) = mpsc::unbounded_channel();
-    let frames = futures::stream::unfold(body, |mut body: mpsc::UnboundedReceiver<Bytes>| async {
-        let chunk = body.recv().await?;
-        Some((Ok(hyper::body::Frame::data(chunk)), body))
-    });
-    let body = StreamBody::new(frames).boxed();
+    let (upload, body) = upload();
     upload.send("x".into()).expect("it is read");
     let request = Request::post("http://web/").body(body).expect("a request");
     let answer = within("a head", client.sender.send_request(request)).await.expect("an answer");
