@@ -8,29 +8,23 @@
 mod answer;
 mod because;
 mod node;
+mod own;
 mod print;
 mod request;
 mod source;
 
 use std::net::SocketAddr;
 
-use umbra_routing::{
-    BackendRef, CorsDecision, LocalAnswer, RequestHead, RouteTable, Rule, Selection, is_grpc,
-};
+use http::StatusCode;
+use umbra_routing::{BackendRef, RequestHead, RouteTable, Rule, Selection};
 
 pub use answer::{Answer, Copies, Place, Share, Skipped};
 pub use request::{RequestError, Wanted};
 pub use source::Source;
 
 use crate::args::ExplainArgs;
+use own::Own;
 use source::Known;
-
-/// No rule matches.
-const NO_RULE: u16 = 404;
-/// The answer to a CORS preflight.
-const PREFLIGHT: u16 = 200;
-/// A gRPC answer has its own status.
-const GRPC_ANSWERED: u16 = 200;
 
 /// Why nothing can be explained.
 #[derive(Debug, thiserror::Error)]
@@ -139,32 +133,15 @@ fn by_rules(
             answer.others.push(Skipped::new(rule, why));
         }
     }
-    match found.map(|selection| own_answer(&selection, head, answer.port)) {
-        None => answer.status = Some(NO_RULE),
-        Some(Some((status, location))) => answer.answers_itself(status, location),
-        Some(None) => {}
+    let own = match found {
+        None => Some(Own::said(StatusCode::NOT_FOUND, head)),
+        Some(selection) => Own::of(&selection, head, answer.port)
+            .or_else(|| answer.asks_nobody().then(|| Own::said(StatusCode::SERVICE_UNAVAILABLE, head))),
+    };
+    if let Some(own) = own {
+        answer.answers_itself(own);
     }
     Ok(())
-}
-
-/// What a proxy is sure to answer before it asks anybody, in its order: status and `Location`.
-fn own_answer(
-    selection: &Selection<'_, BackendRef>,
-    head: &RequestHead<'_>,
-    port: u16,
-) -> Option<(u16, Option<String>)> {
-    let route = selection.route;
-    match route.answer(head, selection.block, port) {
-        Some(LocalAnswer::Direct { status, .. }) => return Some((status.as_u16(), None)),
-        Some(LocalAnswer::Redirect { status, location }) => return Some((status.as_u16(), Some(location))),
-        None => {}
-    }
-    // What happens with the last number that can be drawn happens to every request.
-    let last = &mut |bound: u64| bound - 1;
-    if let Some(aborted) = route.abort(is_grpc(head.headers), last) {
-        return Some((aborted.grpc_status.map_or(aborted.status.as_u16(), |_| GRPC_ANSWERED), None));
-    }
-    matches!(route.cors(head), CorsDecision::Answer(_)).then_some((PREFLIGHT, None))
 }
 
 fn index_of(routes: &RouteTable<BackendRef>, selection: &Selection<'_, BackendRef>) -> usize {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::Serialize;
 use umbra_routing::{BackendRef, Rule, ServiceName};
 
+use super::own::Own;
 use super::request::Wanted;
 
 /// The explanation.
@@ -31,6 +32,8 @@ pub struct Answer {
     /// The status that umbra itself answers with: every time, since an abort of some requests is a policy; absent when a
     /// destination answers.
     pub status: Option<u16>,
+    /// Of an answer to gRPC that umbra gives itself: `grpc-status`; `status` is 200 then.
+    pub grpc_status: Option<u8>,
     /// Of a redirect: where to.
     pub location: Option<String>,
     /// Why umbra has no part in it: then every ready endpoint of the Service may answer.
@@ -111,6 +114,7 @@ impl Answer {
             destinations: Vec::new(),
             mirrors: Vec::new(),
             status: None,
+            grpc_status: None,
             location: None,
             not_governed: None,
             left_alone: None,
@@ -145,16 +149,18 @@ impl Answer {
             .map(|to| Copies { place: place(&to.backend), percent: f64::from(to.per_million) / 10_000.0 })
             .collect();
         self.policies = policies(rule);
-        // 503 when there is nobody to ask; nobody is asked who has no share.
-        if self.destinations.iter().filter(|to| to.weight > 0).all(|to| to.place.answers_nobody()) {
-            self.answers_itself(503, None);
-        }
+    }
+
+    /// No destination has anybody to ask; nobody is asked who has no share.
+    pub(super) fn asks_nobody(&self) -> bool {
+        self.destinations.iter().filter(|to| to.weight > 0).all(|to| to.place.answers_nobody())
     }
 
     /// Nobody else is asked, so nothing is copied either.
-    pub(super) fn answers_itself(&mut self, status: u16, location: Option<String>) {
-        self.status = Some(status);
-        self.location = location;
+    pub(super) fn answers_itself(&mut self, own: Own) {
+        self.status = Some(own.status);
+        self.grpc_status = own.grpc_status;
+        self.location = own.location;
         self.mirrors.clear();
     }
 

@@ -45,7 +45,10 @@ fn text(out: &mut impl Write, answer: &Answer) -> Result<()> {
     }
     match (answer.status, &answer.location) {
         (Some(status), Some(location)) => writeln!(out, "    umbra answers {status} to {location}"),
-        (Some(status), None) => writeln!(out, "    umbra answers {status}"),
+        (Some(status), None) => match answer.grpc_status {
+            Some(grpc) => writeln!(out, "    umbra answers {status} with grpc-status {grpc}"),
+            None => writeln!(out, "    umbra answers {status}"),
+        },
         (None, _) => Ok(()),
     }
 }

@@ -50,7 +50,8 @@ pub(crate) fn check(told: &Answer, happened: &Happened, outcomes: &mut Outcomes)
     }
     match told.status {
         Some(status) => {
-            if (happened.status, &happened.location, happened.backend) != (status, &told.location, None) {
+            let answered = (happened.status, happened.grpc_status, &happened.location, happened.backend);
+            if answered != (status, told.grpc_status, &told.location, None) {
                 return wrong("the proxy does not answer so itself");
             }
             outcomes.count(own(told, status));
@@ -67,9 +68,14 @@ fn own(told: &Answer, status: u16) -> &'static str {
         (_, Some(answer)) if answer.contains_key("redirect") => "redirected",
         (_, Some(_)) => "direct response",
         (_, None) if is_always(&told.policies["fault"]["abort"]) => "aborted",
-        (_, None) if status == 503 => "nobody to ask",
+        (_, None) if is_unavailable(status, told.grpc_status) => "nobody to ask",
         (_, None) => "preflight",
     }
+}
+
+/// 503, or what gRPC has for it.
+fn is_unavailable(status: u16, grpc_status: Option<u8>) -> bool {
+    matches!((status, grpc_status), (503, None) | (200, Some(14)))
 }
 
 fn is_always(abort: &serde_json::Value) -> bool {
@@ -88,7 +94,8 @@ fn asked_somebody(told: &Answer, happened: &Happened, outcomes: &mut Outcomes) -
     let single = told.destinations.len() == 1;
     let mut shares = told.destinations.iter().filter(|to| single || to.weight > 0);
     let Some(backend) = happened.backend else {
-        let may_be = happened.status == 503 && shares.any(|to| ready(&to.place).is_empty());
+        let may_be = is_unavailable(happened.status, happened.grpc_status)
+            && shares.any(|to| ready(&to.place).is_empty());
         outcomes.count("nobody to ask");
         return may_be.then_some(()).ok_or_else(|| "no destination was asked".to_owned());
     };

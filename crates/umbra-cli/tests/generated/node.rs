@@ -45,6 +45,7 @@ pub(crate) struct Node {
 #[derive(Debug)]
 pub(crate) struct Happened {
     pub(crate) status: u16,
+    pub(crate) grpc_status: Option<u8>,
     pub(crate) location: Option<String>,
     /// Who answered; `None`: the proxy itself.
     pub(crate) backend: Option<SocketAddr>,
@@ -128,6 +129,8 @@ impl Node {
         }
         Happened {
             status: answer.status().as_u16(),
+            grpc_status: text(answer.headers(), "grpc-status")
+                .map(|status| status.parse().expect("a number")),
             location: text(answer.headers(), LOCATION.as_str()),
             backend,
             copies,
