@@ -1,4 +1,4 @@
-//! Which core does what, and what a process has used of its own.
+//! Which core does what, and what a process has used.
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -53,4 +53,15 @@ pub(crate) fn nanoseconds(process: u32) -> Result<u64> {
         sum += first.with_context(|| format!("{}: {text:?}", path.display()))?;
     }
     Ok(sum)
+}
+
+/// Bytes of memory that are resident of a process.
+///
+/// # Errors
+/// When the process has ended.
+pub(crate) fn resident(process: u32) -> Result<u64> {
+    let path = format!("/proc/{process}/status");
+    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+    let kibibytes = text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+    Ok(kibibytes.with_context(|| format!("VmRSS in {path}"))?.parse::<u64>()? * 1024)
 }

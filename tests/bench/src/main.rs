@@ -32,20 +32,34 @@ use crate::cpu::Cores;
 use crate::exact::Count;
 use crate::harness::{Harness, Shape};
 use crate::peers::{Kind, Mode, Peer, Wiring};
-use crate::rounds::{Effort, Round, Rounds, Subject};
+use crate::ratio::Figure;
+use crate::rounds::{Load, Measure, Round, Rounds, Subject, Visitor};
 use crate::rows::Measured;
 
 /// What a request costs, side by side with other proxies.
 #[derive(Debug, Parser)]
 #[command(name = "umbra-bench")]
 enum Command {
-    /// Few rounds, for development: rows 1 to 4, 6, 7 and 14.
+    /// Fewer rounds, and no open loop: every row that can be filled but 8 and 9.
     Quick(Times),
-    /// The same rows with more rounds.
+    /// Every row that can be filled.
     Full(Times),
     /// The forwarder of bytes.
     #[command(hide = true)]
     Raw(raw::Raw),
+}
+
+/// How long it is measured.
+#[derive(Clone, Copy, Debug)]
+struct Effort {
+    /// Steady rounds that are wanted; some more are tried.
+    rounds: usize,
+    /// Of one visit.
+    seconds: f64,
+    /// Whether latency is measured, too.
+    open_loop: bool,
+    /// Whether valgrind and strace count.
+    counts: bool,
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -62,16 +76,16 @@ struct Times {
 }
 
 fn main() -> Result<()> {
-    let (times, rounds) = match Command::parse() {
+    let (times, rounds, open_loop) = match Command::parse() {
         Command::Raw(raw) => return raw::run(&raw),
-        Command::Quick(times) => (times, 5),
-        Command::Full(times) => (times, 11),
+        Command::Quick(times) => (times, 5, false),
+        Command::Full(times) => (times, 11, true),
     };
-    let effort = Effort { rounds: times.rounds.unwrap_or(rounds), seconds: times.seconds };
-    bench(effort, !times.timed_only)
+    let rounds = times.rounds.unwrap_or(rounds);
+    bench(Effort { rounds, seconds: times.seconds, open_loop, counts: !times.timed_only })
 }
 
-fn bench(effort: Effort, counts: bool) -> Result<()> {
+fn bench(effort: Effort) -> Result<()> {
     let began = Instant::now();
     let cores = Cores::choose()?;
     cpu::pin(cores.load)?;
@@ -86,15 +100,18 @@ fn bench(effort: Effort, counts: bool) -> Result<()> {
 
     let mut measured = Measured::default();
     let peers = start(&wiring, cores, &mut measured.absent)?;
+    for peer in &peers {
+        measured.idle.insert(peer.kind, cpu::resident(peer.process())?);
+    }
     timed(&mut harness, &peers, effort, &mut measured);
     drop(peers);
-    if counts {
+    if effort.counts {
         counted(&mut harness, &wiring, &mut measured);
     }
 
     println!("\n{}", report::table(&measured));
-    for (shape, rounds) in &measured.rounds {
-        println!("{shape:?}: {} rounds, {} of them steady", rounds.all.len(), rounds.steady());
+    for (load, rounds) in &measured.rounds {
+        println!("{load:?}: {} rounds, {} of them steady", rounds.all.len(), rounds.steady());
         for (subject, why) in &rounds.void {
             println!("void: {} {:?}: {why}", subject.kind.name(), subject.mode);
         }
@@ -127,51 +144,88 @@ fn start(wiring: &Wiring, cores: Cores, absent: &mut BTreeMap<Kind, String>) -> 
     Ok(peers)
 }
 
-/// CPU of requests, in rounds.
-fn timed(harness: &mut Harness, peers: &[Peer], effort: Effort, measured: &mut Measured) {
-    let of = |shape, mode| {
-        let can = peers.iter().filter(move |peer| peer.target(mode).is_some());
-        can.map(move |peer| Subject { kind: peer.kind, mode, shape })
+/// CPU and latency of requests, in rounds.
+fn timed(harness: &mut Harness, peers: &[Peer], times: Effort, measured: &mut Measured) {
+    let of = |modes: &[Mode]| {
+        let all = modes.iter().flat_map(|mode| peers.iter().map(|peer| (peer, *mode)));
+        let can = all.filter(|(peer, mode)| peer.target(*mode).is_some());
+        can.map(|(peer, mode)| Subject { kind: peer.kind, mode }).collect::<Vec<_>>()
     };
-    let small: Vec<_> = of(Shape::Small, Mode::Plain).chain(of(Shape::Small, Mode::Mirrored)).collect();
-    let large: Vec<_> = of(Shape::Large, Mode::Plain).collect();
-    for (shape, subjects) in [(Shape::Small, small), (Shape::Large, large)] {
-        let say = |round: &Round| {
-            let cost = |subject: &Subject| {
-                let name = subject.kind.name();
-                let mirrored = if subject.mode == Mode::Mirrored { "+m" } else { "" };
-                let cost =
-                    round.mean(*subject).map_or("void".to_owned(), |cost| format!("{:.1}", cost / 1e3));
-                format!("{name}{mirrored} {cost}")
-            };
-            let steady = if round.is_steady() { "" } else { " (unsteady)" };
-            let costs = subjects.iter().map(cost).collect::<Vec<_>>().join(", ");
-            println!("{shape:?} round{steady}, us: {costs}");
+    let (plain, both) = (of(&[Mode::Plain]), of(&[Mode::Plain, Mode::Mirrored]));
+    let mut visitor = Visitor { harness, peers, seconds: times.seconds };
+    for (shape, subjects) in [(Shape::Small, &both), (Shape::Large, &plain)] {
+        let load = Load::Closed(shape);
+        let visit = |subject| visitor.closed(subject, shape);
+        let rounds = Rounds::measure(times.rounds, subjects, visit, say(load, Measure::Cpu, subjects));
+        measured.rounds.insert(load, rounds);
+    }
+    if !times.open_loop {
+        return;
+    }
+    let Some(capacity) = capacity(measured, Kind::Envoy) else {
+        println!("no open loop: its rate is half of Envoy's capacity, which is not known");
+        return;
+    };
+    // Envoy with a mirror is left out: it may be past what it can do, and then each request waits longer than the last.
+    let open: Vec<_> =
+        both.into_iter().filter(|it| (it.kind, it.mode) != (Kind::Envoy, Mode::Mirrored)).collect();
+    println!("open loop: {:.0} requests/s, half of what Envoy can do", capacity / 2.0);
+    let visit = |subject| visitor.open(subject, capacity / 2.0);
+    let rounds = Rounds::measure(times.rounds, &open, visit, say(Load::Open, Measure::P50, &open));
+    measured.rounds.insert(Load::Open, rounds);
+}
+
+/// Requests a second that one core of it can forward.
+fn capacity(measured: &Measured, kind: Kind) -> Option<f64> {
+    let rounds = measured.rounds.get(&Load::Closed(Shape::Small))?;
+    let costs = rounds.values(|round| round.mean(Subject { kind, mode: Mode::Plain }, Measure::Cpu));
+    Some(1e9 / Figure::of(&costs)?.value)
+}
+
+/// Prints each round as it comes.
+fn say(load: Load, measure: Measure, subjects: &[Subject]) -> impl FnMut(&Round) {
+    move |round| {
+        let cost = |subject: &Subject| {
+            let name = subject.kind.name();
+            let mirrored = if subject.mode == Mode::Mirrored { "+m" } else { "" };
+            let cost =
+                round.mean(*subject, measure).map_or("void".to_owned(), |cost| format!("{:.1}", cost / 1e3));
+            format!("{name}{mirrored} {cost}")
         };
-        let rounds = Rounds::measure(harness, peers, &subjects, effort, say);
-        measured.rounds.insert(shape, rounds);
+        let steady = if round.is_steady() { "" } else { " (unsteady)" };
+        let costs = subjects.iter().map(cost).collect::<Vec<_>>().join(", ");
+        println!("{load:?} {measure:?}{steady}, us: {costs}");
     }
 }
 
-/// Instructions, allocations and system calls of umbra's requests.
+/// Instructions, allocations and system calls of requests.
 fn counted(harness: &mut Harness, wiring: &Wiring, measured: &mut Measured) {
     /// Instructions hardly differ between repetitions; how far, the interval shows.
     const REPETITIONS: usize = 3;
-    let wanted = [
+    let ours = [
         (Count::Instructions, Mode::Plain, REPETITIONS),
         (Count::Instructions, Mode::Mirrored, 1),
         (Count::Instructions, Mode::Unsampled, REPETITIONS),
         (Count::Allocations, Mode::Plain, 1),
         (Count::Allocations, Mode::Mirrored, 1),
-        (Count::Syscalls, Mode::Plain, 1),
-        (Count::Syscalls, Mode::Mirrored, 1),
     ];
-    for (count, mode, repetitions) in wanted {
-        let one = |_| exact::count(harness, wiring, count, (Kind::Umbra, mode));
+    let ours = ours.map(|(count, mode, repetitions)| (count, Kind::Umbra, mode, repetitions));
+    let both = |count, kind: Kind| {
+        let can = [Mode::Plain, Mode::Mirrored].into_iter().filter(move |mode| kind.can(*mode));
+        can.map(move |mode| (count, kind, mode, 1))
+    };
+    let syscalls = Kind::ALL.into_iter().flat_map(|kind| both(Count::Syscalls, kind));
+    for (count, kind, mode, repetitions) in
+        ours.into_iter().chain(both(Count::Instructions, Kind::Nginx)).chain(syscalls)
+    {
+        if measured.absent.contains_key(&kind) {
+            continue;
+        }
+        let one = |_| exact::count(harness, wiring, count, (kind, mode));
         let values: Result<Vec<f64>> = (0..repetitions).map(one).collect();
         let values = values.map_err(|error| format!("{error:#}"));
-        println!("{} {mode:?}: {values:?}", count.name());
-        measured.exact.insert((count, Kind::Umbra, mode), values);
+        println!("{} {} {mode:?}: {values:?}", kind.name(), count.name());
+        measured.exact.insert((count, kind, mode), values);
     }
 }
 

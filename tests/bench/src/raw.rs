@@ -147,7 +147,7 @@ mod tests {
     use umbra_testkit::{http, wait_for};
 
     use super::*;
-    use crate::harness::{Harness, Shape, Until};
+    use crate::harness::{Harness, Rate, Shape, Until};
     use crate::peers::{Mode, Target};
     use crate::void::{Void, copies_each, judge};
 
@@ -173,6 +173,17 @@ mod tests {
                 assert_eq!(judge(mode, counts), Ok(()), "{shape:?} {mode:?}");
             }
         }
+    }
+
+    #[test]
+    fn an_open_loop_times_each_request_that_was_planned() {
+        let (mut harness, [_, mirrored]) = forwarded();
+        harness.open(&mirrored, Shape::Small, 8).unwrap();
+        let rate = Rate { per_second: 2_000.0, seconds: 0.1 };
+        let (counts, latencies) = harness.run_open(rate, 1).unwrap();
+        assert_eq!((counts.answered, latencies.len()), (200, 200));
+        assert_eq!(judge(Mode::Mirrored, counts), Ok(()));
+        assert!(latencies.is_sorted() && latencies[0] > std::time::Duration::ZERO);
     }
 
     #[test]

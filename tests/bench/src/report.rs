@@ -8,7 +8,7 @@ use crate::exact::Count;
 use crate::harness::Shape;
 use crate::peers::{Kind, Mode};
 use crate::ratio::Figure;
-use crate::rounds::Subject;
+use crate::rounds::{Load, Measure, Subject};
 use crate::rows::{Measured, ROWS, Row};
 
 /// One entry of `bench.json`. Rows that are missing have none.
@@ -105,27 +105,42 @@ fn number(value: f64) -> String {
 
 /// The medians that the ratios were made of: worth nothing on another machine, or on this one at another time.
 fn costs(measured: &Measured) -> String {
+    let small = Load::Closed(Shape::Small);
     let columns = [
-        ("plain", Mode::Plain, Shape::Small),
-        ("mirrored", Mode::Mirrored, Shape::Small),
-        ("64 KiB", Mode::Plain, Shape::Large),
+        ("plain", Mode::Plain, small, Measure::Cpu),
+        ("mirrored", Mode::Mirrored, small, Measure::Cpu),
+        ("64 KiB", Mode::Plain, Load::Closed(Shape::Large), Measure::Cpu),
+        ("p50", Mode::Plain, Load::Open, Measure::P50),
+        ("p99", Mode::Plain, Load::Open, Measure::P99),
+        ("mirrored p50", Mode::Mirrored, Load::Open, Measure::P50),
+        ("mirrored p99", Mode::Mirrored, Load::Open, Measure::P99),
     ];
-    let mut text = String::from("\na request costs, median of the rounds (user and kernel)\n           ");
+    let mut text = String::from(
+        "\na request's CPU (user and kernel) and latency at half of Envoy's capacity, median of the rounds, us\n           ",
+    );
     for (name, ..) in columns {
-        let _ = write!(text, "{name:>12}");
+        let _ = write!(text, "{name:>13}");
     }
     text.push('\n');
     for kind in Kind::ALL {
         let _ = write!(text, "  {:<9}", kind.name());
-        for (_, mode, shape) in columns {
-            let values = measured.rounds.get(&shape).map(|rounds| {
-                rounds.values(|round| round.mean(Subject { kind, mode, shape }).map(|cost| cost / 1e3))
+        for (_, mode, load, measure) in columns {
+            let values = measured.rounds.get(&load).map(|rounds| {
+                rounds.values(|round| Some(round.mean(Subject { kind, mode }, measure)? / 1e3))
             });
             let figure = values.and_then(|values| Figure::of(&values));
-            let cell = figure.map_or("-".to_owned(), |figure| format!("{:.1} us", figure.value));
-            let _ = write!(text, "{cell:>12}");
+            let cell = figure.map_or("-".to_owned(), |figure| format!("{:.1}", figure.value));
+            let _ = write!(text, "{cell:>13}");
         }
         text.push('\n');
+    }
+    for (kind, bytes) in &measured.idle {
+        let _ = writeln!(
+            text,
+            "  {} resident before the first request: {:.1} MB",
+            kind.name(),
+            *bytes as f64 / 1e6
+        );
     }
     for ((count, kind, mode), values) in &measured.exact {
         let mode = match mode {
@@ -202,7 +217,7 @@ mod tests {
             [one(Kind::Umbra, 12.0), one(Kind::Raw, 10.0), one(Kind::Envoy, 36.0), one(Kind::Nginx, 10.0)];
         let round = round(&all.each_ref().map(|(kind, mode, visits)| (*kind, *mode, visits.as_slice())));
         let rounds = Rounds { all: vec![round.clone(), round.clone(), round], void: vec![] };
-        Measured { rounds: BTreeMap::from([(Shape::Small, rounds)]), ..Measured::default() }
+        Measured { rounds: BTreeMap::from([(Load::Closed(Shape::Small), rounds)]), ..Measured::default() }
     }
 
     #[test]
@@ -237,7 +252,7 @@ mod tests {
     #[test]
     fn figures_of_too_few_steady_rounds_are_called_noisy() {
         let mut measured = measured();
-        let rounds = measured.rounds.get_mut(&Shape::Small).unwrap();
+        let rounds = measured.rounds.get_mut(&Load::Closed(Shape::Small)).unwrap();
         rounds.all.truncate(2);
         assert!(entries(&measured).iter().all(|entry| entry.noisy));
         assert!(table(&measured).contains("holds, noisy"));

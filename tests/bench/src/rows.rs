@@ -6,7 +6,7 @@ use crate::exact::Count;
 use crate::harness::Shape;
 use crate::peers::{Kind, Mode};
 use crate::ratio::Figure;
-use crate::rounds::{Rounds, Subject};
+use crate::rounds::{Load, Measure, Rounds, Subject};
 
 /// One figure of the table.
 #[derive(Clone, Copy, Debug)]
@@ -26,14 +26,18 @@ pub(crate) struct Row {
 /// How a figure is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Source {
-    /// CPU of a request, umbra's over the peer's.
-    Cpu(Kind, Mode, Shape),
+    /// Measured in rounds: umbra's in this mode, over that of the other in that mode.
+    Timed(Load, Measure, Mode, (Kind, Mode)),
     /// CPU of a mirrored request less that of a plain one, umbra's over raw's.
     MirrorCost,
-    /// Of a request with a mirror that is hardly ever chosen, over one without.
-    Unsampled(Count),
-    /// Of a request, as it is.
+    /// Counted: umbra's in this mode, over that of the other in that mode.
+    Counted(Count, Mode, (Kind, Mode)),
+    /// Counted, mirrored less plain: umbra's over the other's.
+    MirrorCount(Count, Kind),
+    /// Counted, of a request of umbra's, as it is.
     Own(Count, Mode),
+    /// Resident memory before the first request: umbra's over the other's.
+    Idle(Kind),
     /// Not measured yet: against whom, and what it waits for.
     Waits(Option<Kind>, &'static str),
 }
@@ -41,10 +45,12 @@ pub(crate) enum Source {
 /// Everything that was measured.
 #[derive(Debug, Default)]
 pub(crate) struct Measured {
-    /// By what was asked.
-    pub(crate) rounds: BTreeMap<Shape, Rounds>,
+    /// By how requests came.
+    pub(crate) rounds: BTreeMap<Load, Rounds>,
     /// One value of each repetition.
     pub(crate) exact: BTreeMap<(Count, Kind, Mode), Result<Vec<f64>, String>>,
+    /// Resident bytes before the first request.
+    pub(crate) idle: BTreeMap<Kind, u64>,
     /// Peers that could not be started, and why.
     pub(crate) absent: BTreeMap<Kind, String>,
 }
@@ -56,7 +62,19 @@ const fn cpu(
     must: Option<f64>,
     aim: f64,
 ) -> Row {
-    Row { number, metric, must, aim, source: Source::Cpu(kind, mode, shape) }
+    let source = Source::Timed(Load::Closed(shape), Measure::Cpu, mode, (kind, mode));
+    Row { number, metric, must, aim, source }
+}
+
+const fn latency(
+    number: u8,
+    metric: &'static str,
+    measure: Measure,
+    mode: Mode,
+    other: (Kind, Mode),
+    (must, aim): (Option<f64>, f64),
+) -> Row {
+    Row { number, metric, must, aim, source: Source::Timed(Load::Open, measure, mode, other) }
 }
 
 const fn own(number: u8, metric: &'static str, count: Count, mode: Mode, must: f64, aim: f64) -> Row {
@@ -75,8 +93,9 @@ const fn waits(
 
 const SMALL: Shape = Shape::Small;
 const LARGE: Shape = Shape::Large;
-const OPEN_LOOP: &str = "no open loop is measured yet";
-const MEMORY: &str = "memory and descriptors are not measured yet";
+const PLAIN: Mode = Mode::Plain;
+const MIRRORED: Mode = Mode::Mirrored;
+const MEMORY: &str = "memory under load is not measured yet";
 const HTTP2: &str = "waits for HTTP/2 in umbra-proxy";
 
 /// The rows, in order; the first of each number is the one that the row is named by.
@@ -94,18 +113,41 @@ pub(crate) const ROWS: &[Row] = &[
         metric: "instructions_unsampled_mirror",
         must: Some(1.01),
         aim: 1.002,
-        source: Source::Unsampled(Count::Instructions),
+        source: Source::Counted(Count::Instructions, Mode::Unsampled, (Kind::Umbra, Mode::Plain)),
+    },
+    Row {
+        number: 5,
+        metric: "instructions_vs_nginx",
+        must: None,
+        aim: 0.60,
+        source: Source::Counted(Count::Instructions, Mode::Plain, (Kind::Nginx, Mode::Plain)),
+    },
+    Row {
+        number: 5,
+        metric: "instructions_mirror_vs_nginx",
+        must: None,
+        aim: 0.35,
+        source: Source::MirrorCount(Count::Instructions, Kind::Nginx),
     },
     own(6, "allocations", Count::Allocations, Mode::Plain, 6.0, 2.0),
     own(6, "allocations_mirrored", Count::Allocations, Mode::Mirrored, 14.0, 4.0),
     own(7, "syscalls", Count::Syscalls, Mode::Plain, 4.3, 4.2),
     own(7, "syscalls_mirrored", Count::Syscalls, Mode::Mirrored, 6.5, 6.2),
-    waits(8, "p50_vs_envoy", Some(Kind::Envoy), (0.55, 0.45), OPEN_LOOP),
-    waits(9, "p99_mirrored_vs_own_plain", None, (1.25, 1.10), OPEN_LOOP),
+    latency(8, "p50_vs_envoy", Measure::P50, PLAIN, (Kind::Envoy, PLAIN), (Some(0.55), 0.45)),
+    latency(8, "p50_vs_raw", Measure::P50, PLAIN, (Kind::Raw, PLAIN), (None, 1.10)),
+    latency(8, "p99_vs_envoy", Measure::P99, PLAIN, (Kind::Envoy, PLAIN), (None, 0.40)),
+    latency(8, "p99_vs_raw", Measure::P99, PLAIN, (Kind::Raw, PLAIN), (None, 1.25)),
+    latency(9, "p99_mirrored_vs_plain", Measure::P99, MIRRORED, (Kind::Umbra, PLAIN), (Some(1.25), 1.10)),
     waits(10, "isolation_p50", None, (1.05, 1.02), "no faulty mirror is measured yet"),
     waits(10, "isolation_p99", None, (1.10, 1.05), "no faulty mirror is measured yet"),
     waits(11, "silent_mirror_growth_over_cap", None, (1.0, 1.0), MEMORY),
-    waits(12, "rss_idle_vs_envoy", Some(Kind::Envoy), (0.2, 0.12), MEMORY),
+    Row {
+        number: 12,
+        metric: "rss_idle_vs_envoy",
+        must: Some(0.2),
+        aim: 0.12,
+        source: Source::Idle(Kind::Envoy),
+    },
     waits(12, "bytes_per_idle_connection", None, (8192.0, 4096.0), MEMORY),
     waits(13, "h2c_many_streams_vs_envoy", Some(Kind::Envoy), (0.35, 0.22), HTTP2),
     waits(13, "h2c_one_stream_vs_envoy", Some(Kind::Envoy), (0.5, 0.5), HTTP2),
@@ -115,14 +157,18 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 impl Row {
-    /// Against whom, as `bench.json` says it.
+    /// Against whom, as `bench.json` says it; `None`: ourselves.
     pub(crate) fn peer(&self) -> Option<Kind> {
-        match self.source {
-            Source::Cpu(kind, ..) => Some(kind),
-            Source::MirrorCost => Some(Kind::Raw),
-            Source::Waits(kind, _) => kind,
-            Source::Unsampled(_) | Source::Own(..) => None,
-        }
+        let other = match self.source {
+            Source::Timed(_, _, _, (kind, _))
+            | Source::Counted(_, _, (kind, _))
+            | Source::MirrorCount(_, kind) => kind,
+            Source::Idle(kind) => kind,
+            Source::MirrorCost => Kind::Raw,
+            Source::Waits(kind, _) => kind?,
+            Source::Own(..) => return None,
+        };
+        Some(other).filter(|kind| *kind != Kind::Umbra)
     }
 
     /// What stands in `bench.json` as the target: what must hold, or the aim where nothing must.
@@ -139,67 +185,91 @@ impl Measured {
     pub(crate) fn figure(&self, row: &Row) -> Result<Figure, String> {
         match row.source {
             Source::Waits(_, what) => Err(what.to_owned()),
-            Source::Cpu(kind, mode, shape) => self.of_rounds(shape, &[Kind::Umbra, kind], |cpu| {
-                Some(cpu(Kind::Umbra, mode)? / cpu(kind, mode)?)
-            }),
-            Source::MirrorCost => self.of_rounds(SMALL, &[Kind::Umbra, Kind::Raw], |cpu| {
-                let cost = |kind| Some(cpu(kind, Mode::Mirrored)? - cpu(kind, Mode::Plain)?);
-                Some(cost(Kind::Umbra)? / cost(Kind::Raw).filter(|cost| *cost > 0.0)?)
-            }),
-            Source::Own(count, mode) => {
-                let values = self.exactly(count, mode)?;
-                Figure::of(values).ok_or_else(|| "it is no number".to_owned())
+            Source::Timed(load, measure, mode, (kind, other)) => {
+                self.of_rounds((load, measure), &[Kind::Umbra, kind], |of| {
+                    Some(of(Kind::Umbra, mode)? / of(kind, other)?)
+                })
             }
-            Source::Unsampled(count) => {
-                let (with, without) =
-                    (self.exactly(count, Mode::Unsampled)?, self.exactly(count, Mode::Plain)?);
-                let pairs: Vec<f64> =
-                    with.iter().zip(without).map(|(with, without)| with / without).collect();
-                Figure::of(&pairs).ok_or_else(|| "it is no number".to_owned())
+            Source::MirrorCost => {
+                let cpu = (Load::Closed(SMALL), Measure::Cpu);
+                self.of_rounds(cpu, &[Kind::Umbra, Kind::Raw], |of| {
+                    let cost = |kind| Some(of(kind, MIRRORED)? - of(kind, PLAIN)?);
+                    Some(cost(Kind::Umbra)? / cost(Kind::Raw).filter(|cost| *cost > 0.0)?)
+                })
+            }
+            Source::Idle(kind) => {
+                if let Some(why) = self.absent.get(&kind) {
+                    return Err(why.clone());
+                }
+                let bytes =
+                    |kind| self.idle.get(&kind).map(|bytes| *bytes as f64).ok_or("it was not asked for");
+                figure(vec![bytes(Kind::Umbra)? / bytes(kind)?])
+            }
+            Source::Own(count, mode) => figure(self.exactly(count, Kind::Umbra, mode)?.to_vec()),
+            Source::Counted(count, mode, (kind, other)) => {
+                let ours = self.exactly(count, Kind::Umbra, mode)?;
+                figure(paired(ours, self.exactly(count, kind, other)?, |ours, theirs| ours / theirs))
+            }
+            Source::MirrorCount(count, kind) => {
+                let cost = |kind| {
+                    let (with, without) =
+                        (self.exactly(count, kind, MIRRORED)?, self.exactly(count, kind, PLAIN)?);
+                    Ok::<_, String>(paired(with, without, |with, without| with - without))
+                };
+                figure(paired(&cost(Kind::Umbra)?, &cost(kind)?, |ours, theirs| ours / theirs))
             }
         }
     }
 
     /// Whether the machine was too unsteady for this row's figure to prove anything.
     pub(crate) fn is_noisy(&self, row: &Row) -> bool {
-        let shape = match row.source {
-            Source::Cpu(_, _, shape) => shape,
-            Source::MirrorCost => SMALL,
-            Source::Unsampled(_) | Source::Own(..) | Source::Waits(..) => return false,
+        let load = match row.source {
+            Source::Timed(load, ..) => load,
+            Source::MirrorCost => Load::Closed(SMALL),
+            _ => return false,
         };
-        self.rounds.get(&shape).is_none_or(|rounds| !rounds.is_sound())
+        self.rounds.get(&load).is_none_or(|rounds| !rounds.is_sound())
     }
 
     fn of_rounds(
         &self,
-        shape: Shape,
+        (load, measure): (Load, Measure),
         kinds: &[Kind],
         value: impl Fn(&dyn Fn(Kind, Mode) -> Option<f64>) -> Option<f64>,
     ) -> Result<Figure, String> {
         if let Some(why) = kinds.iter().find_map(|kind| self.absent.get(kind)) {
             return Err(why.clone());
         }
-        let rounds = self.rounds.get(&shape).ok_or("it was not asked for")?;
-        let values = rounds.values(|round| value(&|kind, mode| round.mean(Subject { kind, mode, shape })));
+        let rounds = self.rounds.get(&load).ok_or("it was not asked for")?;
+        let values = rounds.values(|round| value(&|kind, mode| round.mean(Subject { kind, mode }, measure)));
         Figure::of(&values).ok_or_else(|| {
             let void = rounds.void.iter().find(|(subject, _)| kinds.contains(&subject.kind));
             void.map_or_else(|| "no round counts".to_owned(), |(_, why)| format!("every run is void: {why}"))
         })
     }
 
-    fn exactly(&self, count: Count, mode: Mode) -> Result<&[f64], String> {
-        let values = self.exact.get(&(count, Kind::Umbra, mode)).ok_or("it was not asked for")?;
+    fn exactly(&self, count: Count, kind: Kind, mode: Mode) -> Result<&[f64], String> {
+        if let Some(why) = self.absent.get(&kind) {
+            return Err(why.clone());
+        }
+        let values = self.exact.get(&(count, kind, mode)).ok_or("it was not asked for")?;
         values.as_deref().map_err(Clone::clone)
     }
+}
+
+/// By repetition; of the shorter one's length.
+fn paired(these: &[f64], those: &[f64], of: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+    these.iter().zip(those).map(|(this, that)| of(*this, *that)).collect()
+}
+
+fn figure(values: Vec<f64>) -> Result<Figure, String> {
+    Figure::of(&values).ok_or_else(|| "it is no number".to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::rounds::tests::round;
-
-    const PLAIN: Mode = Mode::Plain;
-    const MIRRORED: Mode = Mode::Mirrored;
 
     fn row(metric: &str) -> &'static Row {
         ROWS.iter().find(|row| row.metric == metric).unwrap()
@@ -220,7 +290,7 @@ mod tests {
 
     fn measured() -> Measured {
         let rounds = Rounds { all: [1.0, 1.3, 1.7].map(at).to_vec(), void: vec![] };
-        Measured { rounds: BTreeMap::from([(SMALL, rounds)]), ..Measured::default() }
+        Measured { rounds: BTreeMap::from([(Load::Closed(SMALL), rounds)]), ..Measured::default() }
     }
 
     fn near(figure: Result<Figure, String>, want: f64) {
@@ -244,8 +314,8 @@ mod tests {
         assert_eq!(why(&measured, "cpu_vs_nginx"), "no round counts");
         measured.absent.insert(Kind::Nginx, "nginx is not here".into());
         assert_eq!(why(&measured, "cpu_vs_nginx"), "nginx is not here");
-        let rounds = measured.rounds.get_mut(&SMALL).unwrap();
-        let subject = Subject { kind: Kind::Envoy, mode: MIRRORED, shape: SMALL };
+        let rounds = measured.rounds.get_mut(&Load::Closed(SMALL)).unwrap();
+        let subject = Subject { kind: Kind::Envoy, mode: MIRRORED };
         rounds.void.push((subject, "7 copies came, 9 are configured".into()));
         let void = "every run is void: 7 copies came, 9 are configured";
         assert_eq!(why(&measured, "cpu_mirrored_vs_envoy"), void);
@@ -261,7 +331,32 @@ mod tests {
         measured.exact.insert(key(Count::Allocations, PLAIN), Err("valgrind is not here".into()));
         near(measured.figure(row("instructions_unsampled_mirror")), 1.01);
         near(measured.figure(row("syscalls")), 4.1);
+        measured.idle = BTreeMap::from([(Kind::Umbra, 6), (Kind::Envoy, 60)]);
+        near(measured.figure(row("rss_idle_vs_envoy")), 0.1);
         assert_eq!(measured.figure(row("allocations")).unwrap_err(), "valgrind is not here");
+    }
+
+    #[test]
+    fn a_mirror_s_share_of_the_instructions_is_what_it_adds() {
+        let mut measured = Measured::default();
+        let all = [(Kind::Umbra, PLAIN, 20.0), (Kind::Umbra, MIRRORED, 25.0)];
+        for (kind, mode, value) in
+            all.into_iter().chain([(Kind::Nginx, PLAIN, 20.0), (Kind::Nginx, MIRRORED, 40.0)])
+        {
+            measured.exact.insert((Count::Instructions, kind, mode), Ok(vec![value]));
+        }
+        near(measured.figure(row("instructions_vs_nginx")), 1.0);
+        near(measured.figure(row("instructions_mirror_vs_nginx")), 0.25);
+    }
+
+    #[test]
+    fn latencies_come_from_the_open_loop_alone() {
+        let mut measured = measured();
+        assert_eq!(measured.figure(row("p50_vs_envoy")).unwrap_err(), "it was not asked for");
+        let closed = measured.rounds.remove(&Load::Closed(SMALL)).unwrap();
+        measured.rounds.insert(Load::Open, closed);
+        near(measured.figure(row("p50_vs_envoy")), 0.4);
+        near(measured.figure(row("p99_mirrored_vs_plain")), 1.5);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! judges: `void` does.
 
 mod message;
+mod open;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -14,11 +15,15 @@ use anyhow::{Context as _, Result, bail};
 use crate::peers::Target;
 use crate::socket::{Interest, Poll, Socket};
 use message::Reader;
+use open::Paced;
+pub(crate) use open::Rate;
 
 /// For the requests in flight to be answered. Far above what any peer takes, also under valgrind.
 const ANSWERS: Duration = Duration::from_secs(60);
 /// For copies to arrive after the last answer; then they count as missing.
 const COPIES: Duration = Duration::from_secs(5);
+/// How long a turn waits for something to happen.
+const TURN_MS: u16 = 100;
 /// Tokens below are listeners: primary, mirror.
 const FIRST: usize = 2;
 
@@ -99,6 +104,8 @@ struct Connection {
     role: Role,
     reader: Reader,
     interest: Interest,
+    /// When the request in flight should have gone out (open loop).
+    intended: Option<Instant>,
 }
 
 /// The thread's state.
@@ -114,6 +121,7 @@ pub(crate) struct Harness {
     copy_answer: Vec<u8>,
     asked: u64,
     until: Until,
+    paced: Paced,
     counts: Counts,
 }
 
@@ -138,6 +146,7 @@ impl Harness {
             copy_answer: answer(128),
             asked: 0,
             until: Until::Requests(0),
+            paced: Paced::default(),
             counts: Counts::default(),
         })
     }
@@ -183,6 +192,11 @@ impl Harness {
                 })?;
             }
         }
+        self.settle(copies_each)
+    }
+
+    /// Waits for what is in flight.
+    fn settle(&mut self, copies_each: u64) -> Result<Counts> {
         self.turn_while(ANSWERS, |harness| harness.counts.answered < harness.asked)?;
         if self.counts.answered < self.asked {
             bail!("{} of {} requests were not answered", self.asked - self.counts.answered, self.asked);
@@ -204,7 +218,7 @@ impl Harness {
     fn turn_while(&mut self, limit: Duration, goes_on: impl Fn(&Self) -> bool) -> Result<()> {
         let mut quiet_since = None;
         while goes_on(self) {
-            self.turn()?;
+            self.turn(TURN_MS)?;
             if !self.tokens.is_empty() {
                 quiet_since = None;
             } else if quiet_since.get_or_insert_with(Instant::now).elapsed() > limit {
@@ -214,15 +228,18 @@ impl Harness {
         Ok(())
     }
 
-    /// Everything that has happened by now, or happens within 100 ms.
-    fn turn(&mut self) -> Result<()> {
+    /// Everything that has happened by now, or happens within so many milliseconds.
+    fn turn(&mut self, milliseconds: u16) -> Result<()> {
         let mut tokens = std::mem::take(&mut self.tokens);
-        self.poll.wait(100, &mut tokens)?;
+        self.poll.wait(milliseconds, &mut tokens)?;
         for &token in &tokens {
             match token {
                 0 => self.accept(0, Role::Primary)?,
                 1 => self.accept(1, Role::Mirror)?,
-                _ => self.with(token - FIRST, Self::step)?,
+                _ => {
+                    let at = token - FIRST;
+                    self.with(at, |harness, connection| harness.step(at, connection))?;
+                }
             }
         }
         self.tokens = tokens;
@@ -240,7 +257,8 @@ impl Harness {
         let at = self.connections.iter().position(Option::is_none).unwrap_or(self.connections.len());
         let socket = Socket::new(stream)?;
         self.poll.add(&socket, FIRST + at)?;
-        let connection = Connection { socket, role, reader: Reader::default(), interest: Interest::READ };
+        let connection =
+            Connection { socket, role, reader: Reader::default(), interest: Interest::READ, intended: None };
         if at == self.connections.len() {
             self.connections.push(None);
         }
@@ -273,7 +291,7 @@ impl Harness {
         Ok(())
     }
 
-    fn step(&mut self, connection: &mut Connection) -> std::io::Result<bool> {
+    fn step(&mut self, at: usize, connection: &mut Connection) -> std::io::Result<bool> {
         connection.socket.flush()?;
         let Some(count) = connection.socket.receive(&mut self.scratch)? else { return Ok(true) };
         let (request, answer) = self.shape.bodies();
@@ -297,7 +315,9 @@ impl Harness {
                 }
                 Role::Client => {
                     self.counts.answered += 1;
-                    if self.asks_on() {
+                    if let Some(intended) = connection.intended.take() {
+                        self.paced.answered(at, intended);
+                    } else if self.asks_on() {
                         connection.socket.send(&self.request)?;
                     }
                 }
