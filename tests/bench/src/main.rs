@@ -30,7 +30,7 @@ use clap::{Args, Parser};
 
 use crate::cpu::Cores;
 use crate::exact::Count;
-use crate::harness::{Harness, Shape};
+use crate::harness::{Harness, Rate, Shape};
 use crate::peers::{Kind, Mode, Peer, Wiring};
 use crate::ratio::Figure;
 use crate::rounds::{Load, Measure, Round, Rounds, Subject, Visitor};
@@ -100,9 +100,7 @@ fn bench(effort: Effort) -> Result<()> {
 
     let mut measured = Measured::default();
     let peers = start(&wiring, cores, &mut measured.absent)?;
-    for peer in &peers {
-        measured.idle.insert(peer.kind, cpu::resident(peer.process())?);
-    }
+    memory(&mut harness, &peers, &mut measured)?;
     timed(&mut harness, &peers, effort, &mut measured);
     drop(peers);
     if effort.counts {
@@ -142,6 +140,28 @@ fn start(wiring: &Wiring, cores: Cores, absent: &mut BTreeMap<Kind, String>) -> 
         peers.push(Peer::start(kind, wiring, &pinned)?);
     }
     Ok(peers)
+}
+
+/// Memory of proxies that have nothing to do, first without a client and then with idle ones.
+fn memory(harness: &mut Harness, peers: &[Peer], measured: &mut Measured) -> Result<()> {
+    /// Fewer than the 1,024 descriptors that a process may open by default.
+    const CLIENTS: usize = 500;
+    // As many requests as clients: each is asked on once, one after the other, so that no memory is that of a rush.
+    let rate = Rate { per_second: 1_000.0, seconds: 0.5 };
+    for peer in peers {
+        measured.idle.insert(peer.kind, cpu::resident(peer.process())?);
+        let target = peer.target(Mode::Plain).context("everybody forwards")?;
+        let mut with = |clients| {
+            harness.open(&target, Shape::Small, clients)?;
+            harness.run_open(rate, 0)?;
+            cpu::resident(peer.process())
+        };
+        let (few, many) = (with(1)?, with(1 + CLIENTS)?);
+        let each = (many as f64 - few as f64) / CLIENTS as f64;
+        measured.idle_connection.insert(peer.kind, each);
+        harness.close();
+    }
+    Ok(())
 }
 
 /// CPU and latency of requests, in rounds.

@@ -38,6 +38,8 @@ pub(crate) enum Source {
     Own(Count, Mode),
     /// Resident memory before the first request: umbra's over the other's.
     Idle(Kind),
+    /// Resident memory that a client's idle connection takes of umbra's.
+    IdleConnection,
     /// Not measured yet: against whom, and what it waits for.
     Waits(Option<Kind>, &'static str),
 }
@@ -51,6 +53,8 @@ pub(crate) struct Measured {
     pub(crate) exact: BTreeMap<(Count, Kind, Mode), Result<Vec<f64>, String>>,
     /// Resident bytes before the first request.
     pub(crate) idle: BTreeMap<Kind, u64>,
+    /// Resident bytes that each client's connection adds, once it has been asked on.
+    pub(crate) idle_connection: BTreeMap<Kind, f64>,
     /// Peers that could not be started, and why.
     pub(crate) absent: BTreeMap<Kind, String>,
 }
@@ -148,7 +152,13 @@ pub(crate) const ROWS: &[Row] = &[
         aim: 0.12,
         source: Source::Idle(Kind::Envoy),
     },
-    waits(12, "bytes_per_idle_connection", None, (8192.0, 4096.0), MEMORY),
+    Row {
+        number: 12,
+        metric: "bytes_per_idle_connection",
+        must: Some(8192.0),
+        aim: 4096.0,
+        source: Source::IdleConnection,
+    },
     waits(13, "h2c_many_streams_vs_envoy", Some(Kind::Envoy), (0.35, 0.22), HTTP2),
     waits(13, "h2c_one_stream_vs_envoy", Some(Kind::Envoy), (0.5, 0.5), HTTP2),
     cpu(14, "cpu_64k_vs_envoy", (Kind::Envoy, Mode::Plain, LARGE), Some(0.7), 0.55),
@@ -166,7 +176,7 @@ impl Row {
             Source::Idle(kind) => kind,
             Source::MirrorCost => Kind::Raw,
             Source::Waits(kind, _) => kind?,
-            Source::Own(..) => return None,
+            Source::Own(..) | Source::IdleConnection => return None,
         };
         Some(other).filter(|kind| *kind != Kind::Umbra)
     }
@@ -204,6 +214,10 @@ impl Measured {
                 let bytes =
                     |kind| self.idle.get(&kind).map(|bytes| *bytes as f64).ok_or("it was not asked for");
                 figure(vec![bytes(Kind::Umbra)? / bytes(kind)?])
+            }
+            Source::IdleConnection => {
+                let bytes = self.idle_connection.get(&Kind::Umbra).ok_or("it was not asked for")?;
+                figure(vec![*bytes])
             }
             Source::Own(count, mode) => figure(self.exactly(count, Kind::Umbra, mode)?.to_vec()),
             Source::Counted(count, mode, (kind, other)) => {
@@ -331,6 +345,8 @@ mod tests {
         measured.exact.insert(key(Count::Allocations, PLAIN), Err("valgrind is not here".into()));
         near(measured.figure(row("instructions_unsampled_mirror")), 1.01);
         near(measured.figure(row("syscalls")), 4.1);
+        measured.idle_connection = BTreeMap::from([(Kind::Umbra, 4000.0)]);
+        near(measured.figure(row("bytes_per_idle_connection")), 4000.0);
         measured.idle = BTreeMap::from([(Kind::Umbra, 6), (Kind::Envoy, 60)]);
         near(measured.figure(row("rss_idle_vs_envoy")), 0.1);
         assert_eq!(measured.figure(row("allocations")).unwrap_err(), "valgrind is not here");

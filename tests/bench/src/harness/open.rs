@@ -1,6 +1,7 @@
 //! The open loop: requests go out at the times that were planned, whether or not earlier ones were answered, and each is
 //! timed from its planned time. So a proxy that stalls is charged for all who would have come meanwhile.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -19,7 +20,8 @@ pub(crate) struct Rate {
 /// Clients that wait for their turn, and what was measured.
 #[derive(Debug, Default)]
 pub(super) struct Paced {
-    idle: Vec<usize>,
+    /// In the order in which they were answered: each has its turn.
+    idle: VecDeque<usize>,
     latencies: Vec<Duration>,
 }
 
@@ -27,7 +29,7 @@ impl Paced {
     /// The client `at` has its answer.
     pub(super) fn answered(&mut self, at: usize, intended: Instant) {
         self.latencies.push(intended.elapsed());
-        self.idle.push(at);
+        self.idle.push_back(at);
     }
 }
 
@@ -54,7 +56,7 @@ impl Harness {
                     ANSWERS.as_secs()
                 );
             }
-            if let Some(at) = self.paced.idle.pop() {
+            if let Some(at) = self.paced.idle.pop_front() {
                 self.asked += 1;
                 self.with(at, |harness, client| {
                     client.intended = Some(intended);
