@@ -3,12 +3,12 @@
 //! With a mirror it writes what it reads twice, and throws away what the mirror says. It isolates nothing: a mirror that
 //! does not read stalls its primary here.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 
 use anyhow::Result;
 use clap::Args;
 
-use crate::socket::{Interest, Poll, Socket};
+use crate::socket::{Interest, Poll, Socket, listener};
 
 /// Where it listens and forwards to.
 #[derive(Debug, Args)]
@@ -49,7 +49,7 @@ const FIRST: usize = 3;
 /// # Errors
 /// An address is taken, or a backend refuses.
 pub(crate) fn run(raw: &Raw) -> Result<()> {
-    let listeners = [TcpListener::bind(raw.plain)?, TcpListener::bind(raw.mirrored)?];
+    let listeners = [listener(raw.plain)?, listener(raw.mirrored)?];
     let mut poll = Poll::new()?;
     for (token, listener) in listeners.iter().enumerate() {
         poll.add(listener, token)?;
@@ -165,6 +165,8 @@ mod tests {
     #[test]
     fn every_request_is_answered_once_and_copied_once() {
         let (mut harness, [plain, mirrored]) = forwarded();
+        // More at once than a listener's queue holds by default.
+        harness.open(&mirrored, Shape::Small, 300).unwrap();
         for shape in [Shape::Small, Shape::Large] {
             for (target, mode) in [(plain, Mode::Plain), (mirrored, Mode::Mirrored), (plain, Mode::Plain)] {
                 harness.open(&target, shape, shape.clients()).unwrap();

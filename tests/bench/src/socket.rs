@@ -1,11 +1,12 @@
 //! Sockets in one thread: what could not be written waits, and epoll says when to go on. No bytes are looked at here.
 
 use std::io::{ErrorKind, Read as _, Result, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{Backlog, listen};
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
@@ -60,6 +61,14 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
+}
+
+/// A listener whose queue is as long as the kernel allows: the standard library's 128 is less than there are clients that
+/// connect at once, and who waits for a place in a queue here may be waited for elsewhere.
+pub(crate) fn listener(address: SocketAddr) -> Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listen(&listener, Backlog::MAXCONN)?;
+    Ok(listener)
 }
 
 fn some(result: Result<usize>) -> Result<Option<usize>> {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::peers::Target;
-use crate::socket::{Interest, Poll, Socket};
+use crate::socket::{Interest, Poll, Socket, listener};
 use message::Reader;
 use open::Paced;
 pub(crate) use open::Rate;
@@ -128,7 +128,8 @@ pub(crate) struct Harness {
 impl Harness {
     /// Binds the two backends.
     pub(crate) fn new() -> Result<Self> {
-        let listeners = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listeners = [listener(any)?, listener(any)?];
         let poll = Poll::new()?;
         for (token, listener) in listeners.iter().enumerate() {
             listener.set_nonblocking(true)?;
@@ -165,6 +166,8 @@ impl Harness {
         for _ in 0..clients {
             let stream = TcpStream::connect(target.address).with_context(|| target.address.to_string())?;
             self.insert(stream, Role::Client)?;
+            // Connections upstream that this one has caused.
+            self.turn(0)?;
         }
         Ok(())
     }
