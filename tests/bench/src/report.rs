@@ -68,11 +68,11 @@ pub(crate) fn table(measured: &Measured) -> String {
         let _ = match measured.figure(row) {
             Ok(figure) => {
                 let interval = format!("{} .. {}", number(figure.low), number(figure.high));
-                let verdict = verdict(row, figure);
-                let noisy = if measured.is_noisy(row) { ", noisy" } else { "" };
+                let verdict =
+                    if measured.is_noisy(row) { "noisy: proves nothing" } else { verdict(row, figure) };
                 let value = number(figure.value);
                 let aim = number(row.aim);
-                writeln!(text, "{start} {value:>6}  {interval:>14}  {must:>5}  {aim:>5}  {verdict}{noisy}")
+                writeln!(text, "{start} {value:>6}  {interval:>14}  {must:>5}  {aim:>5}  {verdict}")
             }
             Err(why) => {
                 let aim = number(row.aim);
@@ -137,7 +137,7 @@ fn costs(measured: &Measured) -> String {
     text
 }
 
-/// What does not depend on how busy the machine was.
+/// What hardly depends on how busy the machine was.
 fn counts(measured: &Measured) -> String {
     let mut text = String::new();
     for (kind, bytes) in &measured.idle {
@@ -263,7 +263,7 @@ mod tests {
         let rounds = measured.rounds.get_mut(&Load::Closed(Shape::Small)).unwrap();
         rounds.all.truncate(2);
         assert!(entries(&measured).iter().all(|entry| entry.noisy));
-        assert!(table(&measured).contains("holds, noisy"));
+        assert!(table(&measured).contains("noisy: proves nothing"));
     }
 
     #[test]
