@@ -1,7 +1,6 @@
 //! umbra-proxy without interception on loopback, and what it is pushed: a service `web` whose v1 answers and whose v2,
 //! if there is one, gets copies.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,11 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::value::{RawValue, to_raw_value};
-use umbra_routing::{
-    BackendRef, BackendSet, EPOCH_HEADER, Endpoint, Key, Mirror, Port, Protocol, Put, Rule, ServiceName,
-    ServiceTable, SpokenTo, VERSION_HEADER, Variant, WeightedBackend,
-};
+use umbra_routing::Rule;
+use umbra_testkit::table::{self, Shadowed};
 use umbra_testkit::{Process, Samples, http, program, wait_for};
 
 /// For what takes milliseconds to seconds on an idle machine.
@@ -72,11 +68,8 @@ impl Proxy {
     /// Pushes `web`, as the controller does: v1 there, and copies for a v2 if there is one.
     pub(crate) fn route(&mut self, v1: SocketAddr, v2: Option<SocketAddr>) -> Result<()> {
         self.version += 1;
-        let body = serde_json::to_string(&put(v1, v2)?)?;
-        let headers = [(EPOCH_HEADER, "1"), (VERSION_HEADER, &self.version.to_string())];
-        let answer = http::exchange(http::connect(self.push)?, "PUT", "/v1/config", &headers, &body)?;
-        ensure!(answer.status == 200, "{}\n{}", answer.head, answer.body);
-        Ok(())
+        let all = v2.map(|v2| (v2, 1_000_000));
+        table::push(self.push, self.version, &[Shadowed { name: "web", v1, v2: all, rule: Rule::default() }])
     }
 
     /// Where users come.
@@ -130,61 +123,4 @@ fn log() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     std::env::temp_dir().join(format!("umbra-proxy-{}-{number}.log", std::process::id()))
-}
-
-fn put(v1: SocketAddr, v2: Option<SocketAddr>) -> Result<Put> {
-    let mirror = v2.map(|_| Mirror { backend: subset("v2"), per_million: 1_000_000 });
-    let rule = Rule {
-        name: "main".into(),
-        destinations: vec![WeightedBackend::new(1, subset("v1"))],
-        mirrors: mirror.into_iter().collect(),
-        ..Rule::default()
-    };
-    let variants = vec![Variant { client_namespace: None, rules: vec![rule] }];
-    let port = Port { number: 80, protocol: Protocol::Http, variants };
-    let table = ServiceTable {
-        service: service(),
-        addresses: vec![],
-        ports: vec![port],
-        leave_alone: None,
-        rules_of: Default::default(),
-    };
-    let mut resources = BTreeMap::from([(Key::Service(service()), to_raw_value(&table)?)]);
-    resources.extend([endpoints("v1", v1)?]);
-    resources.extend(v2.map(|v2| endpoints("v2", v2)).transpose()?);
-    Ok(Put { resources, ..Put::default() })
-}
-
-fn service() -> ServiceName {
-    ServiceName::new("default", "web")
-}
-
-fn subset(version: &str) -> BackendRef {
-    let selector = BTreeMap::from([("version".to_owned(), version.to_owned())]);
-    BackendRef { service: service(), port: 80, subset: Some(version.to_owned()), selector: Some(selector) }
-}
-
-fn endpoints(version: &str, address: SocketAddr) -> Result<(Key, Box<RawValue>)> {
-    let backend = subset(version);
-    let key = backend.key().context("a defined subset has a key")?;
-    let endpoint = Endpoint {
-        address,
-        pod: None,
-        namespace: "default".into(),
-        workload: format!("web-{version}"),
-        app: "web".into(),
-        version: version.to_owned(),
-        canonical_name: "web".into(),
-        canonical_revision: version.to_owned(),
-        zone: None,
-    };
-    let selector = backend.selector.context("defined")?;
-    let set = BackendSet {
-        service: service(),
-        port: 80,
-        selector,
-        spoken_to: SpokenTo::default(),
-        endpoints: vec![endpoint],
-    };
-    Ok((key, to_raw_value(&set)?))
 }

@@ -23,6 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("umbra-testkit", &["umbra-api", "umbra-routing"]),
     ("umbra-tests", &["umbra-testkit"]),
+    ("umbra-bench", &["umbra-testkit", "umbra-routing"]),
     ("sentiment-example", &[]),
 ];
 

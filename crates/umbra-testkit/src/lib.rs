@@ -12,6 +12,7 @@ mod process;
 mod program;
 mod samples;
 mod skip;
+pub mod table;
 mod thread;
 mod wait;
 
