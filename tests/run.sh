@@ -71,6 +71,12 @@ images() {
   deploy/images.sh && deploy/images.sh umbra-proxy-next-wire
 }
 
+# What a command that ran beside others said, and its code.
+replay() {
+  cat "$2"
+  return "$1"
+}
+
 # The cluster's tests on the cluster that NODES, KUBE_PROXY and CNI ask for, named after it.
 cluster() {
   local shape=$1
@@ -123,8 +129,14 @@ tests push cargo test -p umbra-tests --locked --test push -- --test-threads=1 --
 tests proxy cargo test -p umbra-tests --locked --test proxy -- --test-threads=1 --nocapture
 tests node cargo test -p umbra-tests --locked --test node -- --test-threads=1 --nocapture
 tests served cargo test -p umbra-tests --locked --test cases -- --nocapture served
-tests istio cargo test -p umbra-tests --locked --test istio -- --nocapture
 check images images || finish
-cluster "" || finish
+# What Istio answered is asked beside the cluster's tests, which wait more than they work, and told after them.
+cargo test -p umbra-tests --locked --test istio -- --nocapture >"$logs/istio.out" 2>&1 &
+istio=$!
+cluster ""
+up=$?
+wait "$istio"
+tests istio replay $? "$logs/istio.out"
+[ "$up" -eq 0 ] || finish
 check cluster-down make --no-print-directory cluster-down
 finish
