@@ -1,9 +1,7 @@
 //! The command line; each flag is an environment variable, too: `--some-flag` is `UMBRA_SOME_FLAG`.
 
 use std::net::SocketAddr;
-#[cfg(feature = "kubernetes")]
-use std::path::Path;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
@@ -61,8 +59,7 @@ impl ClusterArgs {
     }
 }
 
-/// `--kubeconfig http://...`: no file was named, and what stands there is the URL to explain.
-#[cfg(feature = "kubernetes")]
+/// `--kubeconfig http://...` and `-f FILE http://...`: what stands there is the URL to explain, not one more file.
 fn is_url(file: &Path) -> bool {
     file.to_str().is_some_and(|text| text.contains("://"))
 }
@@ -72,8 +69,8 @@ fn is_url(file: &Path) -> bool {
 #[command(group = source())]
 pub struct ExplainArgs {
     /// Manifests, as of `umbra up`.
-    #[arg(short = 'f', long = "filename", env = "UMBRA_FILENAME", value_delimiter = ',', group = SOURCE)]
-    pub filename: Vec<PathBuf>,
+    #[arg(short = 'f', long, env = "UMBRA_FILENAME", num_args = 1.., value_delimiter = ',', group = SOURCE)]
+    filename: Vec<PathBuf>,
     /// In place of manifests: the admin port of a node's proxy (127.0.0.1:15000 on the node), for what it really has.
     #[arg(long, env = "UMBRA_NODE_ADDRESS", group = SOURCE)]
     pub node: Option<String>,
@@ -94,21 +91,28 @@ pub struct ExplainArgs {
     #[arg(short = 'o', long, value_enum, default_value_t = Output::Text)]
     pub output: Output,
     /// http://SERVICE[:PORT]/PATH: a Service by its name or ClusterIP.
-    #[cfg_attr(feature = "kubernetes", arg(required_unless_present = "kubeconfig"))]
-    #[cfg_attr(not(feature = "kubernetes"), arg(required = true))]
+    #[cfg_attr(feature = "kubernetes", arg(required_unless_present_any = ["filename", "kubeconfig"]))]
+    #[cfg_attr(not(feature = "kubernetes"), arg(required_unless_present = "filename"))]
     url: Option<String>,
 }
 
 impl ExplainArgs {
-    /// The URL to explain; empty when there is none.
+    /// The manifests.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.filename.iter().filter(|file| !is_url(file)).cloned().collect()
+    }
+
+    /// The URL to explain, wherever it stands; empty when there is none.
     pub fn url(&self) -> &str {
+        let among_files = self.filename.iter().find(|file| is_url(file));
         #[cfg(feature = "kubernetes")]
-        if let (None, Some(Some(file))) = (&self.url, &self.cluster.kubeconfig)
-            && is_url(file)
-        {
-            return file.to_str().unwrap_or_default();
-        }
-        self.url.as_deref().unwrap_or_default()
+        let among_files = among_files.or(self
+            .cluster
+            .kubeconfig
+            .as_ref()
+            .and_then(Option::as_ref)
+            .filter(|file| is_url(file)));
+        self.url.as_deref().or(among_files.and_then(|file| file.to_str())).unwrap_or_default()
     }
 }
 
@@ -117,7 +121,7 @@ impl ExplainArgs {
 #[command(group = source())]
 pub struct LintArgs {
     /// Files, or folders of *.yaml, *.yml and *.json. Services and Pods among them make more checks possible.
-    #[arg(short = 'f', long = "filename", env = "UMBRA_FILENAME", value_delimiter = ',', group = SOURCE)]
+    #[arg(short = 'f', long, env = "UMBRA_FILENAME", num_args = 1.., value_delimiter = ',', group = SOURCE)]
     pub filename: Vec<PathBuf>,
     /// In place of manifests: a cluster.
     #[cfg(feature = "kubernetes")]
@@ -133,7 +137,7 @@ pub struct LintArgs {
 pub struct UpArgs {
     /// Files, or folders of *.yaml, *.yml and *.json, as kubectl prints or applies them: Service, Pod, EndpointSlice,
     /// VirtualService, DestinationRule, Node, NetworkPolicy. Watched for changes.
-    #[arg(short = 'f', long = "filename", env = "UMBRA_FILENAME", required = true, value_delimiter = ',')]
+    #[arg(short = 'f', long, env = "UMBRA_FILENAME", required = true, num_args = 1.., value_delimiter = ',')]
     pub filename: Vec<PathBuf>,
     /// Where clients come; the Host header chooses the service.
     #[arg(long, env = "UMBRA_LISTEN", default_value = "127.0.0.1:15001")]

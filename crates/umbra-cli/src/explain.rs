@@ -78,7 +78,7 @@ fn source(args: &ExplainArgs) -> Result<Source, ExplainError> {
     }
     match &args.node {
         Some(address) => Source::of_node(address),
-        None => Source::of_files(&args.filename),
+        None => Source::of_files(&args.files()),
     }
 }
 

@@ -96,6 +96,24 @@ fn the_rule_its_destinations_and_its_mirrors_are_named() {
 }
 
 #[test]
+fn one_flag_takes_several_files_and_the_url_may_follow_them() {
+    let file = File::new("several");
+    let more = File::new("more");
+    let other = "apiVersion: v1\nkind: Service\nmetadata: {name: other, namespace: default}\n\
+                 spec: {clusterIP: 10.96.0.8, ports: [{name: http, port: 80}]}\n";
+    std::fs::write(&more.0, other).unwrap();
+    let path = more.0.to_str().unwrap();
+    for arguments in [
+        ["-f", path, "--from", "default/a", "http://other/"].as_slice(),
+        &[path, "http://other/", "--from", "default/a"],
+        &[path, "--from", "default/a", "http://other/"],
+    ] {
+        let answer = file.json(arguments);
+        assert_eq!(answer["service"], "other.default.svc.cluster.local", "{arguments:?}");
+    }
+}
+
+#[test]
 fn a_rule_that_does_not_serve_says_which_condition_does_not_hold() {
     let file = File::new("because");
     let (out, ..) = file.explain(&["http://sa-logic/admin/x"]);
