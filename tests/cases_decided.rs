@@ -8,6 +8,7 @@ use serde_json::Value;
 use umbra_cli::explain::{Answer, Place, RequestError, Source, Wanted, explain};
 use umbra_cli::files::{Object, Texts, decode};
 use umbra_cli::lint::lint;
+use umbra_compile::Options;
 
 use crate::cases_table::{Ask, Case};
 use crate::cases_world::CaseWorld;
@@ -34,7 +35,7 @@ pub(crate) fn differences(world: &CaseWorld, case: &Case) -> Result<Vec<String>>
 
 /// Findings that are missing, and errors that nobody has announced.
 fn said(case: &Case, texts: &Texts) -> Vec<String> {
-    let report = lint(texts);
+    let report = lint(texts, &Options::default());
     let mut lines: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
     lines.extend(report.unread);
     let missing = case.says.iter().filter(|text| !lines.iter().any(|line| line.contains(*text)));

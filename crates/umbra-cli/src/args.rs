@@ -64,6 +64,35 @@ fn is_url(file: &Path) -> bool {
     file.to_str().is_some_and(|text| text.contains("://"))
 }
 
+/// What the cluster's controller was told, by its own flags: as in a cluster without them unless given.
+#[derive(Clone, Debug, clap::Args)]
+pub struct CompileArgs {
+    /// To which clients a VirtualService applies whose namespace is not the service's.
+    #[arg(long, env = "UMBRA_FOREIGN_VIRTUALSERVICES", value_enum, default_value_t = Foreign::OwnNamespace)]
+    pub foreign_virtualservices: Foreign,
+    /// What becomes of traffic that a NetworkPolicy is about: pods reached, and pods calling.
+    #[arg(long, env = "UMBRA_NETWORK_POLICIES", value_enum, default_value_t = NetworkPolicies::Guard)]
+    pub network_policies: NetworkPolicies,
+    /// The namespace whose DestinationRules are for services without any of their own: Istio's root namespace.
+    #[arg(long, env = "UMBRA_ROOT_NAMESPACE", value_name = "NAMESPACE",
+        default_value = umbra_compile::DEFAULT_ROOT_NAMESPACE)]
+    pub root_namespace: String,
+}
+
+impl CompileArgs {
+    /// For the compiler.
+    pub(crate) fn options(&self) -> umbra_compile::Options {
+        umbra_compile::Options {
+            foreign_virtual_services: self.foreign_virtualservices == Foreign::Istio,
+            network_policies: match self.network_policies {
+                NetworkPolicies::Guard => umbra_compile::NetworkPolicies::Guard,
+                NetworkPolicies::Ignore => umbra_compile::NetworkPolicies::Ignore,
+            },
+            root_namespace: self.root_namespace.clone(),
+        }
+    }
+}
+
 /// Flags of `umbra explain`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(group = source())]
@@ -78,6 +107,9 @@ pub struct ExplainArgs {
     #[cfg(feature = "kubernetes")]
     #[command(flatten)]
     pub cluster: ClusterArgs,
+    /// As the controller's.
+    #[command(flatten)]
+    pub compile: CompileArgs,
     /// The client's pod, NAMESPACE/POD; one that is not known is a client of that namespace without labels.
     #[arg(long, default_value = "default/client")]
     pub from: String,
@@ -127,6 +159,9 @@ pub struct LintArgs {
     #[cfg(feature = "kubernetes")]
     #[command(flatten)]
     pub cluster: ClusterArgs,
+    /// As the controller's.
+    #[command(flatten)]
+    pub compile: CompileArgs,
     /// How to print findings.
     #[arg(short = 'o', long, env = "UMBRA_OUTPUT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
@@ -154,20 +189,29 @@ pub struct UpArgs {
     /// How long a copy may take.
     #[arg(long, env = "UMBRA_SHADOW_TIMEOUT", value_parser = duration, default_value = "10s")]
     pub shadow_timeout: Duration,
-    /// What becomes of services that a NetworkPolicy among the files is about.
-    #[arg(long, env = "UMBRA_NETWORK_POLICIES", value_enum, default_value_t = NetworkPolicies::Guard)]
-    pub network_policies: NetworkPolicies,
+    /// As the controller's.
+    #[command(flatten)]
+    pub compile: CompileArgs,
     /// How to print what happens.
     #[arg(short = 'o', long, env = "UMBRA_OUTPUT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
 }
 
-/// As the controller's flag of this name.
+/// Clients of a VirtualService in a foreign namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Foreign {
+    /// Those of the VirtualService's own namespace.
+    OwnNamespace,
+    /// All, as in Istio.
+    Istio,
+}
+
+/// Traffic that a NetworkPolicy is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum NetworkPolicies {
-    /// As in a cluster: requests are served, and not copied.
+    /// It is not taken over, and so not copied.
     Guard,
-    /// They are copied; the author is told.
+    /// It is copied; the author is told.
     Ignore,
 }
 

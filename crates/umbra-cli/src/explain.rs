@@ -72,6 +72,10 @@ pub fn run(args: &ExplainArgs) -> Result<(), ExplainError> {
 }
 
 fn source(args: &ExplainArgs) -> Result<Source, ExplainError> {
+    Ok(of_flags(args)?.compiled_with(args.compile.options()))
+}
+
+fn of_flags(args: &ExplainArgs) -> Result<Source, ExplainError> {
     #[cfg(feature = "kubernetes")]
     if args.cluster.kubeconfig.is_some() {
         return Source::of_cluster(&args.cluster);

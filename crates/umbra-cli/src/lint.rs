@@ -18,6 +18,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use umbra_api::Severity;
+use umbra_compile::Options;
 
 use crate::args::{LintArgs, Output};
 #[cfg(feature = "kubernetes")]
@@ -60,12 +61,12 @@ fn report(args: &LintArgs) -> Report {
     #[cfg(feature = "kubernetes")]
     if args.cluster.kubeconfig.is_some() {
         return match cluster::read(&args.cluster) {
-            Ok(listed) => looked_at(Manifests::listed(listed)),
+            Ok(listed) => looked_at(Manifests::listed(listed), &args.compile.options()),
             Err(why) => Report { unread: vec![why.to_string()], ..Report::default() },
         };
     }
     let texts = files::read(&args.filename);
-    let mut report = lint(&texts);
+    let mut report = lint(&texts, &args.compile.options());
     if texts.is_empty() {
         let paths: Vec<_> = args.filename.iter().map(|path| path.display().to_string()).collect();
         report.unread.push(format!("-f {}: no *.yaml, *.yml or *.json there", paths.join(",")));
@@ -83,13 +84,13 @@ pub struct Report {
 }
 
 /// Looks at the files' texts. Pure.
-pub fn lint(texts: &Texts) -> Report {
-    looked_at(Manifests::read(texts))
+pub fn lint(texts: &Texts, options: &Options) -> Report {
+    looked_at(Manifests::read(texts), options)
 }
 
-fn looked_at((manifests, mut report): (Manifests, Report)) -> Report {
+fn looked_at((manifests, mut report): (Manifests, Report), options: &Options) -> Report {
     report.findings.extend(manifests.problems());
-    let compiled = compiled::findings(&manifests, &report.findings);
+    let compiled = compiled::findings(&manifests, options, &report.findings);
     report.findings.extend(compiled);
     let references = references::findings(&manifests, &report.findings);
     report.findings.extend(references);

@@ -19,7 +19,7 @@ use umbra_controller::push::Node;
 use umbra_controller::{Controller, Failure, INPUT_QUEUE};
 use umbra_proxy::{Options, Proxy, ProxyError, StartError};
 
-use crate::args::{NetworkPolicies, UpArgs};
+use crate::args::UpArgs;
 use screen::Screen;
 use task::Task;
 
@@ -123,10 +123,6 @@ fn options(args: &UpArgs) -> Options {
 
 /// The proxy is as old as its controller: any epoch is the newest it has seen.
 fn controller_options(args: &UpArgs) -> umbra_controller::Options {
-    let network_policies = match args.network_policies {
-        NetworkPolicies::Guard => umbra_compile::NetworkPolicies::Guard,
-        NetworkPolicies::Ignore => umbra_compile::NetworkPolicies::Ignore,
-    };
-    let compile = umbra_compile::Options { network_policies, ..umbra_compile::Options::default() };
+    let compile = args.compile.options();
     umbra_controller::Options { compile, ..umbra_controller::Options::default() }
 }

@@ -168,6 +168,28 @@ spec: {podSelector: {matchLabels: {version: v2}}, policyTypes: [Ingress]}
 }
 
 #[test]
+fn what_the_controller_was_told_is_told_by_its_flags() {
+    let file = File::with(
+        "flags",
+        "---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: foreign, namespace: other}
+spec: {hosts: [plain.default.svc.cluster.local], http: [{directResponse: {status: 418}}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: plain, namespace: default}
+spec: {clusterIP: 10.96.0.9, ports: [{name: http, port: 80}]}
+",
+    );
+    let asked = ["--from", "default/a", "http://plain/"];
+    assert_eq!(file.json(&asked)["virtualService"], Value::Null);
+    let as_istio = file.json(&[asked.as_slice(), &["--foreign-virtualservices", "istio"]].concat());
+    assert_eq!((&as_istio["virtualService"], &as_istio["status"]), (&json!("other/foreign"), &json!(418)));
+}
+
+#[test]
 fn one_source_is_asked_for() {
     let run = |arguments: &[&str]| {
         let out = Command::new(env!("CARGO_BIN_EXE_umbra"))

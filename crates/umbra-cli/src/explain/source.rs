@@ -34,6 +34,8 @@ struct Objects {
     index: Index,
     /// These are all there are: a Service without EndpointSlices has no endpoints. Files may lack them.
     all: bool,
+    /// How they are compiled.
+    options: Options,
 }
 
 /// A node's configuration, as its admin port tells it.
@@ -86,7 +88,16 @@ impl Source {
     }
 
     fn new(index: Index, all: bool) -> Self {
-        Self(Of::Objects(Box::new(Objects { index, all })))
+        Self(Of::Objects(Box::new(Objects { index, all, options: Options::default() })))
+    }
+
+    /// Compiles as a controller with these options does; what a node has is compiled already.
+    #[must_use]
+    pub fn compiled_with(mut self, options: Options) -> Self {
+        if let Of::Objects(objects) = &mut self.0 {
+            objects.options = options;
+        }
+        self
     }
 
     /// What the proxy has whose admin port is at `address` (`127.0.0.1:15000`).
@@ -136,8 +147,8 @@ impl Source {
 
     /// What a node has for clients of this namespace on this port.
     pub(super) fn table(&self, service: &ServiceName, client: &str, port: u16) -> Known {
-        let index = match &self.0 {
-            Of::Objects(objects) => &objects.index,
+        let Objects { index, options, .. } = match &self.0 {
+            Of::Objects(objects) => &**objects,
             Of::Node(config) => {
                 let found = config.tables.iter().find(|table| table.service == *service);
                 let not =
@@ -146,7 +157,7 @@ impl Source {
             }
         };
         let key = ObjectKey::new(&service.namespace, &service.name);
-        let compiled = umbra_compile::service(index.view(), &key, &Options::default());
+        let compiled = umbra_compile::service(index.view(), &key, options);
         match compiled.outcome {
             Outcome::Table(table) => Known::Table(Box::new(table)),
             Outcome::NotGoverned => Known::Not("no VirtualService governs it".to_owned()),

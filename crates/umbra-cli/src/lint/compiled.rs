@@ -13,9 +13,9 @@ use crate::files::{ObjectId, ObjectKind};
 
 /// The compiler's findings, without those of validation, which it takes over, and those about what is in a field that is
 /// wrong as a whole.
-pub(super) fn findings(manifests: &Manifests, said: &BTreeSet<Finding>) -> Vec<Finding> {
+pub(super) fn findings(manifests: &Manifests, options: &Options, said: &BTreeSet<Finding>) -> Vec<Finding> {
     let index = manifests.index();
-    let compiled = umbra_compile::findings(index.view(), &Options::default()).into_iter().map(|finding| {
+    let compiled = umbra_compile::findings(index.view(), options).into_iter().map(|finding| {
         let (code, level) = codes::of(&finding);
         let kind = match finding.object.kind {
             Kind::VirtualService => ObjectKind::VirtualService,

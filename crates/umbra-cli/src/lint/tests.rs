@@ -32,7 +32,7 @@ fn virtual_service(name: &str, spec: &str) -> String {
 
 fn said(text: &str) -> Vec<String> {
     let texts = Texts::from([(PathBuf::from("x.yaml"), Ok(text.to_owned()))]);
-    let report = lint(&texts);
+    let report = lint(&texts, &Options::default());
     assert_eq!(report.unread, [""; 0], "{text}");
     report.findings.iter().map(ToString::to_string).collect()
 }
@@ -254,7 +254,7 @@ fn what_cannot_be_read_is_no_finding() {
         (PathBuf::from("a.yaml"), Err("permission denied".to_owned())),
         (PathBuf::from("b.yaml"), Ok("a: [".to_owned())),
     ]);
-    let report = lint(&texts);
+    let report = lint(&texts, &Options::default());
     assert!(report.findings.is_empty(), "{:?}", report.findings);
     assert_eq!(report.unread.len(), 2, "{:?}", report.unread);
     assert_eq!(report.unread[0], "a.yaml: permission denied");
