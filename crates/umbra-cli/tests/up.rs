@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::{Backend, Folder, Up, VIRTUAL_SERVICE};
+use support::{Backend, Folder, Port, Up, VIRTUAL_SERVICE, protocols};
 
 #[test]
 fn an_edited_file_changes_the_routes_and_nobody_is_refused() {
@@ -27,6 +27,34 @@ fn an_edited_file_changes_the_routes_and_nobody_is_refused() {
     // Everything the proxy knows came over its push API: all of it once, and the edit as a delta.
     assert_eq!(up.pushes("put"), 1);
     assert!(up.pushes("patch") >= 1);
+}
+
+/// A Service's port, and what its endpoints are asked in by a client of HTTP/1.1 and by one of HTTP/2 (spec/istio.md 2.10).
+const SPOKEN: [(Port, [&str; 2]); 7] = [
+    (("http", None), ["HTTP/1.1", "HTTP/1.1"]),
+    (("http2", None), ["HTTP/2", "HTTP/2"]),
+    (("grpc-api", None), ["HTTP/2", "HTTP/2"]),
+    (("http", Some("kubernetes.io/h2c")), ["HTTP/2", "HTTP/2"]),
+    (("http2", Some("http")), ["HTTP/1.1", "HTTP/1.1"]),
+    (("web", Some("grpc")), ["HTTP/2", "HTTP/2"]),
+    (("web", None), ["HTTP/1.1", "HTTP/2"]),
+];
+
+#[test]
+fn endpoints_are_spoken_to_as_their_services_port_says() {
+    for (number, (port, spoken)) in SPOKEN.into_iter().enumerate() {
+        let backend = protocols::backend();
+        let folder = Folder::with_port(&format!("spoken-{number}"), &[("v1", backend)], port);
+        folder.write("vs.yaml", &VIRTUAL_SERVICE.replace("SUBSET", "v1"));
+        let up = Up::start(&folder);
+        up.wait_for("Programmed", |line| {
+            line.is_condition("virtualservice default/sa-logic", "Programmed", "True")
+        });
+        let http1 = up.get("sa-logic", "/");
+        assert_eq!(http1, (200, spoken[0].to_owned()), "{port:?}, a client of HTTP/1.1");
+        let http2 = protocols::get_http2(up.traffic(), "sa-logic");
+        assert_eq!(http2, spoken[1], "{port:?}, a client of HTTP/2");
+    }
 }
 
 #[test]

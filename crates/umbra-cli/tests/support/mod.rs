@@ -1,5 +1,7 @@
 //! Plays of `umbra up`: a folder, backends that say their name, and the program itself. Each ends with its value.
 
+pub(crate) mod protocols;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -31,7 +33,7 @@ metadata: {name: sa-logic}
 spec:
   selector: {app: sa-logic}
   ports:
-    - {name: http, port: 80, protocol: TCP}
+    - PORT
 ---
 apiVersion: networking.istio.io/v1alpha3
 kind: DestinationRule
@@ -79,18 +81,29 @@ fn answer(stream: TcpStream, name: &str) {
     }
 }
 
+/// Name and `appProtocol` of the Service's port.
+pub(crate) type Port = (&'static str, Option<&'static str>);
+
 /// A folder of manifests, gone with the value.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     /// With a Service, a DestinationRule, and a pod for each backend.
     pub(crate) fn new(name: &str, pods: &[(&str, u16)]) -> Self {
+        Self::with_port(name, pods, ("http", None))
+    }
+
+    /// The same, with this port.
+    pub(crate) fn with_port(name: &str, pods: &[(&str, u16)], port: Port) -> Self {
         let path =
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("up-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         let folder = Self(path);
-        folder.write("service.yaml", SERVICE);
-        folder.write("pods.json", &pods_as_list(pods).to_string());
+        let (port_name, protocol) = port;
+        let protocol = protocol.map(|protocol| format!(", appProtocol: {protocol}")).unwrap_or_default();
+        let port = format!("{{name: {port_name}, port: 80, protocol: TCP{protocol}}}");
+        folder.write("service.yaml", &SERVICE.replace("PORT", &port));
+        folder.write("pods.json", &pods_as_list(pods, port_name).to_string());
         folder
     }
 
@@ -110,7 +123,7 @@ impl Drop for Folder {
 }
 
 /// As `kubectl get pods,endpointslices -o json` prints them.
-fn pods_as_list(pods: &[(&str, u16)]) -> Value {
+fn pods_as_list(pods: &[(&str, u16)], port_name: &str) -> Value {
     let items = pods.iter().flat_map(|(version, port)| {
         let pod = serde_json::json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -124,7 +137,7 @@ fn pods_as_list(pods: &[(&str, u16)]) -> Value {
                 "labels": {"kubernetes.io/service-name": "sa-logic"}},
             "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true},
                 "targetRef": {"kind": "Pod", "namespace": "default", "name": version, "uid": version}}],
-            "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+            "ports": [{"name": port_name, "port": port, "protocol": "TCP"}],
         });
         [pod, slice]
     });
@@ -200,6 +213,11 @@ impl Up {
     /// Status and body, by a connection of its own.
     pub(crate) fn get(&self, host: &str, path: &str) -> (u16, String) {
         get(self.traffic, host, path)
+    }
+
+    /// Where clients come.
+    pub(crate) fn traffic(&self) -> SocketAddr {
+        self.traffic
     }
 
     /// Pushes of this kind that the proxy has taken, by its own count.
