@@ -89,6 +89,7 @@ fn with_server(crds: bool, test: impl FnOnce(&ApiServer) -> Result<()>) -> Resul
         skip(&missing.to_string());
         return Ok(());
     }
+    is_whole()?;
     let server = ApiServer::start()?;
     if crds {
         server.apply_crds()?;
@@ -98,7 +99,23 @@ fn with_server(crds: bool, test: impl FnOnce(&ApiServer) -> Result<()>) -> Resul
 
 /// `umbra` with nothing of the environment.
 fn umbra(arguments: &[&str]) -> Result<Output> {
-    Ok(Command::new(program("umbra")?).env_clear().args(arguments).output()?)
+    Ok(command()?.args(arguments).output()?)
+}
+
+fn command() -> Result<Command> {
+    let mut command = Command::new(program("umbra")?);
+    command.env_clear();
+    Ok(command)
+}
+
+/// The program is the one that looks at clusters.
+fn is_whole() -> Result<()> {
+    let help = umbra(&["explain", "--help"])?;
+    ensure!(
+        String::from_utf8_lossy(&help.stdout).contains("--kubeconfig"),
+        "umbra was built without Kubernetes, as `make demo` does: cargo build --workspace --bins"
+    );
+    Ok(())
 }
 
 fn json(arguments: &[&str]) -> Result<Value> {
@@ -159,8 +176,7 @@ fn a_cluster_is_explained_and_linted_as_files_with_its_objects_are() -> Result<(
         // The last pod is of the second page.
         ensure!(endpoints[3] == serde_json::json!(["10.1.0.1:5000", "10.1.0.9:5000"]), "{endpoints:?}");
         // As kubectl finds it; what follows the flag is the URL then.
-        let by_default = Command::new(program("umbra")?)
-            .env_clear()
+        let by_default = command()?
             .env("KUBECONFIG", kubeconfig)
             .args(["explain", "--context", "test", "--kubeconfig", "http://sa-logic/analyse"])
             .output()?;

@@ -111,12 +111,13 @@ if [ "$mode" = all ] && [ "$(id -u)" -eq 0 ] && [ "$(uname -s)" = Linux ]; then
   check packages tests/cluster/packages.sh || finish
   check tools tests/cluster/tools.sh || finish
 fi
+# Before the build: it makes `umbra` without Kubernetes, and tests want it whole.
+check demo make --no-print-directory demo
 check build cargo build --workspace --all-targets --locked || finish
 check lint cargo clippy --workspace --all-targets --locked -- -D warnings
 tests unit cargo test --workspace --exclude umbra-tests --locked -- --nocapture
 tests workspace cargo test -p umbra-tests --locked --test workspace
 tests cases cargo test -p umbra-tests --locked --test cases -- --nocapture --skip served
-check demo make --no-print-directory demo
 [ "$mode" = all ] || finish
 
 if [ "$(id -u)" -ne 0 ] || [ "$(uname -s)" != Linux ]; then
