@@ -16,7 +16,15 @@ if [ -z "${OVERLAY:-}" ] && [ "$(realpath -m "$KUBECONFIG")" = "$(realpath -m "$
 
 [ "$overlay" != test ] || tests/cluster/load.sh umbra-controller umbra-proxy
 kubectl apply --server-side -k crds
-kubectl wait --for=condition=Established --timeout=60s crd/virtualservices.networking.istio.io crd/destinationrules.networking.istio.io
+# `kubectl wait` fails on a CRD that has no conditions yet ("accessor error: <nil>").
+established='{.status.conditions[?(@.type=="Established")].status}'
+for crd in virtualservices destinationrules; do
+  for ((tries = 0; ; tries++)); do
+    [ "$(kubectl get "crd/$crd.networking.istio.io" -o jsonpath="$established")" != True ] || break
+    [ $tries -lt 120 ] || { echo "error: crd $crd.networking.istio.io is not established after a minute: kubectl describe it" >&2; exit 1; }
+    sleep 0.5
+  done
+done
 rendered=deploy/overlays/$overlay
 if [ "$overlay" = test ]; then
   # The tag is always `dev`: this annotation tells a new image from an old one, so that pods are replaced when it
