@@ -100,7 +100,7 @@ const LARGE: Shape = Shape::Large;
 const PLAIN: Mode = Mode::Plain;
 const MIRRORED: Mode = Mode::Mirrored;
 const MEMORY: &str = "memory under load is not measured yet";
-const HTTP2: &str = "waits for HTTP/2 in umbra-proxy";
+const HTTP2: &str = "waits for a client of HTTP/2 in this bench";
 
 /// The rows, in order; the first of each number is the one that the row is named by.
 pub(crate) const ROWS: &[Row] = &[
