@@ -218,18 +218,7 @@ impl System {
 
     /// Counters at rest: eligible = sent + dropped, sent = answered + timed_out + failed.
     fn wait_settled(&self) -> Result<()> {
-        wait_for("copies have ended", CEILING, || {
-            let samples = node_programs::samples(&self.node)?;
-            let sum = |name: &str| samples.sum(&format!("umbra_shadow_{name}_total"), &[]);
-            let (eligible, sent, dropped, ended) =
-                (sum("eligible"), sum("sent"), sum("dropped"), sum("result"));
-            let is = |one: f64, other: f64| (one - other).abs() < 0.5;
-            ensure!(
-                is(eligible, sent + dropped) && is(sent, ended),
-                "{eligible} eligible, {sent} sent, {ended} ended"
-            );
-            Ok(())
-        })
+        wait_for("copies have ended", CEILING, || node_programs::samples(&self.node)?.no_copy_in_flight())
     }
 
     fn admin(&self, path: &str) -> Result<Value> {
