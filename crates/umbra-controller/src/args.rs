@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::{ArgAction, Parser};
 
+use crate::compile_args::CompileArgs;
 use crate::push::Node;
 
 /// Computes what each node has to do and pushes it.
@@ -28,37 +29,12 @@ pub struct Args {
     /// Where to serve metrics and health [default: port 15020 on all addresses]
     #[arg(long, env = "UMBRA_METRICS_LISTEN", value_name = "ADDR")]
     pub metrics_listen: Option<SocketAddr>,
-    /// To which clients a VirtualService applies whose namespace is not the service's
-    #[arg(long, env = "UMBRA_FOREIGN_VIRTUALSERVICES", value_enum, default_value_t = Foreign::OwnNamespace)]
-    pub foreign_virtualservices: Foreign,
-    /// What becomes of traffic that a NetworkPolicy is about: pods reached, and pods calling
-    #[arg(long, env = "UMBRA_NETWORK_POLICIES", value_enum, default_value_t = NetworkPolicies::Guard)]
-    pub network_policies: NetworkPolicies,
-    /// The namespace whose DestinationRules are for services without any of their own: Istio's root namespace
-    #[arg(long, env = "UMBRA_ROOT_NAMESPACE", value_name = "NAMESPACE",
-        default_value = umbra_compile::DEFAULT_ROOT_NAMESPACE)]
-    pub root_namespace: String,
+    /// What compiling may do
+    #[command(flatten)]
+    pub compile: CompileArgs,
     /// What to log, as in RUST_LOG
     #[arg(long, env = "UMBRA_LOG", default_value = "info")]
     pub log: String,
-}
-
-/// Clients of a VirtualService in a foreign namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Foreign {
-    /// Those of the VirtualService's own namespace.
-    OwnNamespace,
-    /// All, as in Istio.
-    Istio,
-}
-
-/// Traffic that a NetworkPolicy is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum NetworkPolicies {
-    /// It is not taken over.
-    Guard,
-    /// It is taken over: the policy sees the node's address.
-    Ignore,
 }
 
 /// `NODE=HOST:PORT`.
@@ -86,18 +62,6 @@ impl FromStr for ProxyAddress {
 }
 
 impl Args {
-    /// What compiling may do.
-    pub fn compile(&self) -> umbra_compile::Options {
-        umbra_compile::Options {
-            foreign_virtual_services: self.foreign_virtualservices == Foreign::Istio,
-            network_policies: match self.network_policies {
-                NetworkPolicies::Guard => umbra_compile::NetworkPolicies::Guard,
-                NetworkPolicies::Ignore => umbra_compile::NetworkPolicies::Ignore,
-            },
-            root_namespace: self.root_namespace.clone(),
-        }
-    }
-
     /// The given proxies by node; empty when they are to be found.
     pub fn nodes(&self) -> BTreeMap<String, Node> {
         let node = |proxy: &ProxyAddress| {
@@ -117,9 +81,9 @@ mod tests {
         let line = "umbra-controller --kubeconfig k --proxy n1=10.0.0.1:15002 --proxy n2=[fd00::1]:1 \
             --leader-elect=false --tls-dir d --metrics-listen 127.0.0.1:0";
         let args = Args::try_parse_from(line.split_whitespace()).unwrap();
-        assert_eq!(args.compile().root_namespace, "istio-system");
+        assert_eq!(args.compile.options().root_namespace, "istio-system");
         let other = ["umbra-controller", "--root-namespace", "mesh"];
-        assert_eq!(Args::try_parse_from(other).unwrap().compile().root_namespace, "mesh");
+        assert_eq!(Args::try_parse_from(other).unwrap().compile.options().root_namespace, "mesh");
         assert_eq!(args.nodes()["n2"].address, "[fd00::1]:1");
         assert_eq!(args.nodes().len(), 2);
         for bad in ["n1", "n1=", "=1.2.3.4:5", "n1=1.2.3.4", "n1=1.2.3.4:x", "n1=a b:1"] {

@@ -12,6 +12,7 @@
 pub mod admin;
 #[cfg(feature = "kubernetes")]
 pub mod args;
+pub mod compile_args;
 pub mod lead;
 pub mod metrics;
 pub mod publish;

@@ -190,7 +190,15 @@ impl Begin {
         let (recover, recovered) = mpsc::channel(RECOVERED_QUEUE);
         let windows = Windows::default();
         let metrics = Arc::clone(metrics);
-        tasks.spawn(publish::run(taken, recovered, publish, args.compile(), windows, metrics, stop.clone()));
+        tasks.spawn(publish::run(
+            taken,
+            recovered,
+            publish,
+            args.compile.options(),
+            windows,
+            metrics,
+            stop.clone(),
+        ));
         Observed { published, nodes: live, recover }
     }
 
