@@ -1,7 +1,7 @@
 //! A request's body on its way to the primary: streamed, kept a little where it may have to be sent again, and handed to
 //! the shadows' taps as it passes. The client is read at the primary's pace, never at a mirror's.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -9,13 +9,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
+use crate::serve::{ClientBody, ClientError};
 use crate::shadow::tap::Tap;
 
 /// What all attempts to send one request read from.
 pub(crate) struct Source {
-    incoming: Incoming,
+    incoming: ClientBody,
     /// How long the body said it was before any of it was read.
     hint: SizeHint,
     /// What was read so far, while it can still be sent again.
@@ -23,7 +23,7 @@ pub(crate) struct Source {
     kept_bytes: usize,
     keep_limit: usize,
     /// Bytes read so far.
-    bytes: Rc<Cell<u64>>,
+    bytes: u64,
     untouched: bool,
     ended: bool,
     /// When, and who waits for it.
@@ -36,90 +36,108 @@ pub(crate) struct Source {
 
 /// The body for one attempt.
 pub(crate) struct RequestBody {
-    source: Rc<RefCell<Source>>,
+    /// Absent: there is none.
+    source: Option<Rc<RefCell<Source>>>,
     /// How many kept chunks this attempt has sent.
     position: usize,
 }
 
-/// A handle on a request's body, from which attempts are made.
+/// A handle on a request's body, from which attempts are made. A request without one costs nothing here.
 #[derive(Clone)]
-pub(crate) struct Bodies(Rc<RefCell<Source>>);
+pub(crate) struct Bodies {
+    source: Option<Rc<RefCell<Source>>>,
+    /// When the head had come.
+    began: Instant,
+}
 
 impl Bodies {
-    pub(crate) fn new(incoming: Incoming, keep_limit: usize) -> Self {
-        let (hint, ended) = (incoming.size_hint(), incoming.is_end_stream());
-        Self(Rc::new(RefCell::new(Source {
+    pub(crate) fn new(incoming: ClientBody, keep_limit: usize, began: Instant) -> Self {
+        if incoming.is_end_stream() {
+            return Self { source: None, began };
+        }
+        let hint = incoming.size_hint();
+        let source = Source {
             incoming,
             hint,
             kept: None,
             kept_bytes: 0,
             keep_limit,
-            bytes: Rc::default(),
+            bytes: 0,
             untouched: true,
-            ended,
-            ended_at: ended.then(Instant::now),
+            ended: false,
+            ended_at: None,
             waiting: None,
             broken: false,
             taps: Vec::new(),
-        })))
+        };
+        Self { source: Some(Rc::new(RefCell::new(source))), began }
     }
 
     /// A body for an attempt. With `keep` another attempt may follow, as long as little was read.
     pub(crate) fn attempt(&self, keep: bool) -> RequestBody {
-        let mut source = self.0.borrow_mut();
-        if keep && source.untouched {
-            source.kept = Some(Vec::new());
+        if let Some(source) = &self.source {
+            let mut source = source.borrow_mut();
+            if keep && source.untouched {
+                source.kept = Some(Vec::new());
+            }
         }
-        RequestBody { source: Rc::clone(&self.0), position: 0 }
+        RequestBody { source: self.source.clone(), position: 0 }
+    }
+
+    /// The request has none.
+    pub(crate) fn is_none(&self) -> bool {
+        self.source.is_none()
     }
 
     /// The whole body can be sent (again).
     pub(crate) fn is_repeatable(&self) -> bool {
-        let source = self.0.borrow();
-        source.untouched || source.kept.is_some()
+        self.of_source(true, |source| source.untouched || source.kept.is_some())
     }
 
     /// Reading it from the client failed.
     pub(crate) fn is_broken(&self) -> bool {
-        self.0.borrow().broken
+        self.of_source(false, |source| source.broken)
     }
 
     /// No attempt follows.
     pub(crate) fn settle(&self) {
-        self.0.borrow_mut().kept = None;
+        self.of_source((), |source| source.kept = None);
     }
 
     /// Chunks read from now on go to `tap` too.
     pub(crate) fn attach(&self, tap: Tap) {
-        let mut source = self.0.borrow_mut();
-        if source.ended {
-            tap.end();
-        } else {
-            source.taps.push(tap);
+        match &self.source {
+            Some(source) if !source.borrow().ended => source.borrow_mut().taps.push(tap),
+            _ => tap.end(),
         }
     }
 
     pub(crate) fn hint(&self) -> SizeHint {
-        self.0.borrow().hint
+        self.of_source(SizeHint::with_exact(0), |source| source.hint)
     }
 
     /// When all of it had been read from the client. One waits at a time.
     pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<Instant> {
-        let mut source = self.0.borrow_mut();
-        if source.ended_at.is_none() {
-            source.waiting = Some(cx.waker().clone());
-        }
-        source.ended_at.map_or(Poll::Pending, Poll::Ready)
+        self.of_source(Poll::Ready(self.began), |source| {
+            if source.ended_at.is_none() {
+                source.waiting = Some(cx.waker().clone());
+            }
+            source.ended_at.map_or(Poll::Pending, Poll::Ready)
+        })
     }
 
-    /// Goes on counting the bytes that are read.
-    pub(crate) fn bytes(&self) -> Rc<Cell<u64>> {
-        Rc::clone(&self.0.borrow().bytes)
+    /// Bytes read so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.of_source(0, |source| source.bytes)
+    }
+
+    fn of_source<T>(&self, none: T, some: impl FnOnce(&mut Source) -> T) -> T {
+        self.source.as_ref().map_or(none, |source| some(&mut source.borrow_mut()))
     }
 }
 
 impl Source {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
         if self.ended {
             return Poll::Ready(None);
         }
@@ -145,7 +163,7 @@ impl Source {
 
     fn pass(&mut self, frame: &Frame<Bytes>) {
         if let Some(chunk) = frame.data_ref() {
-            self.bytes.set(self.bytes.get() + chunk.len() as u64);
+            self.bytes += chunk.len() as u64;
             self.taps.iter().for_each(|tap| tap.data(chunk));
             self.keep(chunk);
             if self.incoming.is_end_stream() {
@@ -155,7 +173,7 @@ impl Source {
             self.taps.iter().for_each(|tap| tap.trailers(trailers));
             // Trailers are not kept: such a request is not repeated.
             self.kept = None;
-            // Nothing follows them, and hyper does not ask: without this the copy would be cut as incomplete.
+            // Nothing follows them, and nobody asks: without this the copy would be cut as incomplete.
             self.end();
         }
     }
@@ -180,14 +198,15 @@ impl Source {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = ClientError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
         let this = &mut *self;
-        let mut source = this.source.borrow_mut();
+        let Some(source) = &this.source else { return Poll::Ready(None) };
+        let mut source = source.borrow_mut();
         if let Some(chunk) = source.kept.as_ref().and_then(|kept| kept.get(this.position)).cloned() {
             this.position += 1;
             return Poll::Ready(Some(Ok(Frame::data(chunk))));
@@ -199,11 +218,12 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        let source = self.source.borrow();
+        let Some(source) = &self.source else { return true };
+        let source = source.borrow();
         source.ended && source.kept.as_ref().is_none_or(|kept| kept.len() == self.position)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.source.borrow().hint
+        self.source.as_ref().map_or(SizeHint::with_exact(0), |source| source.borrow().hint)
     }
 }

@@ -22,6 +22,7 @@ use crate::descriptors::Sockets;
 use crate::listen::{Mode, OriginalDestination};
 use crate::metrics::{Exchange, Metrics, Series, SeriesCache};
 use crate::pool::Pool;
+use crate::recycle::Recycled;
 use crate::shadow::tap::{Budget, CopyBody};
 use crate::sniff::{self, Spoken};
 use crate::tables::{Governed, Tables};
@@ -50,6 +51,8 @@ pub(crate) struct Worker {
     pub(crate) mirrors: Pool<CopyBody>,
     /// This process's connections.
     pub(crate) sockets: Sockets,
+    /// What requests leave behind for the next ones.
+    pub(crate) recycled: Rc<Recycled>,
     copies_budget: Budget,
     series: RefCell<SeriesCache>,
     rng: RefCell<fastrand::Rng>,
@@ -91,15 +94,17 @@ impl Worker {
         seed: u64,
     ) -> Rc<Self> {
         let Options { mode, limits, .. } = options;
+        let recycled = Rc::default();
         Rc::new(Self {
             mode,
             tables,
             phase,
             connections: TaskTracker::new(),
             shadows: TaskTracker::new(),
-            primaries: Pool::new(&limits, sockets.clone()),
-            mirrors: Pool::new(&limits, sockets.clone()),
+            primaries: Pool::new(&limits, sockets.clone(), &recycled),
+            mirrors: Pool::new(&limits, sockets.clone(), &recycled),
             sockets,
+            recycled,
             copies_budget: Budget::new(limits.shadow.worker_bytes),
             series: RefCell::new(SeriesCache::new(Arc::clone(&metrics))),
             metrics,

@@ -13,12 +13,10 @@ mod deadline;
 mod local;
 mod understand;
 
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 use umbra_routing::{CorsDecision, CorsHeaders};
 
 pub(crate) use answer::AnswerBody;
@@ -27,36 +25,31 @@ use attempt::{Attempts, Reached};
 use change::{AnswerChanges, Came, Head, change};
 use choose::{Chosen, Subject, choose};
 use deadline::Deadline;
-use local::{Own, failure};
+use local::{Own, Refusal, failure};
 use understand::{NotUnderstood, understand};
 
-use crate::balance::{Backends, Lease};
+use crate::balance::Backends;
 use crate::body::Bodies;
 use crate::headers;
 use crate::metrics::{DropReason, Flags};
-use crate::serve::{Busy, Serving};
+use crate::serve::{ClientBody, Serving};
 use crate::shadow::{Drawn, Original};
-use crate::upgrade;
+use crate::upgrade::Switched;
 use crate::version::HttpVersion;
 
-/// Answers one request. Dropped when the client leaves, which ends the primary's connection too.
-///
-/// # Errors
-/// Never: what goes wrong has a status.
-pub(crate) async fn answer(
-    serving: Rc<Serving>,
-    request: Request<Incoming>,
-) -> Result<Response<AnswerBody>, Infallible> {
+/// Answers one request; what goes wrong has a status. Dropped when the client leaves, which ends the primary's connection
+/// too.
+pub(crate) async fn answer(serving: &Rc<Serving>, request: Request<ClientBody>) -> Response<AnswerBody> {
     let is_head = request.method() == Method::HEAD;
-    let mut answer = asked(&serving, request).await;
+    let mut answer = asked(serving, request).await;
     if is_head {
         answer::to_head(&mut answer);
     }
     let close = serving.worker.is_draining() || !serving.is_in_force();
     if close && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        leave(&serving, &mut answer);
+        leave(serving, &mut answer);
     }
-    Ok(answer)
+    answer
 }
 
 /// Tells the client that its connection ends; HTTP/2 says it with a frame of its own.
@@ -66,30 +59,29 @@ fn leave(serving: &Serving, answer: &mut Response<AnswerBody>) {
     }
 }
 
-async fn asked(serving: &Rc<Serving>, mut request: Request<Incoming>) -> Response<AnswerBody> {
-    let busy = serving.busy();
+async fn asked(serving: &Rc<Serving>, mut request: Request<ClientBody>) -> Response<AnswerBody> {
     if let Err(NotUnderstood { reason, status, text }) = understand(&mut request) {
         serving.worker.metrics.bad_request(reason);
-        let mut answer = answer::own(status, text.into_bytes(), busy);
+        let mut answer = answer::own(status, text.into_bytes());
         leave(serving, &mut answer);
         return answer;
     }
     let Some(subject) = Subject::of(serving, &request) else {
         serving.worker.metrics.refused("no_service");
-        return answer::own(StatusCode::NOT_FOUND, b"no governed service has this host\n".to_vec(), busy);
+        return answer::own(StatusCode::NOT_FOUND, b"no governed service has this host\n".to_vec());
     };
     name_host(&mut request, &subject);
     serving.serves(&subject.governed);
     let service = Arc::clone(&subject.governed.service);
     let record = Record::new(&serving.worker, subject.client.clone(), service, &request);
     match choose(serving, &subject, &request) {
-        Ok(chosen) => by_rule(serving, &subject, &chosen, request, record, busy).await,
-        Err(refusal) => Own::refused(refusal, record.is_grpc()).send(record, busy),
+        Ok(chosen) => by_rule(serving, &subject, &chosen, request, record).await,
+        Err(refusal) => Own::refused(refusal, record.is_grpc()).send(record),
     }
 }
 
 /// A request of HTTP/1.0 may leave its host out; the copy on its way to a server of HTTP/1.1 may not.
-fn name_host(request: &mut Request<Incoming>, subject: &Subject) {
+fn name_host(request: &mut Request<ClientBody>, subject: &Subject) {
     if request.headers().contains_key(header::HOST) || request.uri().authority().is_some() {
         return;
     }
@@ -116,7 +108,7 @@ async fn first(
     serving: &Serving,
     subject: &Subject,
     chosen: &Chosen,
-    request: &Request<Incoming>,
+    request: &Request<ClientBody>,
     record: &mut Record,
 ) -> First {
     let (route, head) = (&chosen.route, subject.head(request));
@@ -146,20 +138,19 @@ async fn by_rule(
     serving: &Rc<Serving>,
     subject: &Subject,
     chosen: &Chosen,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     mut record: Record,
-    busy: Busy,
 ) -> Response<AnswerBody> {
     let came = Came::new(&request, serving);
-    let early = |mut own: Own, came: Came, cors: &CorsHeaders, record: Record, busy: Busy| {
+    let early = |mut own: Own, came: Came, cors: &CorsHeaders, record: Record| {
         let changes = AnswerChanges::new(chosen, came);
         changes.apply(&mut own.headers, Head::of(&request), None, (own.status, None));
         cors.put_into(&mut own.headers);
-        own.send(record, busy)
+        own.send(record)
     };
     let cors = match first(serving, subject, chosen, &request, &mut record).await {
-        First::Preflight(own) => return own.send(record, busy),
-        First::Answered(own) => return early(own, came, &CorsHeaders::default(), record, busy),
+        First::Preflight(own) => return own.send(record),
+        First::Answered(own) => return early(own, came, &CorsHeaders::default(), record),
         First::Goes(cors) => cors,
     };
     // Drawn before anything can fail: what was eligible and did not go out is counted.
@@ -168,9 +159,9 @@ async fn by_rule(
         Ok(set) => {
             record.service(&set.service);
             let sending = Sending { serving, chosen, set, cors };
-            sending.send(subject, request, (came, drawn), (record, busy)).await
+            sending.send(subject, request, (came, drawn), record).await
         }
-        Err(refusal) => early(Own::refused(refusal, record.is_grpc()), came, &cors, record, busy),
+        Err(refusal) => early(Own::refused(refusal, record.is_grpc()), came, &cors, record),
     }
 }
 
@@ -186,22 +177,23 @@ impl Sending<'_> {
     async fn send(
         &self,
         subject: &Subject,
-        mut request: Request<Incoming>,
+        mut request: Request<ClientBody>,
         (came, drawn): (Came, Drawn),
-        (mut record, busy): (Record, Busy),
+        mut record: Record,
     ) -> Response<AnswerBody> {
         let worker = &self.serving.worker;
         headers::decline_h2c(request.headers_mut());
-        let upgrade = self.upgrade(&mut request);
+        let upgrade = self.upgrade(&request);
         let (mut original, changes, body) = change(request, subject, self.chosen, came);
         let mut drawn = Some(drawn);
-        if let Some((protocol, _)) = &upgrade {
-            headers::set_upgrade(&mut original.headers, protocol.clone());
+        if let Some(protocol) = upgrade {
+            headers::set_upgrade(&mut original.headers, protocol);
             drawn.take().into_iter().for_each(|drawn| drawn.drop_all(DropReason::Upgrade));
         }
-        let bodies = Bodies::new(body, worker.limits.replay_bytes);
-        record.request_body(bodies.bytes());
-        let mut deadline = Deadline::new(self.chosen.route.timeout(), &mut original.headers, &bodies);
+        let bodies = Bodies::new(body, worker.limits.replay_bytes, record.started());
+        record.request_body(&bodies);
+        let mut deadline =
+            Deadline::new(self.chosen.route.timeout(), &mut original.headers, (&bodies, &worker.recycled));
         let retries = self.chosen.route.retries();
         let attempts = Attempts::new(worker, &self.set, &original, &bodies, (retries, drawn));
         let is_grpc = record.is_grpc();
@@ -215,40 +207,36 @@ impl Sending<'_> {
             () = deadline.passed() => Err(late()),
         };
         match ended {
-            Ok(reached) => self.reached(reached, upgrade, (&original, &changes), (deadline, record, busy)),
+            Ok(reached) => self.reached(reached, (&original, &changes), (deadline, record)),
             Err(mut own) => {
                 self.finish(&mut own.headers, &original, &changes, (own.status, None));
-                own.send(record, busy)
+                own.send(record)
             }
         }
     }
 
     /// What the request wants to switch to, where that can be: HTTP/2 has no upgrades, and a server may always go on
     /// without one (RFC 9110 section 7.8).
-    fn upgrade(&self, request: &mut Request<Incoming>) -> Option<(HeaderValue, hyper::upgrade::OnUpgrade)> {
-        if self.serving.version().towards(self.set.spoken_to()) == HttpVersion::Http2 {
-            return None;
-        }
-        headers::upgrade(request.headers()).map(|to| (to, hyper::upgrade::on(request)))
+    fn upgrade(&self, request: &Request<ClientBody>) -> Option<HeaderValue> {
+        let client = self.serving.version();
+        let both = [client, client.towards(self.set.spoken_to())];
+        headers::upgrade(request.headers()).filter(|_| both == [HttpVersion::Http1; 2])
     }
 
     fn reached(
         &self,
         mut reached: Reached,
-        upgrade: Option<(HeaderValue, hyper::upgrade::OnUpgrade)>,
         (original, changes): (&Original, &AnswerChanges),
-        (deadline, record, busy): (Deadline, Record, Busy),
+        (deadline, record): (Deadline, Record),
     ) -> Response<AnswerBody> {
         let status = reached.answer.status();
-        if let Some((_, client)) = upgrade
-            && status == StatusCode::SWITCHING_PROTOCOLS
-        {
-            return switch(self.serving, client, reached, record);
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return switch(reached, record);
         }
         headers::answer_hop(reached.answer.headers_mut());
         let upstream = Some(reached.lease.upstream().endpoint.address);
         self.finish(reached.answer.headers_mut(), original, changes, (status, upstream));
-        answer::relay(&self.serving.worker, reached, deadline, (record, busy))
+        answer::relay(&self.serving.worker, reached, deadline, record)
     }
 
     /// The rule's last word on an answer's head.
@@ -265,22 +253,19 @@ impl Sending<'_> {
 }
 
 /// The primary has switched protocols: from here on bytes pass.
-fn switch(
-    serving: &Serving,
-    client: hyper::upgrade::OnUpgrade,
-    reached: Reached,
-    mut record: Record,
-) -> Response<AnswerBody> {
-    let Reached { mut answer, pooled, lease } = reached;
-    let lease: Lease = lease;
-    let protocol = headers::upgrade(answer.headers());
-    let upstream = hyper::upgrade::on(&mut answer);
-    pooled.detach();
-    upgrade::join(serving, client, upstream, lease);
-    headers::answer_hop(answer.headers_mut());
+fn switch(reached: Reached, mut record: Record) -> Response<AnswerBody> {
+    let Reached { answer, pooled, lease } = reached;
+    let (mut head, _) = answer.into_parts();
+    let Some(upstream) = pooled.detach() else {
+        let text = "the primary switched protocols before it had the whole request\n".into();
+        let (status, flags) = (StatusCode::SERVICE_UNAVAILABLE, Flags::UpstreamTermination);
+        return Own::refused(Refusal { status, flags, text }, record.is_grpc()).send(record);
+    };
+    let protocol = headers::upgrade(&head.headers);
+    headers::answer_hop(&mut head.headers);
     if let Some(protocol) = protocol {
-        headers::set_upgrade(answer.headers_mut(), protocol);
+        headers::set_upgrade(&mut head.headers, protocol);
     }
     record.ended(StatusCode::SWITCHING_PROTOCOLS, Flags::None, 0);
-    answer.map(|_| AnswerBody::empty())
+    Response::from_parts(head, AnswerBody::switched(Switched { upstream, lease }))
 }

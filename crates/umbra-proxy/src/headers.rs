@@ -21,9 +21,30 @@ const FOR_THE_PROXY: [HeaderName; 3] = [
     HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
 ];
 
-/// Takes what ends here out of a request. `Transfer-Encoding` stays: hyper frames the body by it, and for a GET with a
-/// chunked body by nothing else. `TE: trailers` stays: it is what lets trailers come back.
+/// A field of either list, `TE` or `Transfer-Encoding`. Most heads have none of them, and are looked through once.
+fn is_of_a_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "upgrade"
+            | "te"
+            | "transfer-encoding"
+            | "x-envoy-max-retries"
+            | "x-envoy-retry-on"
+            | "x-envoy-upstream-rq-timeout-ms"
+    )
+}
+
+/// Takes what ends here out of a request. `Transfer-Encoding` stays: the body is framed by it. `TE: trailers` stays: it is
+/// what lets trailers come back.
 pub(crate) fn request_hop(headers: &mut HeaderMap) {
+    if !headers.keys().any(is_of_a_hop) {
+        return;
+    }
     let trailers = accepts_trailers(headers);
     strip(headers, &[header::TRANSFER_ENCODING]);
     headers.remove(header::TE);
@@ -35,16 +56,20 @@ pub(crate) fn request_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes what ends here out of an answer; hyper frames it anew for the client's version of HTTP.
+/// Takes what ends here out of an answer, which is framed anew for the client's version of HTTP.
 pub(crate) fn answer_hop(headers: &mut HeaderMap) {
+    if !headers.keys().any(is_of_a_hop) {
+        return;
+    }
     strip(headers, &[]);
     headers.remove(header::TRANSFER_ENCODING);
 }
 
 /// The protocol that a message wants to switch to, if it does.
 pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let to = headers.get(header::UPGRADE)?;
     let wanted = named_by_connection(headers).any(|name| name.eq_ignore_ascii_case("upgrade"));
-    headers.get(header::UPGRADE).filter(|_| wanted).cloned()
+    wanted.then(|| to.clone())
 }
 
 /// Takes an upgrade to HTTP/2 out of a request: whoever offers it goes on with HTTP/1 (RFC 9113 section 3.1 has abolished
@@ -165,6 +190,13 @@ mod tests {
             request,
             headers(&[("host", "x"), ("x-end", "2"), ("content-length", "3"), ("te", "trailers")])
         );
+    }
+
+    #[test]
+    fn every_field_of_a_hop_is_looked_for() {
+        for name in HOP_BY_HOP.iter().chain(&FOR_THE_PROXY).chain(&[header::TE, header::TRANSFER_ENCODING]) {
+            assert!(is_of_a_hop(name), "{name}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! 2. `listen` accepts it on one of `worker`'s threads and asks the kernel where it was headed;
 //! 3. `connection` finds its service in `tables`, its pod, and by its first bytes (`sniff`) its protocol; what is not
 //!    HTTP goes to `passthrough`;
-//! 4. `serve` reads requests of HTTP/1 (`socket`, `framing`) or HTTP/2 and answers what is not one;
+//! 4. `serve` reads requests of HTTP/1 (`http1`) or HTTP/2 and answers what is not one;
 //! 5. `forward` selects the rule, draws destination and mirrors, cleans `headers`, chooses an endpoint (`balance`), takes a
 //!    connection (`pool`) that speaks what the endpoint does (`version`) and streams the `body`; `upgrade` joins what switched protocols;
 //! 6. `shadow` sends the copies, once the primary has its request;
@@ -32,8 +32,8 @@ mod deadman;
 mod descriptors;
 pub mod fallback;
 mod forward;
-mod framing;
 mod headers;
+mod http1;
 pub mod intercept;
 pub mod listen;
 pub mod metrics;
@@ -43,6 +43,7 @@ mod passthrough;
 mod pool;
 mod push;
 mod reach;
+mod recycle;
 mod run;
 mod serve;
 mod shadow;

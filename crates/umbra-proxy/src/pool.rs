@@ -5,6 +5,8 @@
 
 mod http1;
 mod http2;
+mod link;
+mod message;
 mod peer_body;
 mod pump;
 
@@ -13,17 +15,19 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, BytesMut};
 use futures::future::Either;
-use http::{Request, Response};
+use http::Response;
 use http_body::Body;
 use tokio::net::TcpStream;
 
-use crate::descriptors::Sockets;
-use crate::socket::{self, Shared};
+use crate::descriptors::{Open, Sockets};
+use crate::recycle::Recycled;
+use crate::socket;
 use crate::version::HttpVersion;
 use crate::worker::Limits;
 
+pub(crate) use message::{Message, Written};
 pub(crate) use peer_body::{PeerBody, PeerError};
 
 /// One worker's connections that carry bodies `B`.
@@ -55,8 +59,8 @@ pub(crate) enum ConnectError {
 pub(crate) struct Unanswered<B> {
     pub(crate) error: PeerError,
     pub(crate) how: Missing,
-    /// The request, where none of it has left this process.
-    pub(crate) request: Option<Box<Request<B>>>,
+    /// The request's body, if nothing of it was read.
+    pub(crate) untouched: Option<B>,
 }
 
 /// How an answer came not to be.
@@ -79,38 +83,40 @@ pub(crate) enum Missing {
 struct Dialer {
     connect_timeout: Duration,
     sockets: Sockets,
+    recycled: Rc<Recycled>,
 }
 
 impl Dialer {
-    async fn dial(&self, address: SocketAddr) -> Result<Shared, ConnectError> {
+    async fn dial(&self, address: SocketAddr) -> Result<(TcpStream, Open), ConnectError> {
         let open = self.sockets.open();
         let io_error = |error| ConnectError::Io(Rc::new(error));
         let connecting = tokio::time::timeout(self.connect_timeout, TcpStream::connect(address));
         let stream = connecting.await.map_err(|_| ConnectError::TimedOut)?.map_err(io_error)?;
         stream.set_nodelay(true).map_err(io_error)?;
         socket::keep_alive(&stream);
-        Ok(Shared::new(stream, open))
+        Ok((stream, open))
     }
 }
 
 impl<B> Pool<B>
 where
-    B: Body + 'static,
-    B::Data: Buf + Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + Unpin + 'static,
+    B::Data: Buf,
 {
-    pub(crate) fn new(limits: &Limits, sockets: Sockets) -> Self {
-        let dialer = Rc::new(Dialer { connect_timeout: limits.connect_timeout, sockets });
+    pub(crate) fn new(limits: &Limits, sockets: Sockets, recycled: &Rc<Recycled>) -> Self {
+        let recycled = Rc::clone(recycled);
+        let dialer = Rc::new(Dialer { connect_timeout: limits.connect_timeout, sockets, recycled });
         Self {
             http1: http1::Connections::new(limits, Rc::clone(&dialer)),
             http2: http2::Connections::new(limits, dialer),
         }
     }
 
-    /// A connection to `address` that has been there for a while, if one is good.
-    pub(crate) fn reuse(&self, address: SocketAddr, version: HttpVersion) -> Option<Pooled<B>> {
+    /// A connection to `address` that has been there for a while, if one is good. `surely`: what is to be sent may not be
+    /// sent again, so that a look into the kernel is worth its cost.
+    pub(crate) fn reuse(&self, address: SocketAddr, version: HttpVersion, surely: bool) -> Option<Pooled<B>> {
         match version {
-            HttpVersion::Http1 => self.http1.reuse(address).map(Pooled::Http1),
+            HttpVersion::Http1 => self.http1.reuse(address, surely).map(Pooled::Http1),
             HttpVersion::Http2 => self.http2.reuse(address).map(Pooled::Http2),
         }
     }
@@ -148,9 +154,8 @@ where
 
 impl<B> Pooled<B>
 where
-    B: Body + 'static,
-    B::Data: Buf + Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + Unpin + 'static,
+    B::Data: Buf,
 {
     /// Its connection has served a request before.
     pub(crate) fn is_reused(&self) -> bool {
@@ -160,22 +165,45 @@ where
         }
     }
 
-    /// Sends a request that was made for this connection's version ([`HttpVersion::request`]). It is on its way when this
-    /// returns; the future waits for the head of the answer.
+    /// Sends a request; one without a body is on its way when this returns, the head of another with the first of its body.
+    /// The future waits for the head of the answer.
     pub(crate) fn send(
         &mut self,
-        request: Request<B>,
-    ) -> impl Future<Output = Result<Response<PeerBody>, Unanswered<B>>> + use<'_, B> {
+        message: &Message<'_>,
+        body: B,
+    ) -> impl Future<Output = Result<Response<PeerBody<B>>, Unanswered<B>>> + use<'_, B> {
         match self {
-            Self::Http1(connection) => Either::Left(connection.send(request)),
-            Self::Http2(stream) => Either::Right(stream.send(request)),
+            Self::Http1(connection) => Either::Left(connection.send(message, body)),
+            Self::Http2(stream) => Either::Right(stream.send(message, body)),
         }
     }
 
-    /// Leaves the connection to itself: it was upgraded, which only HTTP/1 does.
-    pub(crate) fn detach(self) {
-        if let Self::Http1(connection) = self {
-            connection.detach();
+    /// The answer has ended, and the request has not.
+    pub(crate) fn is_sending(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.is_sending(),
+            // Its peer may end the stream with its answer.
+            Self::Http2(_) => false,
+        }
+    }
+
+    /// Sends the rest of the request. Cancel safe.
+    ///
+    /// # Errors
+    /// The connection, or the body, broke.
+    pub(crate) async fn finish(&self) -> Result<(), PeerError> {
+        match self {
+            Self::Http1(connection) => connection.finish().await,
+            Self::Http2(_) => Ok(()),
+        }
+    }
+
+    /// The socket, with what was read behind the answer's head: the peer has switched protocols, which only HTTP/1 does.
+    /// Nothing else may hold the connection.
+    pub(crate) fn detach(self) -> Option<(TcpStream, BytesMut, Open)> {
+        match self {
+            Self::Http1(connection) => connection.detach(),
+            Self::Http2(_) => None,
         }
     }
 }

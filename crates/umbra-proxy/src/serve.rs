@@ -3,14 +3,15 @@
 //! Takes: a connection and what it asked for. Gives: each request to `forward`. What is not HTTP is answered here, and
 //! nothing of it is forwarded.
 
+mod client;
+mod client_body;
 mod http1;
 mod http2;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
@@ -18,12 +19,10 @@ use umbra_routing::Client;
 
 use crate::connection::{Arrived, Worker};
 use crate::descriptors::Open;
-use crate::framing::Progress;
 use crate::tables::{Governed, ServiceRoutes};
 use crate::version::HttpVersion;
 
-/// Heads of more fields than this get 431; Envoy's default.
-pub(crate) const MAX_HEADERS: usize = 100;
+pub(crate) use client_body::{ClientBody, ClientError};
 
 /// How a connection's service is known.
 pub(crate) enum Asked {
@@ -39,47 +38,21 @@ pub(crate) struct Serving {
     pub(crate) asked: Asked,
     /// The client's address.
     pub(crate) peer: IpAddr,
-    speaks: Speaks,
+    version: HttpVersion,
     /// The rules last used: they go on when the table loses this connection's port.
     pub(crate) last_routes: RefCell<Option<Arc<ServiceRoutes>>>,
     /// What the last request was for, where each says so itself.
     served: RefCell<Option<Arc<Governed>>>,
-    busy: Rc<Cell<u32>>,
-}
-
-/// What a client speaks, with what only that has.
-enum Speaks {
-    Http1(Arc<Progress>),
-    Http2,
-}
-
-/// A request is being answered until this is dropped.
-pub(crate) struct Busy(Rc<Cell<u32>>);
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
 }
 
 impl Serving {
-    fn new(worker: Rc<Worker>, asked: Asked, peer: IpAddr, speaks: Speaks) -> Rc<Self> {
+    fn new(worker: Rc<Worker>, asked: Asked, peer: IpAddr, version: HttpVersion) -> Rc<Self> {
         let (last_routes, served) = (RefCell::default(), RefCell::default());
-        Rc::new(Self { worker, asked, peer, speaks, last_routes, served, busy: Rc::default() })
+        Rc::new(Self { worker, asked, peer, version, last_routes, served })
     }
 
     pub(crate) fn version(&self) -> HttpVersion {
-        match self.speaks {
-            Speaks::Http1(_) => HttpVersion::Http1,
-            Speaks::Http2 => HttpVersion::Http2,
-        }
-    }
-
-    /// What follows on this connection is not HTTP.
-    pub(crate) fn becomes_tunnel(&self) {
-        if let Speaks::Http1(progress) = &self.speaks {
-            progress.tunnel.store(true, Ordering::Relaxed);
-        }
+        self.version
     }
 
     /// A request for this service is being answered.
@@ -97,17 +70,12 @@ impl Serving {
         }
     }
 
-    /// The connection is in use, or may stay: its service is governed here.
+    /// The connection may stay: its service is governed here.
     fn is_wanted(&self) -> bool {
         match &self.asked {
-            Asked::Intercepted(arrived) => self.busy.get() > 0 || arrived.is_in_force(),
+            Asked::Intercepted(arrived) => arrived.is_in_force(),
             Asked::ByHost { .. } => true,
         }
-    }
-
-    pub(crate) fn busy(&self) -> Busy {
-        self.busy.set(self.busy.get() + 1);
-        Busy(Rc::clone(&self.busy))
     }
 }
 

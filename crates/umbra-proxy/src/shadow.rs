@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, Method, Uri};
-use umbra_routing::{Client, Draw, Route};
+use umbra_routing::{Client, Draw, Route, is_grpc};
 
 use crate::balance::{Backends, Family, Lease};
 use crate::body::Bodies;
@@ -111,13 +111,16 @@ impl Drawn {
                     body.attach(tap);
                     ledger.close(Outcome::Dropped(DropReason::Shutdown));
                     let version = original.version.towards(set.spoken_to());
+                    let head = copy::Head::new(original, version, &copy_body, &worker.recycled);
                     let copy = copy::Copy {
                         ledger,
                         _slot: slot,
                         service: Arc::clone(&set.service),
                         lease,
                         version,
-                        request: version.request(&original.head(), copy_body),
+                        head,
+                        is_grpc: is_grpc(&original.headers),
+                        body: copy_body,
                         end,
                         client: original.client.clone(),
                         started: Instant::now(),

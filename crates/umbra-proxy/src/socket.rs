@@ -1,4 +1,4 @@
-//! Sockets as hyper reads and writes them: with the bytes read ahead put back in front, or with what is needed to know
+//! Sockets as HTTP/2 reads and writes them: with the bytes read ahead put back in front, or with what is needed to know
 //! whether a pooled connection is still good.
 
 use std::io;
@@ -15,7 +15,6 @@ use tokio::net::TcpStream;
 
 use crate::acked;
 use crate::descriptors::Open;
-use crate::framing::Framing;
 
 /// A peer that has vanished (its node lost power) is noticed after two minutes of silence: a minute before the first
 /// probe, then six, 10 s apart. Under the 350 s after which the most impatient load balancers and NATs forget a silent
@@ -35,15 +34,13 @@ pub(crate) fn keep_alive(stream: &TcpStream) {
 pub(crate) struct Downstream {
     pub(crate) stream: TcpStream,
     first: Bytes,
-    /// Follows HTTP/1.
-    framing: Option<Framing>,
     _open: Open,
 }
 
 impl Downstream {
     /// `first` was read already and is read again.
-    pub(crate) fn new(stream: TcpStream, first: Bytes, framing: Option<Framing>, open: Open) -> Self {
-        Self { stream, first, framing, _open: open }
+    pub(crate) fn new(stream: TcpStream, first: Bytes, open: Open) -> Self {
+        Self { stream, first, _open: open }
     }
 }
 
@@ -54,16 +51,12 @@ impl AsyncRead for Downstream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let before = buf.filled().len();
         if this.first.is_empty() {
             ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
         } else {
             let count = this.first.len().min(buf.remaining());
             buf.put_slice(&this.first[..count]);
             this.first.advance(count);
-        }
-        if let Some(framing) = &mut this.framing {
-            framing.look(&mut buf.filled_mut()[before..]);
         }
         Poll::Ready(Ok(()))
     }
@@ -95,19 +88,17 @@ impl AsyncWrite for Downstream {
     }
 }
 
-/// An upstream connection: the pool keeps one handle, hyper's connection the other.
+/// An upstream connection of HTTP/2: the pool keeps one handle, the connection's task the other.
 #[derive(Clone)]
 pub(crate) struct Shared {
     stream: Arc<TcpStream>,
     written: Arc<AtomicU64>,
-    read: Arc<AtomicU64>,
     _open: Arc<Open>,
 }
 
 impl Shared {
     pub(crate) fn new(stream: TcpStream, open: Open) -> Self {
-        let (written, read) = (Arc::default(), Arc::default());
-        Self { stream: Arc::new(stream), written, read, _open: Arc::new(open) }
+        Self { stream: Arc::new(stream), written: Arc::default(), _open: Arc::new(open) }
     }
 
     /// Bytes written so far.
@@ -120,23 +111,12 @@ impl Shared {
         self.written() == before || acked::bytes_acked(&*self.stream).is_some_and(|acked| acked <= before)
     }
 
-    /// Bytes read so far.
-    pub(crate) fn read(&self) -> u64 {
-        self.read.load(Ordering::Relaxed)
-    }
-
     /// Asks the kernel whether the peer has ended or reset this connection, and nothing else is to be read first.
     pub(crate) fn has_ended(&self) -> bool {
         match self.peek() {
             Ok(count) => count == 0,
             Err(error) => error.kind() != io::ErrorKind::WouldBlock,
         }
-    }
-
-    /// Asks the kernel whether the peer has said anything on this idle connection: an end, a reset, or bytes that
-    /// nobody asked for. The runtime may not have looked since.
-    pub(crate) fn is_quiet(&self) -> bool {
-        matches!(self.peek(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     fn peek(&self) -> io::Result<usize> {
@@ -154,7 +134,6 @@ impl AsyncRead for Shared {
                     if (1..room).contains(&count) {
                         self.read_dry();
                     }
-                    self.read.fetch_add(count as u64, Ordering::Relaxed);
                     return Poll::Ready(Ok(()));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -1,12 +1,11 @@
 //! Versions of HTTP: which one is spoken on a connection, and what a request looks like in it.
 //!
-//! Takes: a request as rules left it: the target is a path, the host a header. Gives: the same request for a connection
-//! of HTTP/1.1 or of HTTP/2. Never decides where it goes.
+//! Takes: a request as rules left it: the target is a path, the host a header. Gives: which version it is sent in, and the
+//! same request for a connection of HTTP/2. Never decides where it goes.
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap};
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Uri, Version};
-use http_body::Body;
 use umbra_routing::SpokenTo;
 
 /// What is spoken on one connection.
@@ -19,6 +18,7 @@ pub(crate) enum HttpVersion {
 }
 
 /// The head of a request, whatever it is spoken in.
+#[derive(Clone, Copy)]
 pub(crate) struct RequestHead<'a> {
     pub(crate) method: &'a Method,
     /// `http` or `https`; HTTP/1 does not say it.
@@ -38,37 +38,22 @@ impl HttpVersion {
             SpokenTo::AsClient => self,
         }
     }
-
-    /// The request for a connection of this version.
-    pub(crate) fn request<B: Body>(self, head: &RequestHead<'_>, body: B) -> Request<B> {
-        let mut request = Request::new(body);
-        *request.method_mut() = head.method.clone();
-        *request.headers_mut() = head.headers.clone();
-        match self {
-            Self::Http1 => {
-                *request.uri_mut() = head.uri.clone();
-                frame(&mut request);
-            }
-            Self::Http2 => address(&mut request, head),
-        }
-        request
-    }
 }
 
-/// HTTP/2 has frames for a body whose length nobody said, HTTP/1.1 has chunks; without this hyper takes it that a GET
-/// has none.
-fn frame<B: Body>(request: &mut Request<B>) {
-    let is_framed = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
-        .iter()
-        .any(|name| request.headers().contains_key(name));
-    if !is_framed && !request.body().is_end_stream() {
-        request.headers_mut().insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+impl RequestHead<'_> {
+    /// The same for a connection of HTTP/2; HTTP/1 has it written down as it is.
+    pub(crate) fn for_http2(&self) -> Request<()> {
+        let mut request = Request::new(());
+        *request.method_mut() = self.method.clone();
+        *request.headers_mut() = self.headers.clone();
+        address(&mut request, self);
+        request
     }
 }
 
 /// Host becomes `:authority` (RFC 9113 section 8.3.1), and what only HTTP/1 has goes (section 8.2.2). A Host that is no
 /// authority stays what it is.
-fn address<B>(request: &mut Request<B>, head: &RequestHead<'_>) {
+fn address(request: &mut Request<()>, head: &RequestHead<'_>) {
     let headers = request.headers_mut();
     headers.remove(header::TRANSFER_ENCODING);
     headers.remove(header::UPGRADE);
@@ -93,9 +78,7 @@ fn address<B>(request: &mut Request<B>, head: &RequestHead<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-    use http::HeaderName;
-    use http_body_util::{Empty, Full};
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
 
@@ -103,10 +86,9 @@ mod tests {
         fields.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
     }
 
-    fn sent<B: Body>(version: HttpVersion, fields: &[(&'static str, &'static str)], body: B) -> Request<B> {
+    fn sent(fields: &[(&'static str, &'static str)]) -> Request<()> {
         let (uri, headers) = (Uri::from_static("/a?b=c"), headers(fields));
-        let head = RequestHead { method: &Method::GET, scheme: "https", uri: &uri, headers: &headers };
-        version.request(&head, body)
+        RequestHead { method: &Method::GET, scheme: "https", uri: &uri, headers: &headers }.for_http2()
     }
 
     #[test]
@@ -121,27 +103,15 @@ mod tests {
     #[test]
     fn http_2_has_the_host_in_its_address_and_no_hop_by_hop_headers() {
         let fields = [("host", "shop:81"), ("transfer-encoding", "chunked"), ("te", "trailers"), ("x", "1")];
-        let request = sent(HttpVersion::Http2, &fields, Full::<Bytes>::from("body"));
+        let request = sent(&fields);
         assert_eq!(request.uri(), "https://shop:81/a?b=c");
         assert_eq!(request.headers(), &headers(&[("te", "trailers"), ("x", "1")]));
     }
 
     #[test]
     fn a_host_that_is_no_authority_stays_a_header() {
-        let request = sent(HttpVersion::Http2, &[("host", "not a host")], Empty::<Bytes>::new());
+        let request = sent(&[("host", "not a host")]);
         assert_eq!((request.uri().authority(), request.version()), (None, Version::HTTP_11));
         assert_eq!(request.headers(), &headers(&[("host", "not a host")]));
-    }
-
-    #[test]
-    fn http_1_gets_chunks_for_a_body_of_no_known_length_only() {
-        let chunked = |fields: &[(&'static str, &'static str)], body: &'static str| {
-            let request = sent(HttpVersion::Http1, fields, Full::<Bytes>::from(body));
-            assert_eq!(request.uri(), "/a?b=c");
-            request.headers().contains_key(header::TRANSFER_ENCODING)
-        };
-        assert!(chunked(&[("host", "x")], "body"));
-        assert!(!chunked(&[("host", "x")], ""), "none at all");
-        assert!(!chunked(&[("content-length", "4")], "body"));
     }
 }

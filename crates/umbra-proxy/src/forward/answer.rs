@@ -1,7 +1,6 @@
 //! Answers: the primary's, streamed to the client while its connection is on loan, or a short one of our own; and the
 //! record of the whole exchange, which is made exactly once.
 
-use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,18 +10,18 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use umbra_routing::{Client, ServiceName, grpc_status, is_grpc};
 
 use super::attempt::Reached;
 use super::deadline::Deadline;
 use crate::balance::{Lease, Upstream};
-use crate::body::RequestBody;
+use crate::body::{Bodies, RequestBody};
 use crate::connection::Worker;
 use crate::headers;
 use crate::metrics::{Exchange, Flags, ResponseFlags, Spoken};
 use crate::pool::{PeerBody, PeerError, Pooled};
-use crate::serve::Busy;
+use crate::serve::ClientBody;
+use crate::upgrade::Switched;
 
 /// Why an answer ends before its end; the client's connection ends with it, or its stream.
 #[derive(Debug, thiserror::Error)]
@@ -39,19 +38,23 @@ pub(crate) enum AnswerError {
 pub(crate) struct AnswerBody(Kind);
 
 enum Kind {
-    Own { text: Option<Bytes>, _busy: Option<Busy> },
+    Own {
+        text: Option<Bytes>,
+    },
     Relayed(Box<Relayed>),
+    /// None: the primary speaks something else now.
+    Switched(Box<Switched>),
 }
 
 struct Relayed {
-    incoming: PeerBody,
+    incoming: PeerBody<RequestBody>,
     /// What is given back when the answer has ended.
     loan: Option<(Pooled<RequestBody>, Lease)>,
     /// When the rule's time is up.
     deadline: Deadline,
-    record: Record,
+    /// Absent when the answer has ended: counted before the client can know its end.
+    record: Option<Record>,
     worker: Rc<Worker>,
-    _busy: Busy,
 }
 
 /// An exchange as the metrics see it. Counted when dropped.
@@ -62,7 +65,7 @@ pub(super) struct Record {
     upstream: Option<Arc<Upstream>>,
     started: Instant,
     request_head: u64,
-    request_body: Rc<Cell<u64>>,
+    request_body: Option<Bodies>,
     answer_bytes: u64,
     code: u16,
     is_grpc: bool,
@@ -71,16 +74,16 @@ pub(super) struct Record {
 }
 
 /// An answer of our own.
-pub(super) fn own(status: StatusCode, body: Vec<u8>, busy: Busy) -> Response<AnswerBody> {
+pub(super) fn own(status: StatusCode, body: Vec<u8>) -> Response<AnswerBody> {
     let text = Some(Bytes::from(body)).filter(|text| !text.is_empty());
-    let mut answer = Response::new(AnswerBody(Kind::Own { text, _busy: Some(busy) }));
+    let mut answer = Response::new(AnswerBody(Kind::Own { text }));
     *answer.status_mut() = status;
     answer
 }
 
-/// An answer of our own to HEAD has the length of its body and not the body, which hyper sees to for HTTP/1 only.
+/// An answer of our own to HEAD has the length of its body and not the body.
 pub(super) fn to_head(answer: &mut Response<AnswerBody>) {
-    if let Kind::Own { text, .. } = &mut answer.body_mut().0
+    if let Kind::Own { text } = &mut answer.body_mut().0
         && let Some(text) = text.take()
     {
         answer.headers_mut().insert(header::CONTENT_LENGTH, text.len().into());
@@ -92,7 +95,7 @@ pub(super) fn relay(
     worker: &Rc<Worker>,
     reached: Reached,
     deadline: Deadline,
-    (mut record, busy): (Record, Busy),
+    mut record: Record,
 ) -> Response<AnswerBody> {
     let (mut head, incoming) = reached.answer.into_parts();
     // Whether the primary speaks 1.0 is between it and us.
@@ -101,7 +104,7 @@ pub(super) fn relay(
     record.begun(head.status, headers::wire_size(15, &head.headers));
     record.status_in(&head.headers);
     let loan = Some((reached.pooled, reached.lease));
-    let mut relayed = Relayed { incoming, loan, deadline, record, worker: Rc::clone(worker), _busy: busy };
+    let mut relayed = Relayed { incoming, loan, deadline, record: Some(record), worker: Rc::clone(worker) };
     if relayed.incoming.is_end_stream() {
         relayed.ended();
     }
@@ -109,8 +112,16 @@ pub(super) fn relay(
 }
 
 impl AnswerBody {
-    pub(super) fn empty() -> Self {
-        Self(Kind::Own { text: None, _busy: None })
+    pub(super) fn switched(switched: Switched) -> Self {
+        Self(Kind::Switched(Box::new(switched)))
+    }
+
+    /// The primary, if it has switched protocols.
+    pub(crate) fn into_switched(self) -> Option<Switched> {
+        match self.0 {
+            Kind::Switched(switched) => Some(*switched),
+            _ => None,
+        }
     }
 }
 
@@ -120,15 +131,17 @@ impl Relayed {
             Poll::Ready(frame) => frame.map(|frame| frame.map_err(AnswerError::Upstream)),
             Poll::Pending => {
                 ready!(self.deadline.poll_passed(cx));
-                self.record.flags.cause = Flags::UpstreamTimeout;
+                self.failed(Flags::UpstreamTimeout);
                 return Poll::Ready(Some(Err(AnswerError::TimedOut)));
             }
         };
         match &frame {
             Some(Ok(frame)) => {
-                self.record.answer_bytes += frame.data_ref().map_or(0, |chunk| chunk.len() as u64);
-                if let Some(trailers) = frame.trailers_ref() {
-                    self.record.status_in(trailers);
+                if let Some(record) = &mut self.record {
+                    record.answer_bytes += frame.data_ref().map_or(0, |chunk| chunk.len() as u64);
+                    frame.trailers_ref().into_iter().for_each(|trailers| record.status_in(trailers));
+                }
+                if frame.is_trailers() {
                     // Nothing follows them, and nobody asks.
                     self.ended();
                 } else if self.incoming.is_end_stream() {
@@ -136,19 +149,41 @@ impl Relayed {
                 }
             }
             Some(Err(AnswerError::Upstream(error))) if error.is_reset() => {
-                self.record.flags.cause = Flags::UpstreamReset;
+                self.failed(Flags::UpstreamReset);
             }
-            Some(Err(_)) => self.record.flags.cause = Flags::UpstreamTermination,
+            Some(Err(_)) => self.failed(Flags::UpstreamTermination),
             None => self.ended(),
         }
         Poll::Ready(frame)
     }
 
-    fn ended(&mut self) {
-        if let Some((pooled, _lease)) = self.loan.take() {
-            self.record.flags.cause = Flags::None;
-            self.worker.primaries.put(pooled);
+    fn failed(&mut self, how: Flags) {
+        if let Some(record) = &mut self.record {
+            record.flags.cause = how;
         }
+    }
+
+    fn ended(&mut self) {
+        self.failed(Flags::None);
+        self.record = None;
+        if let Some((pooled, lease)) = self.loan.take() {
+            match pooled.is_sending() {
+                true => self.finish(pooled, lease),
+                false => self.worker.primaries.put(pooled),
+            }
+        }
+    }
+
+    /// The primary has answered before it had the whole request: it gets the rest all the same, as long as it takes it.
+    fn finish(&self, pooled: Pooled<RequestBody>, lease: Lease) {
+        let worker = Rc::clone(&self.worker);
+        self.worker.connections.spawn_local(async move {
+            let _lease = lease;
+            match pooled.finish().await {
+                Ok(()) => worker.primaries.put(pooled),
+                Err(error) => tracing::debug!(%error, "the rest of an answered request was not sent"),
+            }
+        });
     }
 }
 
@@ -161,21 +196,24 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         match &mut self.0 {
-            Kind::Own { text, .. } => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Kind::Switched(_) => Poll::Ready(None),
+            Kind::Own { text } => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Kind::Relayed(relayed) => relayed.poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Own { text, .. } => text.is_none(),
+            Kind::Switched(_) => true,
+            Kind::Own { text } => text.is_none(),
             Kind::Relayed(relayed) => relayed.incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Kind::Own { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Kind::Switched(_) => SizeHint::with_exact(0),
+            Kind::Own { text } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Kind::Relayed(relayed) => relayed.incoming.size_hint(),
         }
     }
@@ -186,7 +224,7 @@ impl Record {
         worker: &Rc<Worker>,
         client: Option<Arc<Client>>,
         service: Arc<ServiceName>,
-        request: &Request<Incoming>,
+        request: &Request<ClientBody>,
     ) -> Self {
         let target = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
         let first_line = request.method().as_str().len() + target + 12;
@@ -197,7 +235,7 @@ impl Record {
             upstream: None,
             started: Instant::now(),
             request_head: headers::wire_size(first_line, request.headers()),
-            request_body: Rc::default(),
+            request_body: None,
             answer_bytes: 0,
             code: 0,
             // Until the answer's end is seen, only the client's leaving ends the exchange.
@@ -238,8 +276,13 @@ impl Record {
         self.upstream = Some(Arc::clone(upstream));
     }
 
-    pub(super) fn request_body(&mut self, bytes: Rc<Cell<u64>>) {
-        self.request_body = bytes;
+    /// When the request's head had come.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub(super) fn request_body(&mut self, bodies: &Bodies) {
+        self.request_body = Some(bodies.clone());
     }
 
     fn begun(&mut self, status: StatusCode, head_bytes: u64) {
@@ -265,7 +308,7 @@ impl Drop for Record {
             flags: self.flags,
             shadow: false,
         };
-        let request_bytes = self.request_head + self.request_body.get();
+        let request_bytes = self.request_head + self.request_body.as_ref().map_or(0, Bodies::bytes);
         self.worker.series(&exchange).record(self.started.elapsed(), request_bytes, self.answer_bytes);
     }
 }

@@ -16,7 +16,7 @@ use crate::balance::{Backends, Lease, Upstream};
 use crate::body::{Bodies, RequestBody};
 use crate::connection::Worker;
 use crate::metrics::Flags;
-use crate::pool::{Missing, PeerBody, Pooled, Unanswered};
+use crate::pool::{Message, Missing, PeerBody, Pooled, Unanswered};
 use crate::shadow::{Drawn, Original};
 use crate::version::HttpVersion;
 
@@ -47,7 +47,7 @@ pub(super) struct Attempts<'a> {
 
 /// An answer has begun.
 pub(super) struct Reached {
-    pub(super) answer: Response<PeerBody>,
+    pub(super) answer: Response<PeerBody<RequestBody>>,
     pub(super) pooled: Pooled<RequestBody>,
     pub(super) lease: Lease,
 }
@@ -204,7 +204,7 @@ impl<'a> Attempts<'a> {
         let address = lease.upstream().endpoint.address;
         let pool = &self.worker.primaries;
         if !self.replaced
-            && let Some(pooled) = pool.reuse(address, self.version)
+            && let Some(pooled) = pool.reuse(address, self.version, !self.bodies.is_none())
         {
             return Some(pooled);
         }
@@ -220,12 +220,12 @@ impl<'a> Attempts<'a> {
     async fn send(
         &mut self,
         mut pooled: Pooled<RequestBody>,
-    ) -> Result<(Response<PeerBody>, Pooled<RequestBody>), Failed> {
+    ) -> Result<(Response<PeerBody<RequestBody>>, Pooled<RequestBody>), Failed> {
         // A new connection is not replaced, so nothing need be kept for it unless the rule has it sent again.
         let reused = pooled.is_reused();
         let body = self.bodies.attempt(reused || self.left > 0);
-        let sending = pooled.send(self.version.request(&self.original.head(), body));
-        // The primary's connection is woken first, the copies' tasks come after it in this worker's queue.
+        let sending = pooled.send(&Message::Head(self.original.head()), body);
+        // The copies' tasks run when this one waits: a body, too, goes to the primary first.
         if let Some(drawn) = self.drawn.take().filter(|drawn| !drawn.is_empty()) {
             drawn.start(self.worker, self.original, self.bodies);
         }

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
-use hyper::body::Incoming;
 use umbra_routing::{Exchange, Route};
 
 use super::choose::{Chosen, Subject};
 use crate::headers;
-use crate::serve::Serving;
+use crate::serve::{ClientBody, Serving};
 use crate::shadow::Original;
 use crate::tables::Target;
 use crate::version::HttpVersion;
@@ -42,7 +41,7 @@ pub(super) struct AnswerChanges {
 }
 
 impl Came {
-    pub(super) fn new(request: &Request<Incoming>, serving: &Serving) -> Self {
+    pub(super) fn new(request: &Request<ClientBody>, serving: &Serving) -> Self {
         let (spoken, client) = (serving.version(), serving.peer);
         let scheme = umbra_routing::scheme(request.version(), request.uri().scheme_str(), request.headers());
         Self { scheme, version: request.version(), spoken, client, started: SystemTime::now() }
@@ -50,7 +49,7 @@ impl Came {
 }
 
 impl<'a> Head<'a> {
-    pub(super) fn of(request: &'a Request<Incoming>) -> Self {
+    pub(super) fn of(request: &'a Request<ClientBody>) -> Self {
         Self { method: request.method(), uri: request.uri(), headers: request.headers() }
     }
 
@@ -83,11 +82,11 @@ impl<'a> Head<'a> {
 
 /// Carries a rule's changes out on a request.
 pub(super) fn change(
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     subject: &Subject,
     chosen: &Chosen,
     came: Came,
-) -> (Original, AnswerChanges, Incoming) {
+) -> (Original, AnswerChanges, ClientBody) {
     let (head, body) = request.into_parts();
     let (client, family) = (subject.client.clone(), subject.family);
     let (scheme, version) = (came.scheme, came.spoken);

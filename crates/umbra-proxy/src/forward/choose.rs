@@ -4,13 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{Method, Request, StatusCode, header};
-use hyper::body::Incoming;
 use umbra_routing::{Client, RequestHead, Route, ServiceName};
 
 use super::local::Refusal;
 use crate::balance::{Backends, Family};
 use crate::metrics::Flags;
-use crate::serve::{Asked, Serving};
+use crate::serve::{Asked, ClientBody, Serving};
 use crate::shadow::Drawn;
 use crate::tables::{Governed, PortRoutes, Target};
 
@@ -37,7 +36,7 @@ pub(super) struct Chosen {
 }
 
 impl Subject {
-    pub(super) fn of(serving: &Serving, request: &Request<Incoming>) -> Option<Self> {
+    pub(super) fn of(serving: &Serving, request: &Request<ClientBody>) -> Option<Self> {
         match &serving.asked {
             Asked::Intercepted(arrived) => Some(Self {
                 governed: Arc::clone(&arrived.governed),
@@ -57,7 +56,7 @@ impl Subject {
     }
 
     /// What of a request decides about it.
-    pub(super) fn head<'r>(&'r self, request: &'r Request<Incoming>) -> RequestHead<'r> {
+    pub(super) fn head<'r>(&'r self, request: &'r Request<ClientBody>) -> RequestHead<'r> {
         let (uri, headers) = (request.uri(), request.headers());
         RequestHead {
             method: request.method().as_str(),
@@ -74,7 +73,7 @@ impl Subject {
 pub(super) fn choose(
     serving: &Rc<Serving>,
     subject: &Subject,
-    request: &Request<Incoming>,
+    request: &Request<ClientBody>,
 ) -> Result<Chosen, Refusal> {
     if request.method() == Method::CONNECT {
         let text = "CONNECT is for proxies that the client chose\n".into();
@@ -105,7 +104,7 @@ fn select(
     subject: &Subject,
     port: &PortRoutes,
     last_routes: bool,
-    request: &Request<Incoming>,
+    request: &Request<ClientBody>,
 ) -> Result<Chosen, Refusal> {
     let service = &subject.governed.service;
     let namespace = subject.client.as_ref().map(|client| client.namespace.as_str());

@@ -1,14 +1,16 @@
 //! How long a request may take, counted from the end of its body, with all its retries (spec/istio.md 1A, timeout).
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use umbra_routing::{grpc_timeout, grpc_timeout_text};
 
 use crate::body::Bodies;
+use crate::recycle::{Recycled, Timer};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
@@ -18,13 +20,18 @@ pub(super) struct Deadline(Option<Limit>);
 struct Limit {
     after: Duration,
     bodies: Bodies,
+    recycled: Rc<Recycled>,
     /// Runs once the body has ended.
-    sleep: Option<Pin<Box<Sleep>>>,
+    timer: Option<Timer>,
 }
 
 impl Deadline {
     /// Of the rule's timeout and of what a gRPC client says, the shorter; with both, the backend is told (4.5).
-    pub(super) fn new(rule: Option<Duration>, headers: &mut HeaderMap, bodies: &Bodies) -> Self {
+    pub(super) fn new(
+        rule: Option<Duration>,
+        headers: &mut HeaderMap,
+        (bodies, recycled): (&Bodies, &Rc<Recycled>),
+    ) -> Self {
         let client = grpc_timeout(headers);
         let after = rule.into_iter().chain(client).min();
         if let (Some(_), Some(_), Some(after)) = (rule, client, after)
@@ -32,7 +39,9 @@ impl Deadline {
         {
             headers.insert(GRPC_TIMEOUT, text);
         }
-        Self(after.map(|after| Limit { after, bodies: bodies.clone(), sleep: None }))
+        let limit =
+            |after| Limit { after, bodies: bodies.clone(), recycled: Rc::clone(recycled), timer: None };
+        Self(after.map(limit))
     }
 
     /// Ends when the time is up; never when there is no limit. Cancel safe.
@@ -43,13 +52,13 @@ impl Deadline {
     /// The same, polled: the body may go on after the answer has begun. One asks at a time.
     pub(super) fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(limit) = &mut self.0 else { return Poll::Pending };
-        let sleep = match &mut limit.sleep {
-            Some(sleep) => sleep,
+        let timer = match &mut limit.timer {
+            Some(timer) => timer,
             none => {
                 let ended = Instant::from_std(ready!(limit.bodies.poll_ended(cx)));
-                none.insert(Box::pin(tokio::time::sleep_until(ended + limit.after)))
+                none.insert(limit.recycled.timer(ended + limit.after))
             }
         };
-        sleep.as_mut().poll(cx)
+        Pin::new(timer).poll(cx)
     }
 }

@@ -8,7 +8,6 @@ use umbra_routing::{ABORT_MESSAGE, Aborted, LocalAnswer, ServiceName, grpc_messa
 use super::answer::{self, AnswerBody, Record};
 use crate::body::Bodies;
 use crate::metrics::Flags;
-use crate::serve::Busy;
 
 /// `grpc-status` UNAVAILABLE, for a request whose time was up (spec/istio.md 4.5).
 const GRPC_UNAVAILABLE: u8 = 14;
@@ -97,10 +96,10 @@ impl Own {
     }
 
     /// Ends the exchange.
-    pub(super) fn send(self, mut record: Record, busy: Busy) -> Response<AnswerBody> {
+    pub(super) fn send(self, mut record: Record) -> Response<AnswerBody> {
         record.status_in(&self.headers);
         record.ended(self.status, self.flags, self.body.len() as u64);
-        let mut answer = answer::own(self.status, self.body, busy);
+        let mut answer = answer::own(self.status, self.body);
         *answer.headers_mut() = self.headers;
         answer
     }

@@ -8,11 +8,11 @@ use std::fmt::Display;
 
 use http::uri::InvalidUri;
 use http::{Method, Request, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 use umbra_routing::normalise;
 
 use crate::headers;
-use crate::serve::MAX_HEADERS;
+use crate::http1::MAX_HEADERS;
+use crate::serve::ClientBody;
 
 /// A head that cannot be acted on.
 pub(super) struct NotUnderstood {
@@ -30,7 +30,7 @@ impl NotUnderstood {
 }
 
 /// Makes a head one that rules can look at: its path normalised, its cookies one header.
-pub(super) fn understand(request: &mut Request<Incoming>) -> Result<(), NotUnderstood> {
+pub(super) fn understand(request: &mut Request<ClientBody>) -> Result<(), NotUnderstood> {
     headers::check_host(request.version(), request.uri(), request.headers())
         .map_err(|wrong| NotUnderstood::bad("host", wrong))?;
     if request.version() == Version::HTTP_2 {
@@ -49,7 +49,7 @@ pub(super) fn understand(request: &mut Request<Incoming>) -> Result<(), NotUnder
 }
 
 /// What the parser of HTTP/1 has seen to, and that of HTTP/2 has not.
-fn understand_http2(request: &mut Request<Incoming>) -> Result<(), NotUnderstood> {
+fn understand_http2(request: &mut Request<ClientBody>) -> Result<(), NotUnderstood> {
     headers::join_cookies(request.headers_mut());
     if request.headers().len() > MAX_HEADERS {
         let (reason, status) = ("too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);

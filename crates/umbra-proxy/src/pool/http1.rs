@@ -1,130 +1,125 @@
 //! HTTP/1 to endpoints: a connection for each request, kept while idle. A peer that closes idle connections teaches the
 //! pool to let go of them earlier, so that a request does not meet the closing one.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::Buf;
-use http::{Request, Response};
+use bytes::{Buf, BytesMut};
+use http::Response;
 use http_body::Body;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::task::AbortHandle;
-use tokio_util::task::TaskTracker;
+use tokio::net::TcpStream;
 
-use super::{ConnectError, Dialer, Missing, PeerBody, PeerError, Unanswered};
-use crate::socket::Shared;
+use super::link::Link;
+use super::{ConnectError, Dialer, Message, Missing, PeerBody, PeerError, Unanswered};
+use crate::descriptors::Open;
 use crate::worker::Limits;
 
-/// Idle connections kept per endpoint and worker: as many as a busy client pool holds open; each costs about 10 KiB.
+/// Idle connections kept per endpoint and worker: as many as a busy client pool holds open; each costs less than 1 KiB.
 const IDLE_PER_ENDPOINT: usize = 128;
 /// A peer that closes sooner than this is ending, not tidying up: nothing is learnt from it.
 const SHORTEST_LESSON: Duration = Duration::from_millis(100);
+/// How much later than it happened an end may be noticed: idle connections are looked at with each tick of the worker.
+const NOTICED_WITHIN: Duration = Duration::from_millis(100);
 /// What an endpoint has taught is forgotten when it was not used for this long: it may be another pod by then.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// One worker's connections of HTTP/1.
-pub(super) struct Connections<B> {
+pub(super) struct Connections<B: Body> {
     endpoints: RefCell<HashMap<SocketAddr, Endpoint<B>>>,
     idle_timeout: Duration,
     head_bytes: usize,
     dialer: Rc<Dialer>,
-    /// The connections' own tasks.
-    tasks: TaskTracker,
 }
 
-struct Endpoint<B> {
-    idle: Vec<Exclusive<B>>,
+struct Endpoint<B: Body> {
+    idle: Vec<Idle<B>>,
     /// What its peer has taught about idle connections.
     idle_limit: Duration,
     last_used: Instant,
 }
 
+struct Idle<B: Body> {
+    link: Rc<Link<B>>,
+    since: Instant,
+}
+
 /// A connection in use. Dropping it ends the connection; [`Connections::put`] keeps it.
-pub(crate) struct Exclusive<B> {
-    sender: SendRequest<B>,
-    socket: Shared,
+pub(crate) struct Exclusive<B: Body> {
+    link: Rc<Link<B>>,
     /// It has served a request before.
     pub(super) reused: bool,
     address: SocketAddr,
-    /// Set while idle; the connection's task reads it when the peer ends the connection.
-    idle_since: Rc<Cell<Option<Instant>>>,
-    task: Option<AbortHandle>,
-}
-
-impl<B> Exclusive<B> {
-    /// Leaves the connection to itself: it was upgraded.
-    pub(super) fn detach(mut self) {
-        self.task = None;
-    }
-}
-
-impl<B> Drop for Exclusive<B> {
-    fn drop(&mut self) {
-        self.idle_since.set(None);
-        if let Some(task) = self.task.take() {
-            task.abort();
-        }
-    }
 }
 
 impl<B> Exclusive<B>
 where
-    B: Body + 'static,
-    B::Data: Buf + Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + Unpin + 'static,
+    B::Data: Buf,
 {
+    /// Sends a request; one without a body is on its way when this returns.
     pub(super) fn send(
         &mut self,
-        request: Request<B>,
-    ) -> impl Future<Output = Result<Response<PeerBody>, Unanswered<B>>> + use<'_, B> {
-        let (written, read) = (self.socket.written(), self.socket.read());
-        let sending = self.sender.try_send_request(request);
+        message: &Message<'_>,
+        body: B,
+    ) -> impl Future<Output = Result<Response<PeerBody<B>>, Unanswered<B>>> + use<'_, B> {
+        let begun = self.link.begin(message, body);
         async move {
-            let answer = sending.await.map_err(|error| self.unanswered(error, written, read))?;
-            Ok(answer.map(PeerBody::http1))
+            let head = std::future::poll_fn(|cx| self.link.poll_head(cx)).await;
+            head.map(|head| head.map(|()| PeerBody::http1(&self.link))).map_err(|error| {
+                let how = match self.link.took_nothing(begun) {
+                    true => Missing::Unsent,
+                    false => Missing::Closed { silent: self.link.said_nothing(begun) },
+                };
+                Unanswered { error, how, untouched: self.link.untouched_body() }
+            })
         }
     }
 
-    fn unanswered(&self, mut error: TrySendError<Request<B>>, written: u64, read: u64) -> Unanswered<B> {
-        let request = error.take_message().map(Box::new);
-        let unsent = request.is_some() || self.socket.took_nothing_since(written);
-        let how = match unsent {
-            true => Missing::Unsent,
-            false => Missing::Closed { silent: self.socket.read() == read },
-        };
-        Unanswered { error: PeerError::Http1(error.into_error()), how, request }
+    /// The answer has ended, and the request has not.
+    pub(super) fn is_sending(&self) -> bool {
+        self.link.is_sending()
+    }
+
+    /// Sends the rest of the request. Cancel safe.
+    ///
+    /// # Errors
+    /// The connection, or the body, broke.
+    pub(super) async fn finish(&self) -> Result<(), PeerError> {
+        std::future::poll_fn(|cx| self.link.poll_sent(cx)).await
+    }
+
+    /// The socket, with what was read behind the head: the peer speaks something else from here on.
+    pub(super) fn detach(self) -> Option<(TcpStream, BytesMut, Open)> {
+        Rc::into_inner(self.link).map(Link::into_stream)
     }
 }
 
 impl<B> Connections<B>
 where
-    B: Body + 'static,
-    B::Data: Buf + Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body + Unpin + 'static,
+    B::Data: Buf,
 {
     pub(super) fn new(limits: &Limits, dialer: Rc<Dialer>) -> Rc<Self> {
         let Limits { idle_timeout, head_bytes, .. } = *limits;
-        let (endpoints, tasks) = (RefCell::default(), TaskTracker::new());
-        Rc::new(Self { endpoints, idle_timeout, head_bytes, dialer, tasks })
+        Rc::new(Self { endpoints: RefCell::default(), idle_timeout, head_bytes, dialer })
     }
 
-    /// The connection to `address` that was used last, if one is good.
-    pub(super) fn reuse(&self, address: SocketAddr) -> Option<Exclusive<B>> {
+    /// The connection to `address` that was used last, if one is good. `surely`: the kernel is asked, because what is to be
+    /// sent may not be sent again.
+    pub(super) fn reuse(&self, address: SocketAddr, surely: bool) -> Option<Exclusive<B>> {
         let mut endpoints = self.endpoints.borrow_mut();
         let endpoint = endpoints.get_mut(&address)?;
-        let limit = endpoint.idle_limit;
-        while let Some(at) = endpoint.idle.iter().rposition(|pooled| pooled.sender.is_ready()) {
-            let mut pooled = endpoint.idle.remove(at);
-            let young = pooled.idle_since.get().is_some_and(|since| since.elapsed() < limit);
-            if young && pooled.socket.is_quiet() {
-                pooled.idle_since.set(None);
-                pooled.reused = true;
-                return Some(pooled);
+        while let Some(Idle { link, since }) = endpoint.idle.pop() {
+            let age = since.elapsed();
+            let quiet = link.seems_quiet() && (!surely || link.is_quiet());
+            if quiet && age < endpoint.idle_limit {
+                return Some(Exclusive { link, reused: true, address });
+            }
+            if !quiet {
+                endpoint.closed_by_peer(age);
             }
         }
         None
@@ -134,59 +129,54 @@ where
     ///
     /// # Errors
     /// The endpoint refused or did not answer in time.
-    pub(super) async fn connect(self: &Rc<Self>, address: SocketAddr) -> Result<Exclusive<B>, ConnectError> {
-        let socket = self.dialer.dial(address).await?;
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(self.head_bytes)
-            .handshake(TokioIo::new(socket.clone()))
-            .await
-            .map_err(|error| ConnectError::Http(Rc::new(PeerError::Http1(error))))?;
-        let idle_since = Rc::new(Cell::new(None::<Instant>));
-        let (pool, idle) = (Rc::downgrade(self), Rc::clone(&idle_since));
-        let task = self.tasks.spawn_local(async move {
-            // Its error reaches whoever waits for an answer; an idle connection has nobody to tell.
-            let _ = connection.with_upgrades().await;
-            if let (Some(since), Some(pool)) = (idle.get(), pool.upgrade()) {
-                pool.closed_by_peer(address, since.elapsed());
-            }
-        });
-        let task = Some(task.abort_handle());
-        Ok(Exclusive { sender, socket, reused: false, address, idle_since, task })
+    pub(super) async fn connect(&self, address: SocketAddr) -> Result<Exclusive<B>, ConnectError> {
+        let (stream, open) = self.dialer.dial(address).await?;
+        let link = Link::new(stream, open, Rc::clone(&self.dialer.recycled), self.head_bytes);
+        Ok(Exclusive { link: Rc::new(link), reused: false, address })
     }
 
     /// Keeps a connection whose answer was read to its end.
-    pub(super) fn put(&self, pooled: Exclusive<B>) {
-        if pooled.sender.is_closed() {
+    pub(super) fn put(&self, Exclusive { link, address, .. }: Exclusive<B>) {
+        if !link.rest() {
             return;
         }
+        let now = Instant::now();
         let mut endpoints = self.endpoints.borrow_mut();
-        let new = || Endpoint { idle: Vec::new(), idle_limit: self.idle_timeout, last_used: Instant::now() };
-        let endpoint = endpoints.entry(pooled.address).or_insert_with(new);
-        endpoint.last_used = Instant::now();
+        let new = || Endpoint { idle: Vec::new(), idle_limit: self.idle_timeout, last_used: now };
+        let endpoint = endpoints.entry(address).or_insert_with(new);
+        endpoint.last_used = now;
         if endpoint.idle.len() < IDLE_PER_ENDPOINT {
-            pooled.idle_since.set(Some(Instant::now()));
-            endpoint.idle.push(pooled);
+            endpoint.idle.push(Idle { link, since: now });
         }
     }
 
     /// Lets go of connections that are closed or too old, and of endpoints without any.
     pub(super) fn sweep(&self) {
         self.endpoints.borrow_mut().retain(|_, endpoint| {
-            let limit = endpoint.idle_limit;
-            let young =
-                |pooled: &Exclusive<B>| pooled.idle_since.get().is_some_and(|since| since.elapsed() < limit);
-            endpoint.idle.retain(|pooled| !pooled.sender.is_closed() && young(pooled));
+            endpoint.sweep();
             !endpoint.idle.is_empty() || endpoint.last_used.elapsed() < REMEMBERED
         });
     }
+}
 
-    fn closed_by_peer(&self, address: SocketAddr, age: Duration) {
-        if age < SHORTEST_LESSON {
-            return;
-        }
-        if let Some(endpoint) = self.endpoints.borrow_mut().get_mut(&address) {
+impl<B> Endpoint<B>
+where
+    B: Body + Unpin + 'static,
+    B::Data: Buf,
+{
+    fn sweep(&mut self) {
+        let closed = self.idle.extract_if(.., |idle| !idle.link.seems_quiet());
+        let ages: Vec<Duration> = closed.map(|idle| idle.since.elapsed()).collect();
+        ages.into_iter().for_each(|age| self.closed_by_peer(age));
+        let limit = self.idle_limit;
+        self.idle.retain(|idle| idle.since.elapsed() < limit);
+    }
+
+    fn closed_by_peer(&mut self, noticed: Duration) {
+        let age = noticed.saturating_sub(NOTICED_WITHIN);
+        if age >= SHORTEST_LESSON {
             // A quarter of its patience is the margin for requests on their way.
-            endpoint.idle_limit = endpoint.idle_limit.min(age * 3 / 4);
+            self.idle_limit = self.idle_limit.min(age * 3 / 4);
         }
     }
 }

@@ -16,14 +16,14 @@ use futures::FutureExt as _;
 use futures::future::{LocalBoxFuture, Shared, WeakShared};
 use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
-use http::{Request, Response};
+use http::Response;
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 use super::pump::{Chunk, pump};
-use super::{ConnectError, Dialer, Missing, PeerBody, PeerError, Unanswered};
+use super::{ConnectError, Dialer, Message, Missing, PeerBody, PeerError, Unanswered};
 use crate::socket;
 use crate::worker::Limits;
 
@@ -110,9 +110,8 @@ impl<B: Body> Drop for Stream<B> {
 
 impl<B> Connections<B>
 where
-    B: Body + 'static,
+    B: Body + Unpin + 'static,
     B::Data: Buf,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     pub(super) fn new(limits: &Limits, dialer: Rc<Dialer>) -> Rc<Self> {
         let Limits { idle_timeout, head_bytes, .. } = *limits;
@@ -171,7 +170,8 @@ where
     }
 
     async fn open(&self, address: SocketAddr) -> Result<Rc<Connection<B>>, ConnectError> {
-        let socket = self.dialer.dial(address).await?;
+        let (stream, open) = self.dialer.dial(address).await?;
+        let socket = socket::Shared::new(stream, open);
         let (sender, connection) = h2::client::Builder::new()
             .enable_push(false)
             // Until the peer has said how many it takes.
@@ -234,7 +234,7 @@ async fn drive<D: Buf>(
 
 impl<B> Stream<B>
 where
-    B: Body + 'static,
+    B: Body + Unpin + 'static,
     B::Data: Buf,
 {
     pub(super) fn is_reused(&self) -> bool {
@@ -243,10 +243,11 @@ where
 
     pub(super) fn send(
         &mut self,
-        request: Request<B>,
-    ) -> impl Future<Output = Result<Response<PeerBody>, Unanswered<B>>> + use<'_, B> {
+        message: &Message<'_>,
+        body: B,
+    ) -> impl Future<Output = Result<Response<PeerBody<B>>, Unanswered<B>>> + use<'_, B> {
         let written = self.connection.socket.written();
-        let begun = self.begin(request);
+        let begun = self.begin(message, body);
         async move {
             match begun?.await {
                 Ok(answer) => Ok(answer.map(PeerBody::http2)),
@@ -255,22 +256,18 @@ where
         }
     }
 
-    fn begin(&mut self, request: Request<B>) -> Result<ResponseFuture, Unanswered<B>> {
+    fn begin(&mut self, message: &Message<'_>, body: B) -> Result<ResponseFuture, Unanswered<B>> {
         // Each clone waits for its own stream only; how many there are is counted here.
         let mut sender = self.connection.sender.borrow().clone();
         let cx = &mut Context::from_waker(Waker::noop());
         if let Poll::Ready(Err(error)) = sender.poll_ready(cx) {
             let error = PeerError::Http2(error);
-            return Err(Unanswered { error, how: Missing::Unsent, request: Some(Box::new(request)) });
+            return Err(Unanswered { error, how: Missing::Unsent, untouched: Some(body) });
         }
-        let (head, body) = request.into_parts();
         let ended = body.is_end_stream();
-        let (answer, stream) =
-            sender.send_request(Request::from_parts(head, ()), ended).map_err(|error| Unanswered {
-                error: PeerError::Http2(error),
-                how: Missing::Unsent,
-                request: None,
-            })?;
+        let (answer, stream) = sender.send_request(message.for_http2(), ended).map_err(|error| {
+            Unanswered { error: PeerError::Http2(error), how: Missing::Unsent, untouched: None }
+        })?;
         if !ended {
             self.pump = Some(Aborted(self.tasks.spawn_local(pump(body, stream)).abort_handle()));
         }
@@ -291,6 +288,6 @@ where
         } else {
             Missing::Closed { silent: true }
         };
-        Unanswered { error: PeerError::Http2(error), how, request: None }
+        Unanswered { error: PeerError::Http2(error), how, untouched: None }
     }
 }

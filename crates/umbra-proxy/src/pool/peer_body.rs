@@ -1,17 +1,22 @@
 //! The body of an answer as its peer sends it, whatever it speaks.
 
-use std::fmt;
+use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+
+use super::link::Link;
+use crate::http1::{BodyError, HeadError};
 
 /// Streamed, with its trailers. Dropped before its end, it gives the answer up.
-pub(crate) enum PeerBody {
-    Http1(Incoming),
+pub(crate) enum PeerBody<B: Body> {
+    /// It has ended: the connection may serve others by now.
+    Ended,
+    Http1(Rc<Link<B>>),
     Http2(Received),
 }
 
@@ -22,24 +27,25 @@ pub(crate) struct Received {
     data_ended: bool,
 }
 
-/// Why an answer is missing or incomplete. Its source is not told on: a peer's reason for ending a stream says nothing
-/// about the client's.
-#[derive(Debug)]
+/// Why an answer is missing or incomplete. Sources are not told on: a peer's reason for ending a stream says nothing about
+/// the client's.
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum PeerError {
-    Http1(hyper::Error),
+    #[error("{0}")]
+    Io(io::Error),
+    #[error("the peer ended the connection")]
+    Closed,
+    #[error("the answer: {0}")]
+    Head(HeadError),
+    #[error("the answer: {0}")]
+    Body(BodyError),
+    #[error("the peer switches protocols unasked")]
+    SwitchesUnasked,
+    #[error("the request's body broke off")]
+    Request,
+    #[error("{0}")]
     Http2(h2::Error),
 }
-
-impl fmt::Display for PeerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Http1(error) => error.fmt(f),
-            Self::Http2(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for PeerError {}
 
 impl PeerError {
     /// The peer gave up this exchange alone.
@@ -48,9 +54,14 @@ impl PeerError {
     }
 }
 
-impl PeerBody {
-    pub(super) fn http1(incoming: Incoming) -> Self {
-        Self::Http1(incoming)
+impl<B> PeerBody<B>
+where
+    B: Body + Unpin,
+    B::Data: Buf,
+{
+    /// Of the answer whose head was read last.
+    pub(super) fn http1(link: &Rc<Link<B>>) -> Self {
+        if link.has_ended() { Self::Ended } else { Self::Http1(Rc::clone(link)) }
     }
 
     pub(super) fn http2(stream: RecvStream) -> Self {
@@ -86,7 +97,11 @@ fn end_or<T>(error: h2::Error) -> Option<Result<T, h2::Error>> {
     (error.reason() != Some(Reason::NO_ERROR)).then_some(Err(error))
 }
 
-impl Body for PeerBody {
+impl<B> Body for PeerBody<B>
+where
+    B: Body + Unpin,
+    B::Data: Buf,
+{
     type Data = Bytes;
     type Error = PeerError;
 
@@ -95,9 +110,14 @@ impl Body for PeerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, PeerError>>> {
         match &mut *self {
-            Self::Http1(incoming) => Pin::new(incoming)
-                .poll_frame(cx)
-                .map(|next| next.map(|frame| frame.map_err(PeerError::Http1))),
+            Self::Ended => Poll::Ready(None),
+            Self::Http1(link) => {
+                let next = ready!(link.poll_frame(cx));
+                if link.has_ended() {
+                    *self = Self::Ended;
+                }
+                Poll::Ready(next)
+            }
             Self::Http2(received) => {
                 received.poll_frame(cx).map(|next| next.map(|frame| frame.map_err(PeerError::Http2)))
             }
@@ -106,14 +126,16 @@ impl Body for PeerBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Http1(incoming) => incoming.is_end_stream(),
+            Self::Ended => true,
+            Self::Http1(_) => false,
             Self::Http2(received) => received.stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Http1(incoming) => incoming.size_hint(),
+            Self::Ended => SizeHint::with_exact(0),
+            Self::Http1(link) => link.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             // The head says it, if anybody does.
             Self::Http2(_) => SizeHint::default(),
         }

@@ -1,25 +1,69 @@
-//! HTTP/1 towards clients. What is not HTTP gets 400, a head that is too large 431, one that stalls 408, and the connection
-//! ends.
+//! HTTP/1 towards clients. What is not HTTP gets 400, a head that is too large 431, one that stalls 408, a transfer coding
+//! that nobody here knows 501, and the connection ends.
 
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use bytes::Bytes;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, Method, Response, StatusCode, Version, header};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
-use super::{Asked, MAX_HEADERS, Serving, Speaks};
+use super::client::Client;
+use super::{Asked, Serving};
 use crate::connection::Worker;
 use crate::descriptors::Open;
-use crate::forward;
-use crate::framing::{Framing, Progress};
-use crate::socket::Downstream;
+use crate::forward::{self, AnswerBody};
+use crate::http1::{Framing, HeadError, RequestHead, write};
+use crate::upgrade;
+use crate::version::HttpVersion;
+
+/// What comes next on a connection.
+enum Next {
+    Request(RequestHead),
+    /// Nothing any more.
+    Gone,
+    /// Something that gets an answer, and ends the connection.
+    Wrong(Wrong),
+}
+
+/// Why a head is not served.
+struct Wrong {
+    /// For the counter.
+    reason: &'static str,
+    status: StatusCode,
+    text: String,
+}
+
+impl Wrong {
+    fn stalled() -> Self {
+        // RFC 9110 section 15.5.9.
+        let text = "the request's head did not come in time".into();
+        Self { reason: "stalled", status: StatusCode::REQUEST_TIMEOUT, text }
+    }
+}
+
+impl From<HeadError> for Wrong {
+    fn from(error: HeadError) -> Self {
+        let (reason, status) = match error {
+            HeadError::Malformed(_) => ("malformed", StatusCode::BAD_REQUEST),
+            HeadError::TooLarge => ("too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
+            HeadError::UnknownCoding => ("malformed", StatusCode::NOT_IMPLEMENTED),
+        };
+        Self { reason, status, text: error.to_string() }
+    }
+}
+
+/// What follows an answer.
+enum Then {
+    NextRequest,
+    Close,
+    /// The connection broke, or its client left.
+    Gone,
+    /// What follows is not HTTP.
+    Tunnel(upgrade::Switched),
+}
 
 /// Serves a connection to its end.
 pub(super) async fn serve(
@@ -28,80 +72,141 @@ pub(super) async fn serve(
     peer: IpAddr,
     (stream, first, open): (TcpStream, Bytes, Open),
 ) {
-    let progress = Arc::new(Progress::default());
-    let framing = Framing::new(Arc::clone(&progress));
-    let io = TokioIo::new(Downstream::new(stream, first, Some(framing), open));
-    let serving = Serving::new(worker, asked, peer, Speaks::Http1(Arc::clone(&progress)));
-    let per_request = Rc::clone(&serving);
-    let service = service_fn(move |request| forward::answer(Rc::clone(&per_request), request));
-    let mut connection = http1::Builder::new()
-        .auto_date_header(false)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(serving.worker.limits.head_bytes)
-        .serve_connection(io, service)
-        .with_upgrades();
-    let mut ending = false;
-    let stalled = stalled(&serving, &progress);
-    let silence_ends = serving.worker.silence_ends();
-    let released = serving.worker.unwanted(|| serving.is_wanted());
-    tokio::pin!(stalled, silence_ends, released);
+    let with = (Rc::clone(&worker.recycled), worker.limits.head_bytes);
+    let client = Client::new(stream, &first, open, with);
+    drop(first);
+    let serving = Serving::new(worker, asked, peer, HttpVersion::Http1);
+    let mut silence_ends = pin!(serving.worker.silence_ends());
+    let mut released = pin!(serving.worker.unwanted(|| serving.is_wanted()));
     loop {
-        tokio::select! {
-            // First: a request that has arrived is served, whatever else is to be done.
-            biased;
-            ended = &mut connection => return report(&serving, ended),
-            () = &mut silence_ends, if !ending => ending = true,
-            () = &mut released, if !ending => ending = true,
-            () = &mut stalled => break,
-        }
-        if ending {
-            Pin::new(&mut connection).graceful_shutdown();
-        }
-    }
-    serving.worker.metrics.bad_request("stalled");
-    if let Some(parts) = connection.into_parts() {
-        request_timeout(parts.io.into_inner().stream);
-    }
-}
-
-/// Ends when one head has been under way for too long, with no answer due that would explain it.
-async fn stalled(serving: &Serving, progress: &Progress) {
-    let limit = serving.worker.limits.header_timeout;
-    let mut interval = tokio::time::interval(serving.worker.limits.check_every());
-    let mut seen: Option<(u64, Instant)> = None;
-    loop {
-        interval.tick().await;
-        let under_way = progress.head_begun.load(Ordering::Relaxed) && serving.busy.get() == 0;
-        let head = progress.heads.load(Ordering::Relaxed);
-        seen = match seen {
-            Some((same, since)) if under_way && same == head => Some((same, since)),
-            _ => under_way.then(|| (head, Instant::now())),
+        let unwanted = async {
+            tokio::select! {
+                biased;
+                () = silence_ends.as_mut() => {}
+                () = released.as_mut() => {}
+            }
         };
-        if seen.is_some_and(|(_, since)| since.elapsed() >= limit) {
-            return;
+        let head = match next(&serving, &client, pin!(unwanted)).await {
+            Next::Request(head) => head,
+            Next::Gone => return,
+            Next::Wrong(wrong) => return refuse(&serving, &client, wrong).await,
+        };
+        match exchange(&serving, &client, head).await {
+            Then::NextRequest => {}
+            Then::Close => return client.close().await,
+            Then::Gone => return,
+            Then::Tunnel(switched) => {
+                let client = client.into_stream().expect("nothing of the request is left");
+                return upgrade::join(client, switched).await;
+            }
         }
     }
 }
 
-/// RFC 9110 section 15.5.9. The client may not be reading: what does not fit into its socket at once is left out.
-fn request_timeout(stream: TcpStream) {
-    let answer = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-    if let Err(error) = stream.try_write(answer) {
-        tracing::debug!(%error, "a stalled client is not there to be told");
+/// Waits for the next head. `unwanted` ends when a connection that says nothing is to be closed.
+async fn next(serving: &Serving, client: &Client, mut unwanted: Pin<&mut impl Future<Output = ()>>) -> Next {
+    let mut late: Option<Instant> = None;
+    loop {
+        match client.head() {
+            Ok(Some(head)) => return Next::Request(head),
+            Ok(None) => {}
+            Err(error) => return Next::Wrong(error.into()),
+        }
+        let is_idle = client.is_idle();
+        let filled = if is_idle {
+            client.rest();
+            tokio::select! {
+                // First: a request that has arrived is served, whatever else is to be done.
+                biased;
+                filled = client.fill() => filled,
+                () = &mut unwanted => return Next::Gone,
+            }
+        } else {
+            let late = *late.get_or_insert_with(|| Instant::now() + serving.worker.limits.header_timeout);
+            match tokio::time::timeout_at(late, client.fill()).await {
+                Ok(filled) => filled,
+                Err(_) => return Next::Wrong(Wrong::stalled()),
+            }
+        };
+        match filled {
+            Ok(1..) => {}
+            Ok(0) | Err(_) => {
+                if !is_idle {
+                    serving.worker.metrics.bad_request("incomplete");
+                }
+                return Next::Gone;
+            }
+        }
     }
 }
 
-fn report(serving: &Serving, ended: Result<(), hyper::Error>) {
-    let Err(error) = ended else { return };
-    let reason = if error.is_parse_too_large() {
-        "too_large"
-    } else if error.is_parse() {
-        "malformed"
-    } else if error.is_incomplete_message() {
-        "incomplete"
-    } else {
-        tracing::debug!(%error, "a client's connection broke");
-        return;
+async fn exchange(serving: &Rc<Serving>, client: &Rc<Client>, head: RequestHead) -> Then {
+    let RequestHead { request, framing, keep_alive, expects_continue } = head;
+    let (version, is_head) = (request.version(), request.method() == Method::HEAD);
+    let body = client.body(framing, expects_continue);
+    let answering = forward::answer(serving, request.map(|()| body));
+    let Some(answer) = client.unless_gone(answering).await else { return Then::Gone };
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return switch(client, answer).await;
+    }
+    let (mut head, mut body) = answer.into_parts();
+    let persists = keep_alive && !says_close(&head.headers) && !client.owes_continue();
+    let framing = write::framing_of_answer((head.status, &mut head.headers), &body, (version, is_head));
+    let persists = persists && framing != Framing::UntilClose;
+    client.begin(|out| {
+        write::answer(out, (head.status, &head.headers), framing, (version, persists));
+        framing
+    });
+    client.recycled().put_map(head.headers);
+    let relayed = match framing {
+        Framing::None => client.flush().await,
+        _ => client.relay(&mut body).await,
     };
+    drop(body);
+    match relayed {
+        Ok(()) if persists && client.body_is_over().await => Then::NextRequest,
+        Ok(()) => Then::Close,
+        Err(error) => {
+            tracing::debug!(%error, "an answer did not get to its client whole");
+            Then::Gone
+        }
+    }
+}
+
+fn says_close(headers: &HeaderMap) -> bool {
+    headers.get(header::CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
+/// The primary has switched protocols.
+async fn switch(client: &Client, answer: Response<AnswerBody>) -> Then {
+    let (head, body) = answer.into_parts();
+    let Some(switched) = body.into_switched() else { return Then::Gone };
+    client.begin(|out| {
+        let framing = Framing::None;
+        write::answer(out, (head.status, &head.headers), framing, (Version::HTTP_11, true));
+        framing
+    });
+    match client.flush().await {
+        Ok(()) => Then::Tunnel(switched),
+        Err(_) => Then::Gone,
+    }
+}
+
+/// Answers what is no request, and ends the connection.
+async fn refuse(serving: &Serving, client: &Client, wrong: Wrong) {
+    let Wrong { reason, status, text } = wrong;
     serving.worker.metrics.bad_request(reason);
+    let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, (text.len() + 1).into())]);
+    client.begin(|out| {
+        let framing = Framing::None;
+        write::answer(out, (status, &headers), framing, (Version::HTTP_11, false));
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'\n');
+        framing
+    });
+    // One that does not read has nobody to tell.
+    let flushed = tokio::time::timeout(serving.worker.limits.header_timeout, client.flush()).await;
+    if matches!(flushed, Ok(Ok(()))) {
+        client.close().await;
+    }
 }

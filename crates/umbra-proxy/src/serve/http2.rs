@@ -1,22 +1,26 @@
 //! HTTP/2 without TLS towards clients, by prior knowledge. A request that is none has its stream reset, a head that is too
 //! large gets 431, and frames that are none end the connection. Whoever is to leave is told with GOAWAY.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::{Asked, Serving, Speaks};
+use super::{Asked, ClientBody, Serving};
 use crate::connection::Worker;
 use crate::descriptors::Open;
 use crate::forward;
 use crate::socket::Downstream;
+use crate::version::HttpVersion;
 
 /// Requests of one connection at a time; more wait in their client. A client without umbra would have what its server
 /// allows: 100 to 250 with most.
@@ -50,10 +54,13 @@ pub(super) async fn serve(
     peer: IpAddr,
     (stream, first, open): (TcpStream, Bytes, Open),
 ) {
-    let io = TokioIo::new(Downstream::new(stream, first, None, open));
-    let serving = Serving::new(worker, asked, peer, Speaks::Http2);
+    let io = TokioIo::new(Downstream::new(stream, first, open));
+    let serving = Serving::new(worker, asked, peer, HttpVersion::Http2);
     let per_request = Rc::clone(&serving);
-    let service = service_fn(move |request| forward::answer(Rc::clone(&per_request), request));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let serving = Rc::clone(&per_request);
+        async move { Ok::<_, Infallible>(forward::answer(&serving, request.map(ClientBody::Http2)).await) }
+    });
     let head_bytes = serving.worker.limits.head_bytes.try_into().unwrap_or(u32::MAX);
     let connection = http2::Builder::new(OnThisThread)
         .auto_date_header(false)

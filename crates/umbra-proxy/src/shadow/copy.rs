@@ -8,19 +8,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{Request, Response};
+use http::{HeaderMap, Method, Response, Uri};
+use http_body::Body;
 use http_body_util::BodyExt;
-use umbra_routing::{Client, ServiceName, grpc_status, is_grpc};
+use umbra_routing::{Client, ServiceName, grpc_status};
 
-use super::Ledger;
 use super::tap::{BodyEnd, CopyBody};
+use super::{Ledger, Original};
 use crate::balance::Lease;
 use crate::connection::Worker;
 use crate::headers;
 use crate::metrics::{DropReason, Exchange, Flags, Outcome, ShadowResult, Spoken};
-use crate::pool::{ConnectError, Missing, PeerBody, Pooled, Unanswered};
+use crate::pool::{ConnectError, Message, Missing, PeerBody, Pooled, Unanswered, Written};
+use crate::recycle::Recycled;
 use crate::tables::Slot;
-use crate::version::HttpVersion;
+use crate::version::{HttpVersion, RequestHead};
 
 /// A copy that was admitted.
 pub(crate) struct Copy {
@@ -30,10 +32,68 @@ pub(crate) struct Copy {
     pub(crate) lease: Lease,
     /// What its endpoint is spoken to.
     pub(crate) version: HttpVersion,
-    pub(crate) request: Request<CopyBody>,
+    pub(crate) head: Head,
+    pub(crate) is_grpc: bool,
+    pub(crate) body: CopyBody,
     pub(crate) end: BodyEnd,
     pub(crate) client: Option<Arc<Client>>,
     pub(crate) started: Instant,
+}
+
+/// The head of a copy, kept until its connection is there.
+pub(crate) enum Head {
+    Http1(Written),
+    Http2(Box<Kept>),
+}
+
+/// What HTTP/2 makes its own of.
+pub(crate) struct Kept {
+    method: Method,
+    scheme: &'static str,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Head {
+    pub(crate) fn new(
+        original: &Original,
+        version: HttpVersion,
+        body: &CopyBody,
+        recycled: &Rc<Recycled>,
+    ) -> Self {
+        let RequestHead { method, scheme, uri, headers } = original.head();
+        match version {
+            HttpVersion::Http1 => Self::Http1(Written::new(&original.head(), body, recycled)),
+            HttpVersion::Http2 => {
+                let (method, uri, headers) = (method.clone(), uri.clone(), headers.clone());
+                Self::Http2(Box::new(Kept { method, scheme, uri, headers }))
+            }
+        }
+    }
+
+    fn message(&self) -> Message<'_> {
+        match self {
+            Self::Http1(written) => Message::Written(written),
+            Self::Http2(kept) => Message::Head(kept.head()),
+        }
+    }
+
+    /// In bytes, for the metrics.
+    fn size(&self) -> u64 {
+        match self {
+            Self::Http1(written) => written.size() as u64,
+            Self::Http2(kept) => {
+                let target = kept.uri.path_and_query().map_or(1, |target| target.as_str().len());
+                headers::wire_size(kept.method.as_str().len() + target + 12, &kept.headers)
+            }
+        }
+    }
+}
+
+impl Kept {
+    fn head(&self) -> RequestHead<'_> {
+        RequestHead { method: &self.method, scheme: self.scheme, uri: &self.uri, headers: &self.headers }
+    }
 }
 
 /// How an attempt at the mirror ended.
@@ -49,17 +109,15 @@ enum Ended {
 impl Copy {
     /// Sends the copy and reads its answer. Dropped before its end, it counts as `shutdown`.
     pub(crate) async fn run(self, worker: Rc<Worker>) {
-        let Self { mut ledger, _slot, service, lease, version, request, end, client, started } = self;
-        let target = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
-        let first_line = request.method().as_str().len() + target + 12;
-        let head_bytes = headers::wire_size(first_line, request.headers());
-        let (body_bytes, is_grpc) = (request.body().handed_over(), is_grpc(request.headers()));
-        let exchange = exchange(&worker, &ledger, &lease, (version, request));
+        let Self { mut ledger, _slot, service, lease, version, head, is_grpc, body, end, client, started } =
+            self;
+        let (head_bytes, body_bytes) = (head.size(), body.handed_over());
+        let exchange = exchange(&worker, &ledger, &lease, version, (head, body));
         let too_late = async {
             match end.wait().await {
                 Some(reason) => Ended::Cut(reason),
                 None => {
-                    tokio::time::sleep(worker.limits.shadow.timeout).await;
+                    worker.recycled.timer(tokio::time::Instant::now() + worker.limits.shadow.timeout).await;
                     Ended::TimedOut
                 }
             }
@@ -109,10 +167,11 @@ async fn exchange(
     worker: &Rc<Worker>,
     ledger: &Ledger,
     lease: &Lease,
-    (version, mut request): (HttpVersion, Request<CopyBody>),
+    version: HttpVersion,
+    (head, mut body): (Head, CopyBody),
 ) -> Ended {
     let address = lease.upstream().endpoint.address;
-    let mut reuse = worker.mirrors.reuse(address, version);
+    let mut reuse = worker.mirrors.reuse(address, version, !body.is_end_stream());
     loop {
         let mut pooled = match reuse.take() {
             Some(pooled) => pooled,
@@ -122,7 +181,7 @@ async fn exchange(
             },
         };
         let reused = pooled.is_reused();
-        match pooled.send(request).await {
+        match pooled.send(&head.message(), body).await {
             Ok(answer) => {
                 if reused {
                     // It is reachable, whatever other endpoints' failed connects have said.
@@ -131,7 +190,7 @@ async fn exchange(
                 return drain(worker, pooled, answer).await;
             }
             // The connection had closed before anything was sent: that is no retry.
-            Err(Unanswered { request: Some(unsent), .. }) if reused => request = *unsent,
+            Err(Unanswered { how: Missing::Unsent, untouched: Some(unsent), .. }) if reused => body = unsent,
             Err(Unanswered { how: Missing::Refused | Missing::Reset, .. }) => return Ended::Reset,
             Err(_) => return Ended::Broken,
         }
@@ -152,7 +211,7 @@ async fn connect(
 }
 
 /// Reads the answer to its end, so that the connection lives on; a long one costs the connection, or its stream.
-async fn drain(worker: &Rc<Worker>, pooled: Pooled<CopyBody>, answer: Response<PeerBody>) -> Ended {
+async fn drain(worker: &Rc<Worker>, pooled: Pooled<CopyBody>, answer: Response<PeerBody<CopyBody>>) -> Ended {
     let (head, mut body) = answer.into_parts();
     let code = head.status.as_u16();
     let mut grpc_status = grpc_status(&head.headers);

@@ -1,0 +1,62 @@
+//! The body of a request as its client sends it, whatever it speaks.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::client::{Upload, UploadError};
+
+/// Streamed, with its trailers. Dropped before its end, it is given up.
+pub(crate) enum ClientBody {
+    Empty,
+    Http1(Upload),
+    Http2(Incoming),
+}
+
+/// The client left, or sent something else than a body.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    #[error("{0}")]
+    Http1(UploadError),
+    #[error("{0}")]
+    Http2(hyper::Error),
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = ClientError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Http1(upload) => {
+                upload.poll_frame(cx).map(|next| next.map(|frame| frame.map_err(ClientError::Http1)))
+            }
+            Self::Http2(incoming) => Pin::new(incoming)
+                .poll_frame(cx)
+                .map(|next| next.map(|frame| frame.map_err(ClientError::Http2))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Http1(upload) => upload.has_ended(),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Http1(upload) => upload.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Self::Http2(incoming) => incoming.size_hint(),
+        }
+    }
+}
