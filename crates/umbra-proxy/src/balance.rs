@@ -71,7 +71,7 @@ impl Drop for Lease {
 }
 
 impl Upstream {
-    fn new(endpoint: Endpoint) -> Arc<Self> {
+    pub(crate) fn new(endpoint: Endpoint) -> Arc<Self> {
         Arc::new(Self { endpoint, in_flight: AtomicU32::new(0) })
     }
 

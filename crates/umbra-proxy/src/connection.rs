@@ -101,7 +101,7 @@ impl Worker {
             mirrors: Pool::new(&limits, sockets.clone()),
             sockets,
             copies_budget: Budget::new(limits.shadow.worker_bytes),
-            series: RefCell::new(SeriesCache::new(Arc::clone(&metrics))),
+            series: RefCell::new(SeriesCache::new(&metrics)),
             metrics,
             limits,
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
