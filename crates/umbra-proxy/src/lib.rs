@@ -26,6 +26,7 @@ pub mod args;
 mod arm;
 mod balance;
 mod body;
+mod breaker;
 mod config;
 mod connection;
 mod deadman;
