@@ -112,6 +112,11 @@ impl Bodies {
         source.ended_at.map_or(Poll::Pending, Poll::Ready)
     }
 
+    /// When all of it had been read from the client, if it has been.
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        self.0.borrow().ended_at
+    }
+
     /// Goes on counting the bytes that are read.
     pub(crate) fn bytes(&self) -> Rc<Cell<u64>> {
         Rc::clone(&self.0.borrow().bytes)

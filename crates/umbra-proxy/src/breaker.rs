@@ -44,6 +44,11 @@ impl Breaker {
         Self { limit, born: now, state: AtomicU64::new(0) }
     }
 
+    /// Nothing is known against it.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state().open.is_none()
+    }
+
     /// Whether the caller may try. While open, one probe at the end of each pause.
     pub(crate) fn allows(&self, now: Instant) -> bool {
         let now = self.millis(now);
@@ -65,6 +70,10 @@ impl Breaker {
         let now = self.millis(now);
         let fail = |bits| Some(State::from_bits(bits).fail(self.limit, now).bits());
         self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fail).expect("always a new state");
+    }
+
+    fn state(&self) -> State {
+        State::from_bits(self.state.load(Ordering::Relaxed))
     }
 
     fn millis(&self, at: Instant) -> u64 {
@@ -145,8 +154,9 @@ mod tests {
         breaker.failed(later);
         assert!(!breaker.allows(later + FIRST_PAUSE), "the pause has doubled");
         assert!(breaker.allows(later + 2 * FIRST_PAUSE));
+        assert!(!breaker.is_closed(), "the probe is out");
         breaker.connected();
-        assert!(breaker.allows(later));
+        assert!(breaker.allows(later) && breaker.is_closed());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Instant;
 use http::{HeaderMap, Method, Uri};
 use umbra_routing::{Client, Draw, Route};
 
-use crate::balance::{Backends, Family, Lease};
+use crate::balance::{Backends, CopyLease, Family};
 use crate::body::Bodies;
 use crate::connection::Worker;
 use crate::metrics::{DropReason, Outcome};
@@ -131,7 +131,7 @@ impl Drawn {
 
 struct Admitted {
     slot: Slot,
-    lease: Lease,
+    lease: CopyLease,
     set: Arc<Backends>,
 }
 
@@ -147,7 +147,7 @@ fn admit(
     }
     let set = set.ok_or(DropReason::Unresolved)?;
     let draw = &mut |bound| worker.rng().u64(0..bound);
-    let lease = set.choose(&[], family, draw).ok_or(DropReason::NoEndpoint)?;
+    let lease = set.choose_for_copy(family, draw).ok_or(DropReason::NoEndpoint)?;
     if worker.sockets.count() > worker.limits.shadow.open_sockets {
         return Err(DropReason::Overflow);
     }

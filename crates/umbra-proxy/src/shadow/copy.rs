@@ -14,7 +14,7 @@ use umbra_routing::{Client, ServiceName, grpc_status, is_grpc};
 
 use super::Ledger;
 use super::tap::{BodyEnd, CopyBody};
-use crate::balance::Lease;
+use crate::balance::CopyLease;
 use crate::connection::Worker;
 use crate::headers;
 use crate::metrics::{DropReason, Exchange, Flags, Outcome, ShadowResult, Spoken};
@@ -27,7 +27,7 @@ pub(crate) struct Copy {
     pub(crate) ledger: Ledger,
     pub(crate) _slot: Slot,
     pub(crate) service: Arc<ServiceName>,
-    pub(crate) lease: Lease,
+    pub(crate) lease: CopyLease,
     /// What its endpoint is spoken to.
     pub(crate) version: HttpVersion,
     pub(crate) request: Request<CopyBody>,
@@ -108,7 +108,7 @@ fn judged(ended: &Ended) -> (Outcome, u16, Flags, u64) {
 async fn exchange(
     worker: &Rc<Worker>,
     ledger: &Ledger,
-    lease: &Lease,
+    lease: &CopyLease,
     (version, mut request): (HttpVersion, Request<CopyBody>),
 ) -> Ended {
     let address = lease.upstream().endpoint.address;

@@ -1,17 +1,14 @@
 //! What is counted, and what a scrape tells of it.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use umbra_routing::{Client, Endpoint, ServiceName};
-use umbra_testkit::{CountingAllocator, allocations};
+use umbra_testkit::allocations;
 
 use super::*;
 use crate::balance::Upstream;
 use crate::metrics::Metrics;
-
-#[global_allocator]
-static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// Who asks whom, in tests.
 struct Parties {
@@ -48,7 +45,7 @@ impl Parties {
         Self {
             client: Arc::new(client),
             service: Arc::new(ServiceName::new("shop", "pay")),
-            upstream: Upstream::new(endpoint),
+            upstream: Upstream::new(endpoint, Instant::now()),
         }
     }
 
@@ -153,7 +150,7 @@ fn a_source_tells_the_same_of_nobody_and_of_an_endpoint_that_says_nothing_of_its
         canonical_revision: unknown(),
         zone: None,
     };
-    let parties = Parties { upstream: Upstream::new(silent), ..Parties::new("pay", 1) };
+    let parties = Parties { upstream: Upstream::new(silent, Instant::now()), ..Parties::new("pay", 1) };
     let nobody = Exchange { upstream: None, ..parties.exchange(503, false) };
     let mut cache = SeriesCache::new(&metrics);
     for exchange in [parties.exchange(503, false), nobody] {
