@@ -1,22 +1,24 @@
-//! Which endpoint of a backend set gets a request: of two drawn at random, the one with fewer in flight.
+//! Which endpoint of a backend set gets a request: of two drawn at random, the one with the smaller load.
+//!
+//! A user's request goes where an answer is expected sooner, by how long users' answers took there and how many requests
+//! are there (`load`). An endpoint that took no connection is avoided by all workers until one request, at the end of
+//! each pause, finds it back (`breaker`); when all are avoided they are tried all the same. A copy goes where fewer
+//! requests are, and leaves no trace that users' choices see but its being served: a mirror may be as slow as it likes.
 //!
 //! A set of a dual-stack service has each pod in both IP families. Endpoints of the family that the client used come
-//! first, as with kube-proxy; those of the other only when there are none, or all of them were tried.
-//!
-//! In-flight counts are shared by all workers; they are hints, so relaxed ordering is enough.
+//! first, as with kube-proxy; those of the other only when none of the first takes connections, or all were tried.
+
+mod load;
+mod upstream;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use umbra_routing::{BackendSet, Draw, Endpoint, ServiceName, SpokenTo};
 
-/// One endpoint, with what is going on there. Its identity outlives pushes as long as the endpoint does not change.
-pub(crate) struct Upstream {
-    pub(crate) endpoint: Endpoint,
-    in_flight: AtomicU32,
-}
+pub(crate) use upstream::{Answered, CopyLease, Lease, Upstream};
 
 /// The endpoints of one destination, shared by all workers and followed by pushes.
 pub(crate) struct Backends {
@@ -55,38 +57,12 @@ impl Endpoints {
     }
 }
 
-/// A request is at this endpoint until this is dropped.
-pub(crate) struct Lease(Arc<Upstream>);
-
-impl Lease {
-    pub(crate) fn upstream(&self) -> &Arc<Upstream> {
-        &self.0
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Upstream {
-    fn new(endpoint: Endpoint) -> Arc<Self> {
-        Arc::new(Self { endpoint, in_flight: AtomicU32::new(0) })
-    }
-
-    pub(crate) fn lease(self: &Arc<Self>) -> Lease {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Lease(Arc::clone(self))
-    }
-}
-
 impl Backends {
     pub(crate) fn new(service: ServiceName) -> Arc<Self> {
         Arc::new(Self { service: Arc::new(service), endpoints: ArcSwap::default() })
     }
 
-    /// Follows a push: endpoints that stay keep their counts.
+    /// Follows a push: endpoints that stay keep what is known of them.
     pub(crate) fn follow(&self, set: &BackendSet) {
         self.replace(&set.endpoints, set.spoken_to);
     }
@@ -102,9 +78,9 @@ impl Backends {
     }
 
     fn replace(&self, endpoints: &[Endpoint], spoken_to: SpokenTo) {
-        let old = self.endpoints.load();
+        let (old, now) = (self.endpoints.load(), Instant::now());
         let kept = |new: &Endpoint| old.all.iter().find(|upstream| upstream.endpoint == *new).cloned();
-        let upstream = |new: &Endpoint| kept(new).unwrap_or_else(|| Upstream::new(new.clone()));
+        let upstream = |new: &Endpoint| kept(new).unwrap_or_else(|| Upstream::new(new.clone(), now));
         let is_v4 = |upstream: &Arc<Upstream>| Family::of(upstream.endpoint.address.ip()) == Family::V4;
         let (mut all, v6): (Vec<_>, Vec<_>) = endpoints.iter().map(upstream).partition(is_v4);
         let v4 = all.len();
@@ -112,109 +88,101 @@ impl Backends {
         self.endpoints.store(Arc::new(Endpoints { all, v4, spoken_to }));
     }
 
-    /// The better of two random endpoints that are not in `tried`, of `family` (`None`: of any) as long as there are
-    /// some; `None` when all were tried or there are none.
+    /// Where a user's request goes: never to one in `tried`, and to one of `family` (`None`: of any) as long as one of
+    /// it takes connections. `None` when all were tried or there are none.
     pub(crate) fn choose(
         &self,
         tried: &[Arc<Upstream>],
         family: Option<Family>,
+        now: Instant,
         draw: &mut impl Draw,
     ) -> Option<Lease> {
-        let endpoints = self.endpoints.load();
-        let near = family.and_then(|family| choose_of(endpoints.of(family), tried, draw));
-        near.or_else(|| choose_of(&endpoints.all, tried, draw))
+        let load = |upstream: &Upstream| upstream.load.of_users(now);
+        let probes = |upstream: &Upstream| upstream.breaker.allows(now);
+        let choice = Choice { tried, load, probes };
+        choice.of(&self.endpoints.load(), family, draw).map(|upstream| Lease::new(upstream, now))
+    }
+
+    /// Where a copy goes. It believes users about who takes connections, and probes nobody on their behalf.
+    pub(crate) fn choose_for_copy(&self, family: Option<Family>, draw: &mut impl Draw) -> Option<CopyLease> {
+        let load = |upstream: &Upstream| upstream.load.of_all();
+        let choice = Choice { tried: &[], load, probes: |_: &Upstream| false };
+        choice.of(&self.endpoints.load(), family, draw).map(CopyLease::new)
     }
 }
 
-fn choose_of(endpoints: &[Arc<Upstream>], tried: &[Arc<Upstream>], draw: &mut impl Draw) -> Option<Lease> {
-    if tried.is_empty() {
-        return two_choices(endpoints, draw).map(Upstream::lease);
-    }
-    let left: Vec<_> = endpoints
-        .iter()
-        .filter(|upstream| !tried.iter().any(|t| Arc::ptr_eq(t, upstream)))
-        .cloned()
-        .collect();
-    two_choices(&left, draw).map(Upstream::lease)
+/// How one request chooses.
+struct Choice<'a, L, P> {
+    tried: &'a [Arc<Upstream>],
+    load: L,
+    /// Whether it is to find out if one that is avoided takes connections again.
+    probes: P,
 }
 
-fn two_choices<'a>(endpoints: &'a [Arc<Upstream>], draw: &mut impl Draw) -> Option<&'a Arc<Upstream>> {
-    let count = endpoints.len() as u64;
-    if count < 2 {
-        return endpoints.first();
+impl<L: Fn(&Upstream) -> f32, P: Fn(&Upstream) -> bool> Choice<'_, L, P> {
+    fn of(
+        &self,
+        endpoints: &Endpoints,
+        family: Option<Family>,
+        draw: &mut impl Draw,
+    ) -> Option<Arc<Upstream>> {
+        let all = endpoints.all.as_slice();
+        let near = family.map_or(all, |family| endpoints.of(family));
+        let taking = self.taking(near, draw).or_else(|| self.taking(all, draw));
+        let any = |of, draw: &mut _| self.better(of, |_| true, draw);
+        taking.or_else(|| any(near, draw)).or_else(|| any(all, draw)).cloned()
     }
-    let first = draw.below(count);
-    // The second among the others, so that it is never the first again.
-    let second = (first + 1 + draw.below(count - 1)) % count;
-    let [a, b] = [&endpoints[first as usize], &endpoints[second as usize]];
-    let load = |upstream: &Upstream| upstream.in_flight.load(Ordering::Relaxed);
-    Some(if load(b) < load(a) { b } else { a })
+
+    /// The better of two that take connections, or one that this request finds out about.
+    fn taking<'e>(&self, of: &'e [Arc<Upstream>], draw: &mut impl Draw) -> Option<&'e Arc<Upstream>> {
+        let takes = |upstream: &Upstream| upstream.breaker.is_closed();
+        // A request that was tried elsewhere is not risked again.
+        if self.tried.is_empty() {
+            // Two draws do, nearly always: the set need not be looked through.
+            let drawn = two_below(of.len(), draw)?.map(|place| &of[place]);
+            if drawn.iter().all(|upstream| takes(upstream)) {
+                return Some(self.lighter(drawn));
+            }
+            if let Some(probed) =
+                drawn.into_iter().find(|upstream| !takes(upstream) && (self.probes)(upstream))
+            {
+                return Some(probed);
+            }
+        }
+        self.better(of, takes, draw)
+    }
+
+    /// The better of two among those that were not tried and `may` be chosen.
+    fn better<'e>(
+        &self,
+        of: &'e [Arc<Upstream>],
+        may: impl Fn(&Upstream) -> bool,
+        draw: &mut impl Draw,
+    ) -> Option<&'e Arc<Upstream>> {
+        let tried = |upstream: &Arc<Upstream>| self.tried.iter().any(|tried| Arc::ptr_eq(tried, upstream));
+        let left: Vec<_> = of.iter().filter(|upstream| may(upstream) && !tried(upstream)).collect();
+        two_below(left.len(), draw).map(|places| self.lighter(places.map(|place| left[place])))
+    }
+
+    fn lighter<'e>(&self, [a, b]: [&'e Arc<Upstream>; 2]) -> &'e Arc<Upstream> {
+        let is_only = Arc::ptr_eq(a, b);
+        if !is_only && (self.load)(b) < (self.load)(a) { b } else { a }
+    }
+}
+
+/// Two different places of so many, or the only one twice.
+fn two_below(count: usize, draw: &mut impl Draw) -> Option<[usize; 2]> {
+    match count as u64 {
+        0 => None,
+        1 => Some([0, 0]),
+        count => {
+            let first = draw.below(count);
+            // The second among the others, so that it is never the first again.
+            let second = (first + 1 + draw.below(count - 1)) % count;
+            Some([first as usize, second as usize])
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn endpoint(port: u16) -> Endpoint {
-        Endpoint {
-            address: ([127, 0, 0, 1], port).into(),
-            pod: None,
-            namespace: "default".into(),
-            workload: "w".into(),
-            app: "w".into(),
-            version: "v1".into(),
-            canonical_name: "w".into(),
-            canonical_revision: "v1".into(),
-            zone: None,
-        }
-    }
-
-    #[test]
-    fn the_less_busy_of_two_is_chosen_and_tried_ones_are_not() {
-        let set = Backends::new(ServiceName::new("default", "w"));
-        set.replace(&[endpoint(1), endpoint(2)], SpokenTo::Http1);
-        let mut draw = |_| 0;
-        let busy = set.choose(&[], None, &mut draw).expect("two endpoints");
-        let other = set.choose(&[], None, &mut draw).expect("two endpoints");
-        assert_ne!(busy.upstream().endpoint.address, other.upstream().endpoint.address);
-        let tried = [Arc::clone(busy.upstream()), Arc::clone(other.upstream())];
-        assert!(set.choose(&tried, None, &mut draw).is_none());
-    }
-
-    #[test]
-    fn the_clients_family_comes_first_and_the_other_one_after_it() {
-        let set = Backends::new(ServiceName::new("default", "w"));
-        let v6 = Endpoint { address: "[::1]:1".parse().expect("an address"), ..endpoint(9) };
-        set.replace(&[v6.clone(), endpoint(1), endpoint(2)], SpokenTo::Http1);
-        let family = |lease: &Lease| Family::of(lease.upstream().endpoint.address.ip());
-        for first in 0..3 {
-            for wanted in [Family::V4, Family::V6] {
-                let lease = set.choose(&[], Some(wanted), &mut |bound| first % bound).expect("an endpoint");
-                assert_eq!(family(&lease), wanted);
-            }
-        }
-        let mut tried = Vec::new();
-        let mut seen = Vec::new();
-        while let Some(lease) = set.choose(&tried, Some(Family::V4), &mut |_| 0) {
-            seen.push(family(&lease));
-            tried.push(Arc::clone(lease.upstream()));
-        }
-        assert_eq!(seen, [Family::V4, Family::V4, Family::V6]);
-        set.replace(&[v6], SpokenTo::Http1);
-        assert!(
-            set.choose(&[], Some(Family::V4), &mut |_| 0).is_some(),
-            "rather the other family than nobody"
-        );
-    }
-
-    #[test]
-    fn a_push_keeps_the_counts_of_endpoints_that_stay() {
-        let set = Backends::new(ServiceName::new("default", "w"));
-        set.replace(&[endpoint(1)], SpokenTo::Http1);
-        let lease = set.choose(&[], None, &mut |_| 0).expect("one endpoint");
-        set.replace(&[endpoint(1), endpoint(2)], SpokenTo::Http1);
-        let next = set.choose(&[], None, &mut |_| 0).expect("two endpoints");
-        assert_eq!(next.upstream().endpoint.address.port(), 2, "the first is busy");
-        drop(lease);
-    }
-}
+mod tests;

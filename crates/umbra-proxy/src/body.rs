@@ -126,6 +126,11 @@ impl Bodies {
         })
     }
 
+    /// When all of it had been read from the client, if it has been.
+    pub(crate) fn ended_at(&self) -> Option<Instant> {
+        self.of_source(Some(self.began), |source| source.ended_at)
+    }
+
     /// Bytes read so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.of_source(0, |source| source.bytes)

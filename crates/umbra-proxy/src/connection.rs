@@ -106,7 +106,7 @@ impl Worker {
             sockets,
             recycled,
             copies_budget: Budget::new(limits.shadow.worker_bytes),
-            series: RefCell::new(SeriesCache::new(Arc::clone(&metrics))),
+            series: RefCell::new(SeriesCache::new(&metrics)),
             metrics,
             limits,
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),

@@ -10,8 +10,9 @@
 //! 3. `connection` finds its service in `tables`, its pod, and by its first bytes (`sniff`) its protocol; what is not
 //!    HTTP goes to `passthrough`;
 //! 4. `serve` reads requests of HTTP/1 (`http1`) or HTTP/2 and answers what is not one;
-//! 5. `forward` selects the rule, draws destination and mirrors, cleans `headers`, chooses an endpoint (`balance`), takes a
-//!    connection (`pool`) that speaks what the endpoint does (`version`) and streams the `body`; `upgrade` joins what switched protocols;
+//! 5. `forward` selects the rule, draws destination and mirrors, cleans `headers`, chooses an endpoint that takes
+//!    connections (`breaker`) and is expected to answer soon (`balance`), takes a connection (`pool`) that speaks what the
+//!    endpoint does (`version`) and streams the `body`; `upgrade` joins what switched protocols;
 //! 6. `shadow` sends the copies, once the primary has its request;
 //! 7. the answer is streamed back, and `metrics` has counted it all.
 //!
@@ -26,6 +27,7 @@ pub mod args;
 mod arm;
 mod balance;
 mod body;
+mod breaker;
 mod config;
 mod connection;
 mod deadman;
@@ -54,6 +56,10 @@ mod tls;
 mod upgrade;
 mod version;
 pub mod worker;
+
+#[cfg(test)]
+#[global_allocator]
+static ALLOCATOR: umbra_testkit::CountingAllocator = umbra_testkit::CountingAllocator;
 
 pub use options::{Intercept, LogFilter, Options};
 pub use run::{Proxy, ProxyError, StartError};

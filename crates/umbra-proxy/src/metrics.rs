@@ -55,7 +55,7 @@ pub struct Metrics {
     /// What the kernel's fallback counts.
     pub(crate) kernel: kernel::KernelMetrics,
     interception: InterceptionMetrics,
-    istio: istio::Families,
+    istio: Arc<istio::Book>,
     shadow: shadow::Families,
 }
 
@@ -105,7 +105,7 @@ impl Metrics {
             ),
             kernel: kernel::KernelMetrics::register(&mut registry),
             interception: InterceptionMetrics::register(&mut registry),
-            istio: istio::Families::register(&mut registry),
+            istio: istio::register(&mut registry),
             shadow: shadow::Families::register(&mut registry),
             registry: {
                 more(&mut registry);
@@ -132,7 +132,8 @@ impl Metrics {
         &self.interception
     }
 
-    pub(crate) fn istio(&self) -> &istio::Families {
+    /// Where exchanges are counted.
+    pub(crate) fn istio(&self) -> &Arc<istio::Book> {
         &self.istio
     }
 

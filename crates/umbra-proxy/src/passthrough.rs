@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -63,18 +64,22 @@ async fn connect(worker: &Rc<Worker>, arrived: &Arrived) -> Option<(TcpStream, L
     };
     let mut tried: Vec<Arc<Upstream>> = Vec::new();
     loop {
-        let lease = set.choose(&tried, Some(arrived.family), &mut |bound| worker.rng().u64(0..bound))?;
+        let draw = &mut |bound| worker.rng().u64(0..bound);
+        let mut lease = set.choose(&tried, Some(arrived.family), Instant::now(), draw)?;
         let address = lease.upstream().endpoint.address;
         match tokio::time::timeout(worker.limits.connect_timeout, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 // Only fails on a dead socket, which the first write tells as well.
                 let _ = stream.set_nodelay(true);
                 socket::keep_alive(&stream);
+                lease.upstream().connected();
+                lease.passes_bytes();
                 return Some((stream, lease));
             }
             Ok(Err(error)) => tracing::debug!(%address, %error, "connecting failed"),
             Err(_) => tracing::debug!(%address, "connecting took too long"),
         }
+        lease.refused(Instant::now());
         tried.push(Arc::clone(lease.upstream()));
     }
 }

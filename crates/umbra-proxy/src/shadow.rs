@@ -3,7 +3,6 @@
 //! Takes: a request that the primary has been given, and the mirrors that sampling chose. Gives: a task per copy, on its
 //! own connection, within its own bounds, and exactly one outcome per eligible request. Never waited for by a primary.
 
-pub(crate) mod breaker;
 pub(crate) mod copy;
 pub(crate) mod tap;
 
@@ -14,7 +13,7 @@ use std::time::Instant;
 use http::{HeaderMap, Method, Uri};
 use umbra_routing::{Client, Draw, Route, is_grpc};
 
-use crate::balance::{Backends, Family, Lease};
+use crate::balance::{Backends, CopyLease, Family};
 use crate::body::Bodies;
 use crate::connection::Worker;
 use crate::metrics::{DropReason, Outcome};
@@ -135,7 +134,7 @@ impl Drawn {
 
 struct Admitted {
     slot: Slot,
-    lease: Lease,
+    lease: CopyLease,
     set: Arc<Backends>,
 }
 
@@ -151,7 +150,7 @@ fn admit(
     }
     let set = set.ok_or(DropReason::Unresolved)?;
     let draw = &mut |bound| worker.rng().u64(0..bound);
-    let lease = set.choose(&[], family, draw).ok_or(DropReason::NoEndpoint)?;
+    let lease = set.choose_for_copy(family, draw).ok_or(DropReason::NoEndpoint)?;
     if worker.sockets.count() > worker.limits.shadow.open_sockets {
         return Err(DropReason::Overflow);
     }

@@ -216,6 +216,24 @@ async fn an_endpoint_that_refuses_is_followed_by_another() {
     assert!(proxy.count("istio_requests_total", &["response_flags=\"UF\""]) > 0);
 }
 
+#[tokio::test]
+async fn an_endpoint_that_fails_quickly_attracts_nobody() {
+    let good = Backend::named("v1").await;
+    let failing = Backend::answering(|_| {
+        let mut answer = Response::new(Full::from("failed"));
+        *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        answer
+    })
+    .await;
+    let proxy = Proxy::start(&one_of(vec![failing.address, good.address]));
+    let mut client = proxy.client().await;
+    for _ in 0..50 {
+        client.get("/").await;
+    }
+    let seen = failing.seen().len();
+    assert!((1..10).contains(&seen), "{seen} of 50");
+}
+
 /// Answers one request, then closes when told; each connection does the same.
 async fn closes_idle(closed: tokio::sync::mpsc::UnboundedSender<usize>) -> SocketAddr {
     raw_backend(move |number, mut stream| {

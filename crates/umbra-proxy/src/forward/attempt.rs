@@ -6,13 +6,13 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Response;
 use umbra_routing::{Attempt, Failure, RetryPolicy, grpc_status};
 
 use super::answer::Record;
-use crate::balance::{Backends, Lease, Upstream};
+use crate::balance::{Answered, Backends, Lease, Upstream};
 use crate::body::{Bodies, RequestBody};
 use crate::connection::Worker;
 use crate::metrics::Flags;
@@ -153,15 +153,19 @@ impl<'a> Attempts<'a> {
 
     async fn attempt(&mut self, record: &mut Record) -> Result<Reached, Missed> {
         loop {
-            let lease = self.choose()?;
+            let mut lease = self.choose()?;
             record.upstream(lease.upstream());
             let Some(pooled) = self.connection(&lease).await else {
+                lease.refused(Instant::now());
                 self.refused.push(Arc::clone(lease.upstream()));
                 continue;
             };
             let avoided = self.retries.is_some_and(|retries| retries.avoids_tried && self.left > 0);
             match self.send(pooled).await {
                 Ok((answer, pooled)) => {
+                    let (status, headers, is_grpc) = (answer.status(), answer.headers(), record.is_grpc());
+                    let asked = self.bodies.ended_at();
+                    lease.answered(&Answered { status, headers, is_grpc, asked }, Instant::now());
                     if avoided {
                         self.tried.push(Arc::clone(lease.upstream()));
                     }
@@ -172,6 +176,10 @@ impl<'a> Attempts<'a> {
                     self.replaced = true;
                 }
                 Err(Failed::Final(how)) => {
+                    // A request that its client has left unfinished says nothing of the endpoint.
+                    if !self.bodies.is_broken() {
+                        lease.failed(Instant::now());
+                    }
                     if avoided {
                         self.tried.push(Arc::clone(lease.upstream()));
                     }
@@ -190,14 +198,14 @@ impl<'a> Attempts<'a> {
             return Err(nobody());
         }
         let draw = &mut |bound| self.worker.rng().u64(0..bound);
-        let family = self.original.family;
+        let (family, now) = (self.original.family, Instant::now());
         if !self.tried.is_empty() {
             let avoided = [self.refused.as_slice(), self.tried.as_slice()].concat();
-            if let Some(lease) = self.set.choose(&avoided, family, draw) {
+            if let Some(lease) = self.set.choose(&avoided, family, now, draw) {
                 return Ok(lease);
             }
         }
-        self.set.choose(&self.refused, family, draw).ok_or_else(nobody)
+        self.set.choose(&self.refused, family, now, draw).ok_or_else(nobody)
     }
 
     async fn connection(&self, lease: &Lease) -> Option<Pooled<RequestBody>> {
@@ -209,7 +217,10 @@ impl<'a> Attempts<'a> {
             return Some(pooled);
         }
         match pool.connect(address, self.version).await {
-            Ok(pooled) => Some(pooled),
+            Ok(pooled) => {
+                lease.upstream().connected();
+                Some(pooled)
+            }
             Err(error) => {
                 tracing::debug!(%address, %error, "connecting failed");
                 None

@@ -15,7 +15,7 @@ use umbra_routing::{Client, ServiceName, grpc_status};
 
 use super::tap::{BodyEnd, CopyBody};
 use super::{Ledger, Original};
-use crate::balance::Lease;
+use crate::balance::CopyLease;
 use crate::connection::Worker;
 use crate::headers;
 use crate::metrics::{DropReason, Exchange, Flags, Outcome, ShadowResult, Spoken};
@@ -29,7 +29,7 @@ pub(crate) struct Copy {
     pub(crate) ledger: Ledger,
     pub(crate) _slot: Slot,
     pub(crate) service: Arc<ServiceName>,
-    pub(crate) lease: Lease,
+    pub(crate) lease: CopyLease,
     /// What its endpoint is spoken to.
     pub(crate) version: HttpVersion,
     pub(crate) head: Head,
@@ -166,7 +166,7 @@ fn judged(ended: &Ended) -> (Outcome, u16, Flags, u64) {
 async fn exchange(
     worker: &Rc<Worker>,
     ledger: &Ledger,
-    lease: &Lease,
+    lease: &CopyLease,
     version: HttpVersion,
     (head, mut body): (Head, CopyBody),
 ) -> Ended {

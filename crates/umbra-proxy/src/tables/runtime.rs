@@ -8,8 +8,11 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use umbra_routing::{BackendRef, Protocol, RouteTable, RuleError, ServiceName, ServiceTable};
 
 use crate::balance::Backends;
+use crate::breaker::Breaker;
 use crate::metrics::ShadowCounters;
-use crate::shadow::breaker::Breaker;
+
+/// Failed connects in a row after which a mirror is left alone for a while.
+const MIRROR_FAILURES: u8 = 5;
 
 /// One governed service, as open connections hold it.
 pub(crate) struct Governed {
@@ -93,7 +96,8 @@ impl Drop for Slot {
 
 impl Mirror {
     pub(crate) fn new(counters: ShadowCounters) -> Arc<Self> {
-        Arc::new(Self { counters, breaker: Breaker::default(), in_flight: AtomicUsize::new(0) })
+        let breaker = Breaker::new(MIRROR_FAILURES, Instant::now());
+        Arc::new(Self { counters, breaker, in_flight: AtomicUsize::new(0) })
     }
 
     /// One of at most `limit` places, on this node.

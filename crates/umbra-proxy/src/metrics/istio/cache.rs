@@ -1,0 +1,103 @@
+//! What a worker has at hand of the book, by who and what, so that a request builds and hashes no strings.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use umbra_routing::{Client, ServiceName};
+
+use super::block::Series;
+use super::book::Page;
+use super::exchange::Exchange;
+use crate::balance::Upstream;
+use crate::metrics::Metrics;
+
+/// A worker keeps this many kinds of exchanges at hand; past it the cache starts anew. Each is some 100 bytes, so that is
+/// below 1 MiB a worker. It bounds how many pods that are gone it keeps in memory.
+const CACHE_LIMIT: usize = 4096;
+
+/// Kinds that are found without a look into the map, in 10 KiB a worker.
+const SLOTS: usize = 256;
+
+/// Who and what. Objects are told apart by where they are.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    client: usize,
+    service: usize,
+    upstream: usize,
+    kind: u64,
+}
+
+impl Key {
+    fn new(exchange: &Exchange<'_>) -> Self {
+        Self {
+            client: exchange.client.map_or(0, |client| Arc::as_ptr(client) as usize),
+            service: Arc::as_ptr(exchange.service) as usize,
+            upstream: exchange.upstream.map_or(0, |upstream| Arc::as_ptr(upstream) as usize),
+            kind: exchange.kind(),
+        }
+    }
+
+    /// Where it is looked for first. Multiplying by 2^64 over the golden ratio spreads low bits upwards, and the highest
+    /// ones are used: keys are ours, so nobody can make them collide on purpose.
+    fn slot(&self) -> usize {
+        let words = [self.client as u64, self.service as u64, self.upstream as u64, self.kind];
+        let mixed = words
+            .into_iter()
+            .fold(0_u64, |mixed, word| (mixed.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        (mixed >> (u64::BITS - SLOTS.ilog2())) as usize
+    }
+}
+
+/// What a key points to: kept alive, so that no other object can get the same address.
+struct Cached {
+    series: Rc<Series>,
+    _client: Option<Arc<Client>>,
+    _service: Arc<ServiceName>,
+    _upstream: Option<Arc<Upstream>>,
+}
+
+type Recent = Option<(Key, Rc<Series>)>;
+
+/// One worker's. Does not leave its thread.
+pub(crate) struct SeriesCache {
+    page: Page,
+    /// Each key at its slot, the last one asked for: all are in `kept`.
+    recent: Box<[Recent; SLOTS]>,
+    kept: HashMap<Key, Cached>,
+}
+
+impl SeriesCache {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        Self {
+            page: Page::new(metrics.istio()),
+            recent: Box::new([const { None }; SLOTS]),
+            kept: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn get(&mut self, exchange: &Exchange<'_>) -> Rc<Series> {
+        let key = Key::new(exchange);
+        match &self.recent[key.slot()] {
+            Some((recent, series)) if *recent == key => Rc::clone(series),
+            _ => self.find(key, exchange),
+        }
+    }
+
+    #[cold]
+    fn find(&mut self, key: Key, exchange: &Exchange<'_>) -> Rc<Series> {
+        if self.kept.len() >= CACHE_LIMIT {
+            self.kept.clear();
+            self.recent.fill(None);
+        }
+        let cached = self.kept.entry(key).or_insert_with(|| Cached {
+            series: Rc::new(Series::new(self.page.block(exchange))),
+            _client: exchange.client.cloned(),
+            _service: Arc::clone(exchange.service),
+            _upstream: exchange.upstream.cloned(),
+        });
+        let series = Rc::clone(&cached.series);
+        self.recent[key.slot()] = Some((key, Rc::clone(&series)));
+        series
+    }
+}
