@@ -16,7 +16,7 @@ mod understand;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use umbra_routing::{CorsDecision, CorsHeaders};
 
 pub(crate) use answer::AnswerBody;
@@ -45,33 +45,19 @@ pub(crate) async fn answer(serving: &Rc<Serving>, request: Request<ClientBody>) 
     if is_head {
         answer::to_head(&mut answer);
     }
-    let close = serving.worker.is_draining() || !serving.is_in_force();
-    if close && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        leave(serving, &mut answer);
-    }
     answer
-}
-
-/// Tells the client that its connection ends; HTTP/2 says it with a frame of its own.
-fn leave(serving: &Serving, answer: &mut Response<AnswerBody>) {
-    if serving.version() == HttpVersion::Http1 {
-        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
 }
 
 async fn asked(serving: &Rc<Serving>, mut request: Request<ClientBody>) -> Response<AnswerBody> {
     if let Err(NotUnderstood { reason, status, text }) = understand(&mut request) {
         serving.worker.metrics.bad_request(reason);
-        let mut answer = answer::own(status, text.into_bytes());
-        leave(serving, &mut answer);
-        return answer;
+        return answer::own(status, text.into_bytes());
     }
     let Some(subject) = Subject::of(serving, &request) else {
         serving.worker.metrics.refused("no_service");
         return answer::own(StatusCode::NOT_FOUND, b"no governed service has this host\n".to_vec());
     };
     name_host(&mut request, &subject);
-    serving.serves(&subject.governed);
     let service = Arc::clone(&subject.governed.service);
     let record = Record::new(&serving.worker, subject.client.clone(), service, &request);
     match choose(serving, &subject, &request) {
@@ -82,7 +68,8 @@ async fn asked(serving: &Rc<Serving>, mut request: Request<ClientBody>) -> Respo
 
 /// A request of HTTP/1.0 may leave its host out; the copy on its way to a server of HTTP/1.1 may not.
 fn name_host(request: &mut Request<ClientBody>, subject: &Subject) {
-    if request.headers().contains_key(header::HOST) || request.uri().authority().is_some() {
+    let is_named = || request.headers().contains_key(header::HOST) || request.uri().authority().is_some();
+    if request.version() >= Version::HTTP_11 || is_named() {
         return;
     }
     let host = match subject.port {
@@ -141,7 +128,7 @@ async fn by_rule(
     request: Request<ClientBody>,
     mut record: Record,
 ) -> Response<AnswerBody> {
-    let came = Came::new(&request, serving);
+    let came = Came::new(&request, serving, (subject, record.started()));
     let early = |mut own: Own, came: Came, cors: &CorsHeaders, record: Record| {
         let changes = AnswerChanges::new(chosen, came);
         changes.apply(&mut own.headers, Head::of(&request), None, (own.status, None));
@@ -182,21 +169,20 @@ impl Sending<'_> {
         mut record: Record,
     ) -> Response<AnswerBody> {
         let worker = &self.serving.worker;
-        headers::decline_h2c(request.headers_mut());
-        let upgrade = self.upgrade(&request);
-        let (mut original, changes, body) = change(request, subject, self.chosen, came);
+        let upgrade = self.upgrade(request.headers_mut());
+        let (mut original, changes, body) = change(request, subject, self.chosen, (came, &worker.recycled));
         let mut drawn = Some(drawn);
         if let Some(protocol) = upgrade {
             headers::set_upgrade(&mut original.headers, protocol);
+            original.switches = true;
             drawn.take().into_iter().for_each(|drawn| drawn.drop_all(DropReason::Upgrade));
         }
         let bodies = Bodies::new(body, worker.limits.replay_bytes, record.started());
         record.request_body(&bodies);
-        let mut deadline =
-            Deadline::new(self.chosen.route.timeout(), &mut original.headers, (&bodies, &worker.recycled));
+        let (rule, is_grpc) = (self.chosen.route.timeout(), record.is_grpc());
+        let mut deadline = Deadline::new(rule, (&mut original.headers, is_grpc), (&bodies, &worker.recycled));
         let retries = self.chosen.route.retries();
         let attempts = Attempts::new(worker, &self.set, &original, &bodies, (retries, drawn));
-        let is_grpc = record.is_grpc();
         let late = || Own::timed_out(&self.set.service, is_grpc);
         let ended = tokio::select! {
             biased;
@@ -217,10 +203,14 @@ impl Sending<'_> {
 
     /// What the request wants to switch to, where that can be: HTTP/2 has no upgrades, and a server may always go on
     /// without one (RFC 9110 section 7.8).
-    fn upgrade(&self, request: &Request<ClientBody>) -> Option<HeaderValue> {
+    fn upgrade(&self, headers: &mut HeaderMap) -> Option<HeaderValue> {
+        if !headers.contains_key(header::UPGRADE) {
+            return None;
+        }
+        headers::decline_h2c(headers);
         let client = self.serving.version();
         let both = [client, client.towards(self.set.spoken_to())];
-        headers::upgrade(request.headers()).filter(|_| both == [HttpVersion::Http1; 2])
+        headers::upgrade(headers).filter(|_| both == [HttpVersion::Http1; 2])
     }
 
     fn reached(
@@ -242,7 +232,7 @@ impl Sending<'_> {
     /// The rule's last word on an answer's head.
     fn finish(
         &self,
-        answer: &mut http::HeaderMap,
+        answer: &mut HeaderMap,
         original: &Original,
         changes: &AnswerChanges,
         about: (StatusCode, Option<std::net::SocketAddr>),

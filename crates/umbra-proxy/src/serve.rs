@@ -42,7 +42,14 @@ pub(crate) struct Serving {
     /// The rules last used: they go on when the table loses this connection's port.
     pub(crate) last_routes: RefCell<Option<Arc<ServiceRoutes>>>,
     /// What the last request was for, where each says so itself.
-    served: RefCell<Option<Arc<Governed>>>,
+    served: RefCell<Option<Named>>,
+}
+
+/// A service, by the host that named it in the tables as they were.
+struct Named {
+    host: String,
+    generation: u64,
+    governed: Arc<Governed>,
 }
 
 impl Serving {
@@ -55,18 +62,29 @@ impl Serving {
         self.version
     }
 
-    /// A request for this service is being answered.
-    pub(crate) fn serves(&self, governed: &Arc<Governed>) {
-        if let Asked::ByHost { .. } = self.asked {
-            *self.served.borrow_mut() = Some(Arc::clone(governed));
+    /// The service that a host names. A client's requests mostly name the same one, which is looked for once.
+    pub(crate) fn named(&self, host: &str) -> Option<Arc<Governed>> {
+        let tables = &self.worker.tables;
+        let generation = tables.generation();
+        let mut served = self.served.borrow_mut();
+        if let Some(named) = &*served
+            && named.generation == generation
+            && named.host == host
+        {
+            return Some(Arc::clone(&named.governed));
         }
+        let governed = tables.by_host(host)?;
+        *served = Some(Named { host: host.to_owned(), generation, governed: Arc::clone(&governed) });
+        Some(governed)
     }
 
     /// The service of the latest request is governed here; when not, its client is told to close.
     pub(crate) fn is_in_force(&self) -> bool {
         match &self.asked {
             Asked::Intercepted(arrived) => arrived.is_in_force(),
-            Asked::ByHost { .. } => self.served.borrow().as_ref().is_none_or(|served| served.is_in_force()),
+            Asked::ByHost { .. } => {
+                self.served.borrow().as_ref().is_none_or(|served| served.governed.is_in_force())
+            }
         }
     }
 

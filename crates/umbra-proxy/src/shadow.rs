@@ -17,6 +17,7 @@ use crate::balance::{Backends, CopyLease, Family};
 use crate::body::Bodies;
 use crate::connection::Worker;
 use crate::metrics::{DropReason, Outcome};
+use crate::recycle::Recycled;
 use crate::tables::{Governed, Mirror, Slot, Target};
 use crate::version::{HttpVersion, RequestHead};
 
@@ -63,12 +64,22 @@ pub(crate) struct Original {
     pub(crate) scheme: &'static str,
     /// What the client speaks.
     pub(crate) version: HttpVersion,
+    /// The client wants to go on in another protocol, and may.
+    pub(crate) switches: bool,
+    pub(crate) recycled: Rc<Recycled>,
+}
+
+impl Drop for Original {
+    fn drop(&mut self) {
+        self.recycled.put_map(std::mem::take(&mut self.headers));
+    }
 }
 
 impl Original {
     /// What of it any version of HTTP says.
     pub(crate) fn head(&self) -> RequestHead<'_> {
-        RequestHead { method: &self.method, scheme: self.scheme, uri: &self.uri, headers: &self.headers }
+        let Self { method, scheme, uri, headers, switches, .. } = self;
+        RequestHead { method, scheme, uri, headers, switches: *switches }
     }
 }
 

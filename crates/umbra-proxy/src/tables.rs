@@ -8,7 +8,7 @@ mod runtime;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ const RETIRED_SERVES: Duration = Duration::from_secs(10);
 /// Runtime tables, shared by all workers.
 pub struct Tables {
     index: ArcSwap<Index>,
+    /// Grows whenever the index is another.
+    generation: AtomicU64,
     clients: watch::Sender<Arc<HashMap<IpAddr, Arc<Client>>>>,
     /// Pods among them whose connections are not taken over: open ones look at each request.
     skipped: ArcSwap<HashSet<IpAddr>>,
@@ -66,6 +68,7 @@ impl Tables {
     pub fn new(metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Self {
             index: ArcSwap::default(),
+            generation: AtomicU64::new(0),
             clients: watch::Sender::default(),
             skipped: ArcSwap::default(),
             shadows_stopped: AtomicBool::new(false),
@@ -99,12 +102,22 @@ impl Tables {
             }
         }
         drop_retired(&mut index, &building, Instant::now());
-        self.index.store(Arc::new(index));
+        self.put_index(index);
         if applied.changed.iter().any(|key| config.get(key).is_none() || matches!(key, Key::Service(_))) {
             building.drop_sets(config);
         }
         self.apply_clients(config, applied);
         refused
+    }
+
+    fn put_index(&self, index: Index) {
+        self.index.store(Arc::new(index));
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// What names and addresses lead to is the same as long as this is.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     fn put_service(
@@ -252,7 +265,7 @@ impl Tables {
         let building = self.building();
         let mut index = Index::clone(&self.index.load());
         drop_retired(&mut index, &building, now);
-        self.index.store(Arc::new(index));
+        self.put_index(index);
     }
 
     fn building(&self) -> MutexGuard<'_, Building> {

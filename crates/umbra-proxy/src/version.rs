@@ -27,6 +27,8 @@ pub(crate) struct RequestHead<'a> {
     pub(crate) uri: &'a Uri,
     /// Host among them.
     pub(crate) headers: &'a HeaderMap,
+    /// It asks for another protocol, which only HTTP/1 can.
+    pub(crate) switches: bool,
 }
 
 impl HttpVersion {
@@ -88,7 +90,8 @@ mod tests {
 
     fn sent(fields: &[(&'static str, &'static str)]) -> Request<()> {
         let (uri, headers) = (Uri::from_static("/a?b=c"), headers(fields));
-        RequestHead { method: &Method::GET, scheme: "https", uri: &uri, headers: &headers }.for_http2()
+        let method = &Method::GET;
+        RequestHead { method, scheme: "https", uri: &uri, headers: &headers, switches: false }.for_http2()
     }
 
     #[test]

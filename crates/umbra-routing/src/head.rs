@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderMap, Version, header};
+use http::{HeaderMap, HeaderName, Version, header};
+
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// A request's head, borrowed. Its target is normalised already ([`normalise`](crate::normalise)).
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +55,7 @@ pub(crate) fn split_target(target: &str) -> (&str, Option<&str>) {
 pub fn scheme(version: Version, pseudo_header: Option<&str>, headers: &HeaderMap) -> &'static str {
     let said = match version {
         Version::HTTP_2 => pseudo_header,
-        _ => headers.get("x-forwarded-proto").and_then(|value| value.to_str().ok()),
+        _ => headers.get(&FORWARDED_PROTO).and_then(|value| value.to_str().ok()),
     };
     match said {
         Some(scheme) if scheme.eq_ignore_ascii_case("https") => "https",

@@ -41,7 +41,7 @@ enum Kind {
     Own {
         text: Option<Bytes>,
     },
-    Relayed(Box<Relayed>),
+    Relayed(Relayed),
     /// None: the primary speaks something else now.
     Switched(Box<Switched>),
 }
@@ -108,7 +108,7 @@ pub(super) fn relay(
     if relayed.incoming.is_end_stream() {
         relayed.ended();
     }
-    Response::from_parts(head, AnswerBody(Kind::Relayed(Box::new(relayed))))
+    Response::from_parts(head, AnswerBody(Kind::Relayed(relayed)))
 }
 
 impl AnswerBody {

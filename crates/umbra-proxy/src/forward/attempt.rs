@@ -115,7 +115,8 @@ impl<'a> Attempts<'a> {
         let retries = self.retries.filter(|retries| retries.attempts > 0)?;
         let attempt = match ended {
             Ok(Reached { answer, .. }) => {
-                let grpc_status = grpc_status(answer.headers());
+                let headers = Some(answer.headers()).filter(|_| record.is_grpc());
+                let grpc_status = headers.and_then(grpc_status);
                 Attempt::Answered { status: answer.status(), grpc_status }
             }
             Err(missed) => Attempt::Failed(missed.failure?),
@@ -138,6 +139,7 @@ impl<'a> Attempts<'a> {
         let refused = std::mem::take(&mut self.refused);
         if retries.avoids_tried {
             self.tried.extend(refused);
+            self.tried.extend(ended.iter().map(|reached| Arc::clone(reached.lease.upstream())));
         }
         Some(retries.backoff(self.again, &mut |bound| self.worker.rng().u64(0..bound)))
     }
@@ -166,9 +168,6 @@ impl<'a> Attempts<'a> {
                     let (status, headers, is_grpc) = (answer.status(), answer.headers(), record.is_grpc());
                     let asked = self.bodies.ended_at();
                     lease.answered(&Answered { status, headers, is_grpc, asked }, Instant::now());
-                    if avoided {
-                        self.tried.push(Arc::clone(lease.upstream()));
-                    }
                     return Ok(Reached { answer, pooled, lease });
                 }
                 Err(Failed::Again) => {

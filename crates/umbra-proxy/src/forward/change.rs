@@ -4,14 +4,16 @@
 //! are evaluated only where a rule has some.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
 use umbra_routing::{Exchange, Route};
 
 use super::choose::{Chosen, Subject};
 use crate::headers;
+use crate::recycle::Recycled;
 use crate::serve::{ClientBody, Serving};
 use crate::shadow::Original;
 use crate::tables::Target;
@@ -23,7 +25,7 @@ pub(super) struct Came {
     version: Version,
     spoken: HttpVersion,
     client: IpAddr,
-    started: SystemTime,
+    started: Instant,
 }
 
 /// A request's head: as it came, or as it was sent.
@@ -41,10 +43,13 @@ pub(super) struct AnswerChanges {
 }
 
 impl Came {
-    pub(super) fn new(request: &Request<ClientBody>, serving: &Serving) -> Self {
+    pub(super) fn new(
+        request: &Request<ClientBody>,
+        serving: &Serving,
+        (subject, started): (&Subject, Instant),
+    ) -> Self {
         let (spoken, client) = (serving.version(), serving.peer);
-        let scheme = umbra_routing::scheme(request.version(), request.uri().scheme_str(), request.headers());
-        Self { scheme, version: request.version(), spoken, client, started: SystemTime::now() }
+        Self { scheme: subject.scheme, version: request.version(), spoken, client, started }
     }
 }
 
@@ -73,7 +78,7 @@ impl<'a> Head<'a> {
             target: self.target(),
             version: came.version,
             client: came.client,
-            started: came.started,
+            started: SystemTime::now() - came.started.elapsed(),
             upstream,
             status,
         }
@@ -85,7 +90,7 @@ pub(super) fn change(
     request: Request<ClientBody>,
     subject: &Subject,
     chosen: &Chosen,
-    came: Came,
+    (came, recycled): (Came, &Rc<Recycled>),
 ) -> (Original, AnswerChanges, ClientBody) {
     let (head, body) = request.into_parts();
     let (client, family) = (subject.client.clone(), subject.family);
@@ -98,6 +103,8 @@ pub(super) fn change(
         family,
         scheme,
         version,
+        switches: false,
+        recycled: Rc::clone(recycled),
     };
     headers::request_hop(&mut original.headers);
     one_host(&mut original);

@@ -20,6 +20,7 @@ pub(super) struct Subject {
     pub(super) port: Option<u16>,
     pub(super) client: Option<Arc<Client>>,
     pub(super) family: Option<Family>,
+    pub(super) scheme: &'static str,
 }
 
 /// The rule, and what was drawn of it.
@@ -37,20 +38,22 @@ pub(super) struct Chosen {
 
 impl Subject {
     pub(super) fn of(serving: &Serving, request: &Request<ClientBody>) -> Option<Self> {
+        let scheme = umbra_routing::scheme(request.version(), request.uri().scheme_str(), request.headers());
         match &serving.asked {
             Asked::Intercepted(arrived) => Some(Self {
                 governed: Arc::clone(&arrived.governed),
                 port: Some(arrived.port),
                 client: arrived.client.clone(),
                 family: Some(arrived.family),
+                scheme,
             }),
             Asked::ByHost { client } => {
                 let host = match request.uri().authority() {
                     Some(authority) => authority.as_str(),
                     None => request.headers().get(header::HOST)?.to_str().ok()?,
                 };
-                let governed = serving.worker.tables.by_host(host)?;
-                Some(Self { governed, port: None, client: client.clone(), family: None })
+                let governed = serving.named(host)?;
+                Some(Self { governed, port: None, client: client.clone(), family: None, scheme })
             }
         }
     }
@@ -60,7 +63,7 @@ impl Subject {
         let (uri, headers) = (request.uri(), request.headers());
         RequestHead {
             method: request.method().as_str(),
-            scheme: umbra_routing::scheme(request.version(), uri.scheme_str(), headers),
+            scheme: self.scheme,
             authority: umbra_routing::authority(uri, headers),
             target: uri.path_and_query().map_or("/", |target| target.as_str()),
             headers,
@@ -79,18 +82,15 @@ pub(super) fn choose(
         let text = "CONNECT is for proxies that the client chose\n".into();
         return Err(Refusal { status: StatusCode::METHOD_NOT_ALLOWED, flags: Flags::NoRoute, text });
     }
-    let mut routes = subject.governed.routes.load_full();
-    let mut last_routes = false;
-    if let Some(number) = subject.port {
-        let mut last = serving.last_routes.borrow_mut();
-        match &*last {
-            Some(last) if routes.port(number).is_none() => {
-                routes = Arc::clone(last);
-                last_routes = true;
-            }
-            _ => *last = Some(Arc::clone(&routes)),
-        }
+    let newest = subject.governed.routes.load();
+    let mut last = serving.last_routes.borrow_mut();
+    let is_last = last.as_ref().is_some_and(|last| Arc::ptr_eq(last, &newest));
+    let has_port = subject.port.is_none_or(|number| newest.port(number).is_some());
+    if !is_last && (has_port || last.is_none()) {
+        *last = Some(Arc::clone(&newest));
     }
+    let last_routes = !has_port && !is_last;
+    let routes = last.as_ref().expect("set when there was none");
     let port = match subject.port {
         Some(number) => routes.port(number),
         None => routes.default_port(),

@@ -29,10 +29,10 @@ impl Deadline {
     /// Of the rule's timeout and of what a gRPC client says, the shorter; with both, the backend is told (4.5).
     pub(super) fn new(
         rule: Option<Duration>,
-        headers: &mut HeaderMap,
+        (headers, is_grpc): (&mut HeaderMap, bool),
         (bodies, recycled): (&Bodies, &Rc<Recycled>),
     ) -> Self {
-        let client = grpc_timeout(headers);
+        let client = if is_grpc { grpc_timeout(headers) } else { None };
         let after = rule.into_iter().chain(client).min();
         if let (Some(_), Some(_), Some(after)) = (rule, client, after)
             && let Ok(text) = HeaderValue::try_from(grpc_timeout_text(after))

@@ -79,12 +79,10 @@ pub(crate) fn answer(
         out.extend_from_slice(part.as_bytes());
     }
     fields(out, headers);
-    if !headers.contains_key(header::CONNECTION) {
-        match (version, persists) {
-            (_, false) => out.extend_from_slice(b"connection: close\r\n"),
-            (Version::HTTP_10, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
-            _ => {}
-        }
+    match (version, persists) {
+        (_, false) => out.extend_from_slice(b"connection: close\r\n"),
+        (Version::HTTP_10, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
+        _ => {}
     }
     end(out, framing);
 }

@@ -28,7 +28,8 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// One worker's connections of HTTP/1.
 pub(super) struct Connections<B: Body> {
-    endpoints: RefCell<HashMap<SocketAddr, Endpoint<B>>>,
+    /// Addresses come from the controller, which nobody can make choose colliding ones: a quick hash is enough.
+    endpoints: RefCell<HashMap<SocketAddr, Endpoint<B>, foldhash::fast::RandomState>>,
     idle_timeout: Duration,
     head_bytes: usize,
     dialer: Rc<Dialer>,
@@ -137,7 +138,7 @@ where
 
     /// Keeps a connection whose answer was read to its end.
     pub(super) fn put(&self, Exclusive { link, address, .. }: Exclusive<B>) {
-        if !link.rest() {
+        if !link.is_over() {
             return;
         }
         let now = Instant::now();
@@ -170,6 +171,7 @@ where
         ages.into_iter().for_each(|age| self.closed_by_peer(age));
         let limit = self.idle_limit;
         self.idle.retain(|idle| idle.since.elapsed() < limit);
+        self.idle.iter().for_each(|idle| idle.link.rest());
     }
 
     fn closed_by_peer(&mut self, noticed: Duration) {

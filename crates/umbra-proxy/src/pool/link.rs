@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use http::{Method, Response, StatusCode};
 use http_body::{Body, Frame};
 use tokio::net::TcpStream;
 
@@ -16,6 +16,7 @@ use crate::descriptors::Open;
 use crate::http1::head::{self, Scan};
 use crate::http1::{Decoded, Decoder, Framing, Wire};
 use crate::recycle::Recycled;
+use crate::version::RequestHead;
 
 pub(crate) struct Link<B: Body>(RefCell<State<B>>);
 
@@ -45,8 +46,8 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn new(method: &Method, headers: &HeaderMap) -> Self {
-        Self { is_head: method == Method::HEAD, to_switch: headers.contains_key(header::UPGRADE) }
+    pub(super) fn new(head: &RequestHead<'_>) -> Self {
+        Self { is_head: head.method == Method::HEAD, to_switch: head.switches }
     }
 }
 
@@ -177,14 +178,17 @@ where
         Poll::Ready(Err(PeerError::Closed))
     }
 
-    /// The exchange is over: gives the buffers back. Whether another one can follow.
-    pub(super) fn rest(&self) -> bool {
+    /// The exchange is over. Whether another one can follow.
+    pub(super) fn is_over(&self) -> bool {
         let state = &mut *self.0.borrow_mut();
         let over = state.decoder.has_ended() && state.body.is_none() && !state.wire.waits();
         state.spare = None;
-        let good = over && state.keep_alive && !state.write_failed && state.wire.input.is_empty();
-        state.wire.rest();
-        good
+        over && state.keep_alive && !state.write_failed && state.wire.input.is_empty()
+    }
+
+    /// Gives the buffers back: the connection has been idle for a while, so nobody holds a part of them any more.
+    pub(super) fn rest(&self) {
+        self.0.borrow_mut().wire.rest();
     }
 
     pub(super) fn seems_quiet(&self) -> bool {

@@ -21,7 +21,7 @@ pub(crate) enum Message<'a> {
 impl Message<'_> {
     pub(super) fn asked(&self) -> Asked {
         match self {
-            Self::Head(head) => Asked::new(head.method, head.headers),
+            Self::Head(head) => Asked::new(head),
             Self::Written(written) => written.asked,
         }
     }
@@ -62,7 +62,7 @@ impl Written {
         let mut bytes = recycled.head();
         let framing = write::framing_of_request(head.headers, body);
         write::request(&mut bytes, head, framing);
-        Self { bytes, framing, asked: Asked::new(head.method, head.headers), recycled: Rc::clone(recycled) }
+        Self { bytes, framing, asked: Asked::new(head), recycled: Rc::clone(recycled) }
     }
 
     /// In bytes.

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -144,9 +145,13 @@ impl Client {
         self.0.borrow().owes_continue
     }
 
+    /// What came as a body was none, and nobody knows where the next request begins.
+    pub(super) fn is_broken(&self) -> bool {
+        self.0.borrow().body == BodyState::Broken
+    }
+
     /// What `future` gives, unless the client leaves before.
-    pub(super) async fn unless_gone<T>(&self, future: impl Future<Output = T>) -> Option<T> {
-        let mut future = std::pin::pin!(future);
+    pub(super) async fn unless_gone<T>(&self, mut future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
             Poll::Ready(value) => Poll::Ready(Some(value)),
             Poll::Pending => self.poll_gone(cx).map(|()| None),
@@ -192,7 +197,7 @@ impl Client {
             if !self.0.borrow().wire.has_room() {
                 ready!(self.poll_flush(cx))?;
             }
-            match std::pin::Pin::new(&mut *body).poll_frame(cx) {
+            match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     let ended = self.frame(frame)?;
                     if ended {

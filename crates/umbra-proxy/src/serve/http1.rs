@@ -144,13 +144,15 @@ async fn exchange(serving: &Rc<Serving>, client: &Rc<Client>, head: RequestHead)
     let RequestHead { request, framing, keep_alive, expects_continue } = head;
     let (version, is_head) = (request.version(), request.method() == Method::HEAD);
     let body = client.body(framing, expects_continue);
-    let answering = forward::answer(serving, request.map(|()| body));
+    // Pinned where it is: a future that is passed on is copied.
+    let answering = pin!(forward::answer(serving, request.map(|()| body)));
     let Some(answer) = client.unless_gone(answering).await else { return Then::Gone };
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
         return switch(client, answer).await;
     }
     let (mut head, mut body) = answer.into_parts();
-    let persists = keep_alive && !says_close(&head.headers) && !client.owes_continue();
+    let wanted = !serving.worker.is_draining() && serving.is_in_force();
+    let persists = keep_alive && wanted && !client.owes_continue() && !client.is_broken();
     let framing = write::framing_of_answer((head.status, &mut head.headers), &body, (version, is_head));
     let persists = persists && framing != Framing::UntilClose;
     client.begin(|out| {
@@ -171,10 +173,6 @@ async fn exchange(serving: &Rc<Serving>, client: &Rc<Client>, head: RequestHead)
             Then::Gone
         }
     }
-}
-
-fn says_close(headers: &HeaderMap) -> bool {
-    headers.get(header::CONNECTION).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
 }
 
 /// The primary has switched protocols.

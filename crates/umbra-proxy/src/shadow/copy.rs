@@ -61,7 +61,7 @@ impl Head {
         body: &CopyBody,
         recycled: &Rc<Recycled>,
     ) -> Self {
-        let RequestHead { method, scheme, uri, headers } = original.head();
+        let RequestHead { method, scheme, uri, headers, .. } = original.head();
         match version {
             HttpVersion::Http1 => Self::Http1(Written::new(&original.head(), body, recycled)),
             HttpVersion::Http2 => {
@@ -92,7 +92,8 @@ impl Head {
 
 impl Kept {
     fn head(&self) -> RequestHead<'_> {
-        RequestHead { method: &self.method, scheme: self.scheme, uri: &self.uri, headers: &self.headers }
+        let Self { method, scheme, uri, headers } = self;
+        RequestHead { method, scheme, uri, headers, switches: false }
     }
 }
 

@@ -1,10 +1,10 @@
 //! What a table is at run time: one governed service with its rules ready to use.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use umbra_routing::{BackendRef, Protocol, RouteTable, RuleError, ServiceName, ServiceTable};
 
 use crate::balance::Backends;
@@ -20,8 +20,9 @@ pub(crate) struct Governed {
     pub(crate) routes: ArcSwap<ServiceRoutes>,
     /// Its connections are taken over; when not, open ones go on without mirroring and are told to close.
     armed: AtomicBool,
-    /// Since when no table of it is in force.
-    retired: ArcSwapOption<Instant>,
+    /// Since when no table of it is in force: nanoseconds after `born`, and 0 while one is.
+    retired: AtomicU64,
+    born: Instant,
 }
 
 impl Governed {
@@ -30,7 +31,8 @@ impl Governed {
             service: Arc::new(service),
             routes: ArcSwap::from_pointee(routes),
             armed: AtomicBool::new(true),
-            retired: ArcSwapOption::empty(),
+            retired: AtomicU64::new(0),
+            born: Instant::now(),
         })
     }
 
@@ -39,16 +41,19 @@ impl Governed {
     }
 
     pub(crate) fn set_retired(&self, at: Option<Instant>) {
-        self.retired.store(at.map(Arc::new));
+        let nanoseconds = |at: Instant| at.saturating_duration_since(self.born).as_nanos();
+        let since = at.map_or(0, |at| u64::try_from(nanoseconds(at)).unwrap_or(u64::MAX).max(1));
+        self.retired.store(since, Ordering::Release);
     }
 
     pub(crate) fn retired_at(&self) -> Option<Instant> {
-        self.retired.load().as_deref().copied()
+        let since = self.retired.load(Ordering::Acquire);
+        (since > 0).then(|| self.born + Duration::from_nanos(since))
     }
 
     /// Its connections are wanted here: they are mirrored and kept alive.
     pub(crate) fn is_in_force(&self) -> bool {
-        self.armed.load(Ordering::Acquire) && self.retired.load().is_none()
+        self.armed.load(Ordering::Acquire) && self.retired.load(Ordering::Acquire) == 0
     }
 }
 

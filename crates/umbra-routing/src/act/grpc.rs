@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// `application/grpc`, also with a suffix such as `+proto`.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
@@ -37,12 +40,12 @@ pub fn grpc_message(text: &[u8]) -> HeaderValue {
 
 /// The status that the headers of an answer, or its trailers, carry.
 pub fn grpc_status(headers: &HeaderMap) -> Option<u8> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    headers.get(&GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
 /// How long a gRPC request may take, says its client; `None` when it says nothing, or nothing that can be read.
 pub fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok().filter(|_| is_grpc(headers))?;
+    let text = headers.get(&GRPC_TIMEOUT)?.to_str().ok().filter(|_| is_grpc(headers))?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
