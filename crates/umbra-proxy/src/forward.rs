@@ -163,7 +163,7 @@ async fn by_rule(
         First::Goes(cors) => cors,
     };
     // Drawn before anything can fail: what was eligible and did not go out is counted.
-    let drawn = chosen.draw(serving, subject);
+    let drawn = chosen.draw(serving, subject, &request);
     match chosen.set(&subject.governed.service) {
         Ok(set) => {
             record.service(&set.service);

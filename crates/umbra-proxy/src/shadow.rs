@@ -7,6 +7,7 @@ pub(crate) mod breaker;
 pub(crate) mod copy;
 pub(crate) mod tap;
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -80,10 +81,11 @@ impl Drawn {
         governed: &Governed,
         (last_routes, disarmed): (bool, bool),
         route: &Route<Target>,
+        (head, source): (&umbra_routing::RequestHead<'_>, IpAddr),
         draw: &mut impl Draw,
     ) -> Self {
         let wanted = !last_routes && governed.retired_at().is_none();
-        let chosen = route.mirrors.iter().filter(|to| wanted && to.samples(draw));
+        let chosen = route.mirrors.iter().filter(|to| wanted && to.samples(head, source, draw));
         let copies =
             chosen.filter_map(|to| Some((Ledger::new(to.backend.mirror()?), to.backend.set.clone())));
         Self { copies: copies.collect(), disarmed }

@@ -196,9 +196,9 @@ async fn users_get_the_last_sockets_and_copies_none_of_them() {
 async fn a_mirror_without_endpoints_or_definition_drops_and_users_notice_nothing() {
     let v1 = Backend::named("v1").await;
     let mut pushed = mirrored(v1.address, vec![]);
-    pushed.rules[0].mirrors.push(Mirror { backend: undefined("v3"), per_million: 1_000_000 });
+    pushed.rules[0].mirrors.push(Mirror::new(1_000_000, undefined("v3")));
     let elsewhere = BackendRef::all(umbra_routing::ServiceName::new("default", "gone"), 80);
-    pushed.rules[0].mirrors.push(Mirror { backend: elsewhere, per_million: 0 });
+    pushed.rules[0].mirrors.push(Mirror::new(0, elsewhere));
     let proxy = Proxy::start(&pushed);
     assert_eq!(proxy.client().await.get("/").await.body(), "v1");
     proxy.settled(2).await;

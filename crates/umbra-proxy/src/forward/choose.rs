@@ -120,9 +120,11 @@ fn select(
 
 impl Chosen {
     /// The copies that this request is eligible for.
-    pub(super) fn draw(&self, serving: &Serving, subject: &Subject) -> Drawn {
+    pub(super) fn draw(&self, serving: &Serving, subject: &Subject, request: &Request<Incoming>) -> Drawn {
         let draw = &mut |bound| serving.worker.rng().u64(0..bound);
-        Drawn::new(&subject.governed, (self.last_routes, !serving.is_in_force()), &self.route, draw)
+        let whose = (self.last_routes, !serving.is_in_force());
+        let from = (&subject.head(request), serving.peer);
+        Drawn::new(&subject.governed, whose, &self.route, from, draw)
     }
 
     /// The endpoints that the request is for.

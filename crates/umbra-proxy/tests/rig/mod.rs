@@ -51,7 +51,7 @@ pub fn to(backend: BackendRef, weight: u32) -> WeightedBackend {
 }
 
 pub fn rule(destinations: Vec<WeightedBackend>, mirrors: Vec<BackendRef>) -> Rule {
-    let mirrors = mirrors.into_iter().map(|backend| Mirror { backend, per_million: 1_000_000 }).collect();
+    let mirrors = mirrors.into_iter().map(|backend| Mirror::new(1_000_000, backend)).collect();
     Rule { name: "main".into(), destinations, mirrors, ..Rule::default() }
 }
 
