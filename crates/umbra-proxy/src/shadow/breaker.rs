@@ -1,7 +1,8 @@
 //! A mirror that cannot be reached is left alone for a while. Only failed connects count: a mirror that is slow or
 //! answers errors is what we came to see.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Failed connects in a row that open it.
@@ -11,9 +12,13 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Shared by all workers; locked for a few instructions and never across an await.
+/// Shared by all workers; locked for a few instructions and never across an await, and only where a connect has failed
+/// since one succeeded.
 #[derive(Default)]
-pub(crate) struct Breaker(Mutex<State>);
+pub(crate) struct Breaker {
+    troubled: AtomicBool,
+    state: Mutex<State>,
+}
 
 #[derive(Default)]
 struct State {
@@ -28,7 +33,10 @@ struct State {
 impl Breaker {
     /// Whether a copy may be sent. While open, one probe at the end of each pause.
     pub(crate) fn allows(&self, now: Instant) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.troubled.load(Ordering::Acquire) {
+            return true;
+        }
+        let mut state = self.state();
         match state.retry_at {
             None => true,
             Some(at) if now < at => false,
@@ -42,11 +50,16 @@ impl Breaker {
     }
 
     pub(crate) fn connected(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
+        if self.troubled.load(Ordering::Acquire) {
+            let mut state = self.state();
+            *state = State::default();
+            self.troubled.store(false, Ordering::Release);
+        }
     }
 
     pub(crate) fn failed(&self, now: Instant) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        self.troubled.store(true, Ordering::Release);
         state.failures = state.failures.saturating_add(1);
         if state.retry_at.is_some() && !state.probing || state.failures < FAILURES {
             return;
@@ -54,6 +67,10 @@ impl Breaker {
         state.pause = if state.probing { (state.pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
         state.probing = false;
         state.retry_at = Some(now + state.pause);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
