@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use crate::shadow::tap::Tap;
+use crate::shadow::tap::{Tap, UNKNOWN_BLOCK};
 
 /// What all attempts to send one request read from.
 pub(crate) struct Source {
@@ -146,7 +146,7 @@ impl Source {
     fn pass(&mut self, frame: &Frame<Bytes>) {
         if let Some(chunk) = frame.data_ref() {
             self.bytes.set(self.bytes.get() + chunk.len() as u64);
-            self.taps.iter().for_each(|tap| tap.data(chunk));
+            self.taps.iter().for_each(|tap| tap.data(chunk, UNKNOWN_BLOCK));
             self.keep(chunk);
             if self.incoming.is_end_stream() {
                 self.end();

@@ -45,6 +45,8 @@ pub(crate) struct Serving {
     /// What the last request was for, where each says so itself.
     served: RefCell<Option<Arc<Governed>>>,
     busy: Rc<Cell<u32>>,
+    /// Requests so far.
+    begun: Cell<u64>,
 }
 
 /// What a client speaks, with what only that has.
@@ -65,7 +67,8 @@ impl Drop for Busy {
 impl Serving {
     fn new(worker: Rc<Worker>, asked: Asked, peer: IpAddr, speaks: Speaks) -> Rc<Self> {
         let (last_routes, served) = (RefCell::default(), RefCell::default());
-        Rc::new(Self { worker, asked, peer, speaks, last_routes, served, busy: Rc::default() })
+        let (busy, begun) = (Rc::default(), Cell::default());
+        Rc::new(Self { worker, asked, peer, speaks, last_routes, served, busy, begun })
     }
 
     pub(crate) fn version(&self) -> HttpVersion {
@@ -105,7 +108,19 @@ impl Serving {
         }
     }
 
+    /// Ends when the client has asked for nothing for too long (`Limits::client_idle_timeout`).
+    async fn idles(&self) {
+        loop {
+            let begun = self.begun.get();
+            tokio::time::sleep(self.worker.limits.client_idle_timeout).await;
+            if self.busy.get() == 0 && self.begun.get() == begun {
+                return;
+            }
+        }
+    }
+
     pub(crate) fn busy(&self) -> Busy {
+        self.begun.set(self.begun.get() + 1);
         self.busy.set(self.busy.get() + 1);
         Busy(Rc::clone(&self.busy))
     }

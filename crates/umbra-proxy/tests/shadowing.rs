@@ -90,7 +90,10 @@ async fn a_big_body_to_a_mirror_that_reads_arrives_whole() {
     let (v1, v2) = (Backend::named("v1").await, Backend::named("v2").await);
     let proxy = Proxy::with(
         &mirrored(v1.address, vec![v2.address]),
-        limits(|limits| limits.shadow.body_bytes = limits.shadow.worker_bytes),
+        limits(|limits| {
+            limits.shadow.body_bytes = limits.shadow.worker_bytes;
+            limits.shadow.mirror.queued_bytes = limits.shadow.worker_bytes;
+        }),
         Mode::ByHost,
     );
     let body: Vec<u8> = (0..8u32 << 20).map(|n| (n % 251) as u8).collect();
@@ -161,7 +164,7 @@ async fn only_so_many_copies_are_in_flight_and_the_rest_are_dropped() {
     })
     .await;
     let few = limits(|limits| {
-        limits.shadow.in_flight = 4;
+        limits.shadow.mirror.in_flight = 4;
         limits.shadow.timeout = Duration::from_millis(500);
     });
     let proxy = Proxy::with(&mirrored(v1.address, vec![v2]), few, Mode::ByHost);
@@ -189,7 +192,7 @@ async fn users_get_the_last_sockets_and_copies_none_of_them() {
     let mut second = proxy.client().await;
     assert_eq!(second.get("/").await.body(), "v1");
     proxy.settled(2).await;
-    assert_eq!((proxy.result("answered"), proxy.dropped("overflow")), (1, 1));
+    assert_eq!((proxy.result("answered"), proxy.dropped("connections")), (1, 1));
 }
 
 #[tokio::test]

@@ -208,7 +208,7 @@ impl<'a> Attempts<'a> {
         {
             return Some(pooled);
         }
-        match pool.connect(address, self.version).await {
+        match pool.connect(address, self.version, &self.worker.sockets).await {
             Ok(pooled) => Some(pooled),
             Err(error) => {
                 tracing::debug!(%address, %error, "connecting failed");

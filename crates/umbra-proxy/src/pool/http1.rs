@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 use super::{ConnectError, Dialer, Missing, PeerBody, PeerError, Unanswered};
+use crate::descriptors::Sockets;
 use crate::socket::Shared;
 use crate::worker::Limits;
 
@@ -134,8 +135,12 @@ where
     ///
     /// # Errors
     /// The endpoint refused or did not answer in time.
-    pub(super) async fn connect(self: &Rc<Self>, address: SocketAddr) -> Result<Exclusive<B>, ConnectError> {
-        let socket = self.dialer.dial(address).await?;
+    pub(super) async fn connect(
+        self: &Rc<Self>,
+        address: SocketAddr,
+        sockets: &Sockets,
+    ) -> Result<Exclusive<B>, ConnectError> {
+        let socket = self.dialer.dial(address, sockets).await?;
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(self.head_bytes)
             .handshake(TokioIo::new(socket.clone()))

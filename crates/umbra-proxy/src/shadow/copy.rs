@@ -118,6 +118,7 @@ async fn exchange(
             Some(pooled) => pooled,
             None => match connect(worker, ledger, (address, version)).await {
                 Ok(pooled) => pooled,
+                Err(ConnectError::TooMany) => return Ended::Cut(DropReason::Connections),
                 Err(_) => return Ended::NotConnected,
             },
         };
@@ -143,9 +144,12 @@ async fn connect(
     ledger: &Ledger,
     (address, version): (SocketAddr, HttpVersion),
 ) -> Result<Pooled<CopyBody>, ConnectError> {
-    let connected = worker.mirrors.connect(address, version).await;
+    let sockets = ledger.mirror.sockets(worker);
+    let connected = worker.mirrors.connect(address, version, &sockets).await;
     match &connected {
         Ok(_) => ledger.mirror.breaker.connected(),
+        // The mirror was not asked.
+        Err(ConnectError::TooMany) => {}
         Err(_) => ledger.mirror.breaker.failed(Instant::now()),
     }
     connected

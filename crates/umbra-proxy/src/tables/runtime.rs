@@ -8,8 +8,12 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use umbra_routing::{BackendRef, Protocol, RouteTable, RuleError, ServiceName, ServiceTable};
 
 use crate::balance::Backends;
+use crate::connection::Worker;
+use crate::descriptors::{Counter, Sockets};
 use crate::metrics::ShadowCounters;
 use crate::shadow::breaker::Breaker;
+use crate::shadow::rate::Bucket;
+use crate::shadow::tap::Used;
 
 /// One governed service, as open connections hold it.
 pub(crate) struct Governed {
@@ -79,6 +83,10 @@ impl Target {
 pub(crate) struct Mirror {
     pub(crate) counters: ShadowCounters,
     pub(crate) breaker: Breaker,
+    pub(crate) rate: Bucket,
+    /// Bytes of bodies that its copies hold.
+    pub(crate) queued: Used,
+    connections: Counter,
     in_flight: AtomicUsize,
 }
 
@@ -93,7 +101,19 @@ impl Drop for Slot {
 
 impl Mirror {
     pub(crate) fn new(counters: ShadowCounters) -> Arc<Self> {
-        Arc::new(Self { counters, breaker: Breaker::default(), in_flight: AtomicUsize::new(0) })
+        Arc::new(Self {
+            counters,
+            breaker: Breaker::default(),
+            rate: Bucket::new(),
+            queued: Used::default(),
+            connections: Counter::default(),
+            in_flight: AtomicUsize::new(0),
+        })
+    }
+
+    /// The connections of this process that are its own.
+    pub(crate) fn sockets(&self, worker: &Worker) -> Sockets {
+        worker.sockets.few(&self.connections, worker.limits.shadow.mirror.connections)
     }
 
     /// One of at most `limit` places, on this node.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::value::to_raw_value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use umbra_proxy::listen::Mode;
 use umbra_proxy::metrics::Metrics;
 use umbra_proxy::tables::Tables;
@@ -89,10 +89,13 @@ impl Proxy {
     }
 
     pub fn with(pushed: &Pushed, limits: Limits, mode: Mode) -> Self {
+        let listen = ([127, 0, 0, 1], 0).into();
+        Self::told(pushed, Options { listen, workers: 1, mode, limits, shadow_mark: None, seed: Some(7) })
+    }
+
+    pub fn told(pushed: &Pushed, options: Options) -> Self {
         let metrics = Metrics::new();
         let tables = Tables::new(Arc::clone(&metrics));
-        let listen = ([127, 0, 0, 1], 0).into();
-        let options = Options { listen, workers: 1, mode, limits, seed: Some(7) };
         let workers = Workers::start(options, &tables, &metrics).expect("a free port");
         let proxy = Self { tables, metrics, workers, config: Mutex::default() };
         proxy.push(pushed);
@@ -376,7 +379,17 @@ pub struct TestClient {
 
 impl TestClient {
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("the proxy listens");
+        Self::over(TcpStream::connect(address).await.expect("the proxy listens")).await
+    }
+
+    /// From another address of loopback, as another pod.
+    pub async fn connect_from(source: IpAddr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((source, 0).into()).expect("all of 127.0.0.0/8 is ours");
+        Self::over(socket.connect(address).await.expect("the proxy listens")).await
+    }
+
+    async fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket");
         let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a connection");
