@@ -135,12 +135,10 @@ impl Worker {
     /// Regular housekeeping, late by `lag`; takes no lock that a push may hold.
     pub(crate) fn tick(&self, lag: Duration) {
         let mut known = self.lag.get();
-        if known.ticked(lag, self.limits.shadow.lag) {
-            tracing::warn!(
-                ?lag,
-                copies_stop = known.sheds(),
-                "this worker keeps users waiting, or has stopped to"
-            );
+        match known.ticked(lag, self.limits.shadow.lag) {
+            true if known.sheds() => tracing::warn!(?lag, "users wait for this worker: it makes no copies"),
+            true => tracing::info!("this worker is in time again, and makes copies"),
+            false => {}
         }
         self.lag.set(known);
         self.primaries.sweep();

@@ -127,26 +127,8 @@ impl Drawn {
         let now = Instant::now();
         for (mut ledger, set) in self.copies {
             match admit(worker, &ledger.mirror, (set.as_ref(), original.family), now) {
-                Ok(Admitted { slot, lease, set }) => {
-                    let (tap, copy_body, end) = tap::tap(worker.budgets(&ledger.mirror), body.hint());
-                    body.attach(tap);
-                    ledger.close(Outcome::Dropped(DropReason::Shutdown));
-                    let version = original.version.towards(set.spoken_to());
-                    let mut request = version.request(&original.head(), copy_body);
-                    if let Some(mark) = &worker.shadow_mark {
-                        request.headers_mut().insert(mark, HeaderValue::from_static("1"));
-                    }
-                    let copy = copy::Copy {
-                        ledger,
-                        _slot: slot,
-                        service: Arc::clone(&set.service),
-                        lease,
-                        version,
-                        request,
-                        end,
-                        client: original.client.clone(),
-                        started: now,
-                    };
+                Ok(admitted) => {
+                    let copy = admitted.copy(worker, ledger, (original, body), now);
                     worker.shadows.spawn_local(copy.run(Rc::clone(worker)));
                 }
                 Err(reason) => ledger.close(Outcome::Dropped(reason)),
@@ -168,6 +150,37 @@ struct Admitted {
     slot: Slot,
     lease: Lease,
     set: Arc<Backends>,
+}
+
+impl Admitted {
+    fn copy(
+        self,
+        worker: &Worker,
+        mut ledger: Ledger,
+        (original, body): (&Original, &Bodies),
+        started: Instant,
+    ) -> copy::Copy {
+        let Self { slot, lease, set } = self;
+        let (tap, copy_body, end) = tap::tap(worker.budgets(&ledger.mirror), body.hint());
+        body.attach(tap);
+        ledger.close(Outcome::Dropped(DropReason::Shutdown));
+        let version = original.version.towards(set.spoken_to());
+        let mut request = version.request(&original.head(), copy_body);
+        if let Some(mark) = &worker.shadow_mark {
+            request.headers_mut().insert(mark, HeaderValue::from_static("1"));
+        }
+        copy::Copy {
+            ledger,
+            _slot: slot,
+            service: Arc::clone(&set.service),
+            lease,
+            version,
+            request,
+            end,
+            client: original.client.clone(),
+            started,
+        }
+    }
 }
 
 /// Whether a copy may go out now, and where.

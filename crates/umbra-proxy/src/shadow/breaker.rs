@@ -1,5 +1,5 @@
-//! A mirror that cannot be reached is left alone for a while. Only failed connects count: a mirror that is slow or
-//! answers errors is what we came to see.
+//! A mirror that cannot be reached is left alone for a while. Only failed connects count (with HTTP/2 also to whoever takes
+//! a connection and does not begin to speak it): a mirror that is slow or answers errors is what we came to see.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
