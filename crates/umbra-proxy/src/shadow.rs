@@ -161,7 +161,7 @@ impl Admitted {
         started: Instant,
     ) -> copy::Copy {
         let Self { slot, lease, set } = self;
-        let (tap, copy_body, end) = tap::tap(worker.budgets(&ledger.mirror), body.hint());
+        let (tap, copy_body, end) = tap::tap(|| worker.budgets(&ledger.mirror), body.hint());
         body.attach(tap);
         ledger.close(Outcome::Dropped(DropReason::Shutdown));
         let version = original.version.towards(set.spoken_to());

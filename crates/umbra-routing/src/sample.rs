@@ -18,7 +18,7 @@ use crate::select::Draw;
 /// What decides whether a request is in a mirror's share, where chance does not.
 ///
 /// A request without the header or cookie belongs to nobody: it is out of every share but that of all requests, so that a
-/// smaller share stays a part of a larger one.
+/// smaller share stays a part of a larger one. A node that knows nothing of this goes by chance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "by")]
 pub enum SampleBy {

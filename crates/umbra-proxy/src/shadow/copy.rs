@@ -53,7 +53,7 @@ impl Copy {
         let target = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
         let first_line = request.method().as_str().len() + target + 12;
         let head_bytes = headers::wire_size(first_line, request.headers());
-        let (body_bytes, is_grpc) = (request.body().handed_over(), is_grpc(request.headers()));
+        let is_grpc = is_grpc(request.headers());
         let exchange = exchange(&worker, &ledger, &lease, (version, request));
         let too_late = async {
             match end.wait().await {
@@ -88,7 +88,7 @@ impl Copy {
                 flags: flags.into(),
                 shadow: true,
             };
-            worker.series(&who).record(started.elapsed(), head_bytes + body_bytes.get(), bytes);
+            worker.series(&who).record(started.elapsed(), head_bytes + end.handed_over(), bytes);
         }
     }
 }

@@ -51,9 +51,10 @@ struct Queue {
     reader: RefCell<Option<Waker>>,
     /// Woken by the end.
     task: RefCell<Option<Waker>>,
-    budgets: Arc<Budgets>,
+    /// None for a request without a body.
+    budgets: Option<Arc<Budgets>>,
     /// Bytes that the copy's connection has taken.
-    handed_over: Rc<Cell<u64>>,
+    handed_over: Cell<u64>,
 }
 
 /// Trailers are charged while they wait here; data as long as the copy's connection holds it.
@@ -144,15 +145,15 @@ pub(crate) struct Charged {
     _charge: Charge,
 }
 
-/// A tap for one copy.
-pub(crate) fn tap(budgets: Budgets, hint: SizeHint) -> (Tap, CopyBody, BodyEnd) {
+/// A tap for one copy; `budgets` are asked for where there may be a body.
+pub(crate) fn tap(budgets: impl FnOnce() -> Budgets, hint: SizeHint) -> (Tap, CopyBody, BodyEnd) {
     let queue = Rc::new(Queue {
         frames: RefCell::default(),
         state: Cell::new(State::Open),
         reader: RefCell::default(),
         task: RefCell::default(),
-        budgets: Arc::new(budgets),
-        handed_over: Rc::default(),
+        budgets: (hint.exact() != Some(0)).then(|| Arc::new(budgets())),
+        handed_over: Cell::default(),
     });
     let body = CopyBody { queue: Rc::clone(&queue), hint };
     (Tap(Rc::clone(&queue)), body, BodyEnd(queue))
@@ -168,7 +169,7 @@ impl Tap {
         }
         let shares = chunk.len() >= block / 2;
         let held = if shares { block.max(chunk.len()) } else { chunk.len() };
-        let Some(charge) = self.0.budgets.charge(held + FRAME_COST) else {
+        let Some(charge) = self.0.charge(held + FRAME_COST) else {
             return self.0.close(State::Cut(DropReason::BodyBudget));
         };
         let bytes = if shares { chunk.clone() } else { Bytes::copy_from_slice(chunk) };
@@ -181,7 +182,7 @@ impl Tap {
         }
         let bytes: usize =
             trailers.iter().map(|(name, value)| name.as_str().len() + value.len() + FRAME_COST).sum();
-        match self.0.budgets.charge(bytes + FRAME_COST) {
+        match self.0.charge(bytes + FRAME_COST) {
             charge @ Some(_) => {
                 self.0.push(Queued { frame: Frame::trailers(trailers.clone()), _trailers: charge });
             }
@@ -202,6 +203,10 @@ impl Drop for Tap {
 }
 
 impl Queue {
+    fn charge(&self, bytes: usize) -> Option<Charge> {
+        self.budgets.as_ref()?.charge(bytes)
+    }
+
     fn push(&self, frame: Queued) {
         self.frames.borrow_mut().push_back(frame);
         wake(&self.reader);
@@ -241,19 +246,17 @@ impl BodyEnd {
         .await
     }
 
+    /// Bytes that the copy's connection has taken so far.
+    pub(crate) fn handed_over(&self) -> u64 {
+        self.0.handed_over.get()
+    }
+
     /// Why the body was cut, if it was.
     pub(crate) fn cut(&self) -> Option<DropReason> {
         match self.0.state.get() {
             State::Cut(reason) => Some(reason),
             _ => None,
         }
-    }
-}
-
-impl CopyBody {
-    /// Goes on counting the bytes that the copy's connection takes.
-    pub(crate) fn handed_over(&self) -> Rc<Cell<u64>> {
-        Rc::clone(&self.queue.handed_over)
     }
 }
 
@@ -328,7 +331,7 @@ mod tests {
     fn tapped(limit: usize) -> ((Tap, CopyBody, BodyEnd), Used) {
         let (mirror, worker) = (Used::default(), Used::default());
         let shared = [mirror.up_to(usize::MAX), worker.up_to(usize::MAX)];
-        (tap(Budgets::new(limit, shared), SizeHint::default()), worker)
+        (tap(|| Budgets::new(limit, shared), SizeHint::default()), worker)
     }
 
     fn held(used: &Used) -> usize {
@@ -366,9 +369,9 @@ mod tests {
             let [own, mirror, worker] = limits.map(|limit| limit + 100 * FRAME_COST);
             let (of_mirror, of_worker) = (Used::default(), Used::default());
             let budgets = || Budgets::new(own, [of_mirror.up_to(mirror), of_worker.up_to(worker)]);
-            let first = tap(budgets(), SizeHint::default());
+            let first = tap(budgets, SizeHint::default());
             first.0.data(&Bytes::from(vec![0; 60 * FRAME_COST]), 0);
-            let second = tap(budgets(), SizeHint::default());
+            let second = tap(budgets, SizeHint::default());
             second.0.data(&Bytes::from(vec![0; 60 * FRAME_COST]), 0);
             let together = at > 0;
             assert_eq!(second.2.cut(), together.then_some(DropReason::BodyBudget), "{limits:?}");

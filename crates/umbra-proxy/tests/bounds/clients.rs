@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use umbra_proxy::listen::Mode;
 use umbra_routing::SpokenTo;
 
 use crate::rig::{Backend, Http2Client, Proxy, Pushed, TestClient, talk, until, within};
-use crate::{limits, mirrored};
+use crate::{gated, limits, mirrored};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n";
 
@@ -65,18 +65,7 @@ async fn a_client_that_never_says_a_word_is_let_go() {
 #[tokio::test]
 async fn an_idle_client_of_http_2_is_let_go_and_one_that_waits_for_its_answer_is_not() {
     let (release, gate) = watch::channel(false);
-    let (arrives, mut arrived) = mpsc::unbounded_channel();
-    let v1 = crate::rig::raw_backend(move |_, mut stream| {
-        let (mut gate, arrives) = (gate.clone(), arrives.clone());
-        async move {
-            crate::rig::read_head(&mut stream).await;
-            arrives.send(()).expect("the test waits");
-            gate.wait_for(|open| *open).await.expect("the test goes on");
-            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nv1";
-            tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await.expect("a reader");
-        }
-    })
-    .await;
+    let (v1, mut arrived) = gated("v1", &gate).await;
     let mut pushed = Pushed { spoken_to: SpokenTo::Http1, ..mirrored(v1, v1) };
     pushed.rules[0].mirrors.clear();
     let hasty = limits(|limits| limits.client_idle_timeout = Duration::from_millis(300));

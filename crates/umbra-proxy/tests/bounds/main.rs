@@ -10,7 +10,8 @@ mod rig;
 use std::net::SocketAddr;
 
 use rig::{Pushed, read_head, rule, subset, to};
-use tokio::sync::mpsc;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{mpsc, watch};
 use umbra_proxy::worker::Limits;
 
 /// All requests to v1, a copy of each to v2.
@@ -42,4 +43,26 @@ async fn silent() -> (SocketAddr, mpsc::UnboundedReceiver<usize>) {
     })
     .await;
     (address, told)
+}
+
+/// Answers its name to each request once the gate is open; tells when it was asked.
+async fn gated(
+    name: &'static str,
+    gate: &watch::Receiver<bool>,
+) -> (SocketAddr, mpsc::UnboundedReceiver<()>) {
+    let (arrives, arrived) = mpsc::unbounded_channel();
+    let gate = gate.clone();
+    let address = rig::raw_backend(move |_, mut stream| {
+        let (mut gate, arrives) = (gate.clone(), arrives.clone());
+        async move {
+            read_head(&mut stream).await;
+            arrives.send(()).expect("the test waits");
+            gate.wait_for(|open| *open).await.expect("the test goes on");
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
+            // Whoever asked may have gone.
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    })
+    .await;
+    (address, arrived)
 }
