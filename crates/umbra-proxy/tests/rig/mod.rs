@@ -356,8 +356,12 @@ where
 
 /// An address that refuses connections.
 pub fn refusing() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound")
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let address = socket.local_addr().expect("bound");
+    // Bound and not listening as long as the test runs: the port is nobody else's.
+    std::mem::forget(socket);
+    address
 }
 
 /// Reads one request's head from a stream.
