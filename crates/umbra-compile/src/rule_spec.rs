@@ -107,8 +107,7 @@ impl RuleSpec {
             }
         }
         let mirrors = self.all_mirrors();
-        let mirrors =
-            mirrors.map(|(share, to)| Mirror { backend: backend(to), per_million: share }).collect();
+        let mirrors = mirrors.map(|(share, to)| Mirror::new(share, backend(to))).collect();
         Rule {
             destinations,
             mirrors,

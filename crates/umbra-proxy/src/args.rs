@@ -1,15 +1,18 @@
 //! The command line; each flag is an environment variable, too: `--some-flag` is `UMBRA_SOME_FLAG`.
 
+mod limits;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+pub use limits::LimitArgs;
+
 use crate::intercept::Adopt;
 use crate::intercept::cni::Cni;
 use crate::options::{Intercept, LogFilter, Options};
-use crate::worker::{Limits, ShadowLimits};
 
 const TRAFFIC_PORT: u16 = 15001;
 const PUSH_PORT: u16 = 15002;
@@ -73,15 +76,9 @@ pub struct Args {
     /// Worker threads [default: one per core].
     #[arg(long, env = "UMBRA_WORKERS")]
     pub workers: Option<std::num::NonZeroUsize>,
-    /// On a port of unknown protocol, a client silent for so long is passed through as bytes.
-    #[arg(long, env = "UMBRA_SNIFF_TIMEOUT", value_parser = duration, default_value = "1s")]
-    pub sniff_timeout: Duration,
-    /// How long a copy may take.
-    #[arg(long, env = "UMBRA_SHADOW_TIMEOUT", value_parser = duration, default_value = "10s")]
-    pub shadow_timeout: Duration,
-    /// Copies in flight to one mirror, from this node.
-    #[arg(long, env = "UMBRA_SHADOW_MAX_IN_FLIGHT", default_value_t = 256)]
-    pub shadow_max_in_flight: usize,
+    /// Bounds of the data path.
+    #[command(flatten)]
+    pub limits: LimitArgs,
     /// How logs are written.
     #[arg(long, env = "UMBRA_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -145,11 +142,6 @@ impl Args {
         };
         let at = |port| SocketAddr::new(address, port);
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-        let shadow = ShadowLimits {
-            timeout: self.shadow_timeout,
-            in_flight: self.shadow_max_in_flight,
-            ..ShadowLimits::default()
-        };
         Ok(Options {
             node: self.node.unwrap_or_default(),
             intercept,
@@ -158,7 +150,8 @@ impl Args {
             admin_listen: self.admin_listen,
             tls_dir: self.tls_dir,
             workers: self.workers.map_or_else(cores, std::num::NonZeroUsize::get),
-            limits: Limits { sniff_timeout: self.sniff_timeout, shadow, ..Limits::default() },
+            limits: self.limits.limits(),
+            shadow_mark: self.limits.shadow_mark,
             log_filter,
         })
     }

@@ -169,7 +169,8 @@ impl Source {
     fn pass(&mut self, frame: &Frame<Bytes>) {
         if let Some(chunk) = frame.data_ref() {
             self.bytes += chunk.len() as u64;
-            self.taps.iter().for_each(|tap| tap.data(chunk));
+            let block = self.incoming.block();
+            self.taps.iter().for_each(|tap| tap.data(chunk, block));
             self.keep(chunk);
             if self.incoming.is_end_stream() {
                 self.end();

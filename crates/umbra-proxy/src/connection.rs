@@ -3,13 +3,14 @@
 //! Takes: an accepted connection. Gives: HTTP to `serve`, anything else to `passthrough`; refuses what did not come
 //! through interception or is not governed. The original destination alone selects the service.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderName;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -18,14 +19,15 @@ use umbra_routing::{Client, Protocol};
 
 use crate::balance::Family;
 use crate::body::RequestBody;
-use crate::descriptors::Sockets;
+use crate::descriptors::{Open, Sockets};
 use crate::listen::{Mode, OriginalDestination};
 use crate::metrics::{Exchange, Metrics, Series, SeriesCache};
 use crate::pool::Pool;
 use crate::recycle::Recycled;
-use crate::shadow::tap::{Budget, CopyBody};
+use crate::shadow::lag::Lag;
+use crate::shadow::tap::{Budgets, CopyBody, Used};
 use crate::sniff::{self, Spoken};
-use crate::tables::{Governed, Tables};
+use crate::tables::{Governed, Mirror, Tables};
 use crate::version::HttpVersion;
 use crate::worker::{Limits, Options, Phase};
 use crate::{passthrough, serve};
@@ -53,7 +55,11 @@ pub(crate) struct Worker {
     pub(crate) sockets: Sockets,
     /// What requests leave behind for the next ones.
     pub(crate) recycled: Rc<Recycled>,
-    copies_budget: Budget,
+    /// Bytes of bodies that its copies hold.
+    queued: Used,
+    lag: Cell<Lag>,
+    /// See [`Options::shadow_mark`].
+    pub(crate) shadow_mark: Option<HeaderName>,
     series: RefCell<SeriesCache>,
     rng: RefCell<fastrand::Rng>,
 }
@@ -93,7 +99,7 @@ impl Worker {
         phase: watch::Receiver<Phase>,
         seed: u64,
     ) -> Rc<Self> {
-        let Options { mode, limits, .. } = options;
+        let Options { mode, limits, shadow_mark, .. } = options;
         let recycled = Rc::default();
         Rc::new(Self {
             mode,
@@ -101,11 +107,13 @@ impl Worker {
             phase,
             connections: TaskTracker::new(),
             shadows: TaskTracker::new(),
-            primaries: Pool::new(&limits, sockets.clone(), &recycled),
-            mirrors: Pool::new(&limits, sockets.clone(), &recycled),
+            primaries: Pool::new(&limits, &recycled),
+            mirrors: Pool::new(&limits, &recycled),
             sockets,
             recycled,
-            copies_budget: Budget::new(limits.shadow.worker_bytes),
+            queued: Used::default(),
+            lag: Cell::default(),
+            shadow_mark,
             series: RefCell::new(SeriesCache::new(&metrics)),
             metrics,
             limits,
@@ -118,24 +126,33 @@ impl Worker {
         self.rng.borrow_mut()
     }
 
-    /// A budget for one more copy.
-    pub(crate) fn copy_budget(&self) -> Budget {
-        Budget::new(self.limits.shadow.body_bytes)
-    }
-
-    /// The budget that all copies of this worker share.
-    pub(crate) fn copies_budget(&self) -> &Budget {
-        &self.copies_budget
+    /// Budgets for one more copy.
+    pub(crate) fn budgets(&self, mirror: &Mirror) -> Budgets {
+        let limits = &self.limits.shadow;
+        let of_mirror = mirror.queued.up_to(limits.mirror.queued_bytes);
+        Budgets::new(limits.body_bytes, [of_mirror, self.queued.up_to(limits.worker_bytes)])
     }
 
     pub(crate) fn series(&self, exchange: &Exchange<'_>) -> Rc<Series> {
         self.series.borrow_mut().get(exchange)
     }
 
-    /// Regular housekeeping; takes no lock that a push may hold.
-    pub(crate) fn tick(&self) {
+    /// Regular housekeeping, late by `lag`; takes no lock that a push may hold.
+    pub(crate) fn tick(&self, lag: Duration) {
+        let mut known = self.lag.get();
+        match known.ticked(lag, self.limits.shadow.lag) {
+            true if known.sheds() => tracing::warn!(?lag, "users wait for this worker: it makes no copies"),
+            true => tracing::info!("this worker is in time again, and makes copies"),
+            false => {}
+        }
+        self.lag.set(known);
         self.primaries.sweep();
         self.mirrors.sweep();
+    }
+
+    /// Users wait, so that no copies are made.
+    pub(crate) fn sheds_copies(&self) -> bool {
+        self.lag.get().sheds()
     }
 
     /// Clients are told to close, because the process ends.
@@ -189,8 +206,7 @@ impl Worker {
 }
 
 /// Serves one accepted connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr) {
-    let open = worker.sockets.open();
+pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, open: Open, peer: SocketAddr) {
     let Mode::Intercepted(original) = &worker.mode else {
         let sniffed = tokio::select! {
             biased;
@@ -265,7 +281,7 @@ async fn client(worker: &Worker, peer: SocketAddr, matters: bool) -> Option<Arc<
     client
 }
 
-/// Reads until the protocol is clear. `None`: the client left without a word.
+/// Reads until the protocol is clear. `None`: the client left without a word, or said none for too long.
 async fn sniff(worker: &Worker, stream: &mut TcpStream, port: Protocol) -> Option<(Spoken, Bytes)> {
     let mut first = BytesMut::with_capacity(sniff::ENOUGH);
     let decide = async {
@@ -282,8 +298,8 @@ async fn sniff(worker: &Worker, stream: &mut TcpStream, port: Protocol) -> Optio
         }
     };
     let spoken = match port {
-        // An idle HTTP client is no trouble; the time limit of its head begins with the first byte.
-        Protocol::Http => decide.await?,
+        // An idle HTTP client is little trouble; the time limit of its head begins with the first byte.
+        Protocol::Http => tokio::time::timeout(worker.limits.client_idle_timeout, decide).await.ok()??,
         Protocol::Unknown => match tokio::time::timeout(worker.limits.sniff_timeout, decide).await {
             Ok(spoken) => spoken?,
             Err(_) => Spoken::Bytes,

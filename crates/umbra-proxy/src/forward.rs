@@ -40,6 +40,7 @@ use crate::version::HttpVersion;
 /// Answers one request; what goes wrong has a status. Dropped when the client leaves, which ends the primary's connection
 /// too.
 pub(crate) async fn answer(serving: &Rc<Serving>, request: Request<ClientBody>) -> Response<AnswerBody> {
+    let _waiting = serving.begins();
     let is_head = request.method() == Method::HEAD;
     let mut answer = asked(serving, request).await;
     if is_head {
@@ -51,7 +52,7 @@ pub(crate) async fn answer(serving: &Rc<Serving>, request: Request<ClientBody>) 
 async fn asked(serving: &Rc<Serving>, mut request: Request<ClientBody>) -> Response<AnswerBody> {
     if let Err(NotUnderstood { reason, status, text }) = understand(&mut request) {
         serving.worker.metrics.bad_request(reason);
-        return answer::own(status, text.into_bytes());
+        return answer::last(status, text.into_bytes());
     }
     let Some(subject) = Subject::of(serving, &request) else {
         serving.worker.metrics.refused("no_service");
@@ -141,7 +142,7 @@ async fn by_rule(
         First::Goes(cors) => cors,
     };
     // Drawn before anything can fail: what was eligible and did not go out is counted.
-    let drawn = chosen.draw(serving, subject);
+    let drawn = chosen.draw(serving, subject, &request);
     match chosen.set(&subject.governed.service) {
         Ok(set) => {
             record.service(&set.service);

@@ -33,7 +33,8 @@ pub struct Metrics {
     /// Connections that were accepted (`umbra_connections_total`).
     pub connections: Counter,
     /// Connections closed at once (`umbra_refused_connections_total`), by reason: `not_intercepted` (came straight to this
-    /// port), `not_governed` (no table has its destination), `no_upstream` (bytes that no catch-all rule takes, or whose
+    /// port), `not_governed` (no table has its destination), `too_many` (clients have as many as this process may give them),
+    /// `too_many_of_client` (this one has), `no_upstream` (bytes that no catch-all rule takes, or whose
     /// endpoints take no connection); and requests whose Host names no governed service (`no_service`).
     pub refused_connections: Family<Labels, Counter>,
     /// Connections from an address that no `client/<ip>` names (`umbra_unknown_sources_total`).

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use crate::intercept::Adopt;
 use crate::intercept::cni::Cni;
 use crate::listen::Mode;
@@ -35,6 +37,8 @@ pub struct Options {
     pub workers: usize,
     /// Bounds of the data path.
     pub limits: Limits,
+    /// Header that is added to copies and to nothing else ([`worker::Options::shadow_mark`]).
+    pub shadow_mark: Option<HeaderName>,
     /// Lets the admin port change the log level.
     pub log_filter: Option<LogFilter>,
 }
@@ -77,6 +81,7 @@ impl Options {
             tls_dir: None,
             workers: std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get),
             limits: Limits::default(),
+            shadow_mark: None,
             log_filter: None,
         }
     }
@@ -121,6 +126,7 @@ impl Options {
                 (listen, Mode::intercepted())
             }
         };
-        worker::Options { listen, workers: self.workers, mode, limits: self.limits.clone(), seed: None }
+        let Self { workers, limits, shadow_mark, .. } = self.clone();
+        worker::Options { listen, workers, mode, limits, shadow_mark, seed: None }
     }
 }

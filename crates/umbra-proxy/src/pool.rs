@@ -42,13 +42,16 @@ pub(crate) enum Pooled<B: Body> {
     Http2(http2::Stream<B>),
 }
 
-/// An endpoint did not take a connection.
+/// There is no connection.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum ConnectError {
     #[error("{0}")]
     Io(Rc<io::Error>),
     #[error("no answer in time")]
     TimedOut,
+    /// Nobody was asked.
+    #[error("there are as many connections as are allowed")]
+    TooMany,
     #[error("it does not speak HTTP/2; does its Service's port say so, by appProtocol or its name?")]
     NotHttp2,
     #[error("{0}")]
@@ -82,13 +85,12 @@ pub(crate) enum Missing {
 /// What a connection begins with.
 struct Dialer {
     connect_timeout: Duration,
-    sockets: Sockets,
     recycled: Rc<Recycled>,
 }
 
 impl Dialer {
-    async fn dial(&self, address: SocketAddr) -> Result<(TcpStream, Open), ConnectError> {
-        let open = self.sockets.open();
+    async fn dial(&self, address: SocketAddr, sockets: &Sockets) -> Result<(TcpStream, Open), ConnectError> {
+        let open = sockets.try_open().ok_or(ConnectError::TooMany)?;
         let io_error = |error| ConnectError::Io(Rc::new(error));
         let connecting = tokio::time::timeout(self.connect_timeout, TcpStream::connect(address));
         let stream = connecting.await.map_err(|_| ConnectError::TimedOut)?.map_err(io_error)?;
@@ -103,9 +105,9 @@ where
     B: Body + Unpin + 'static,
     B::Data: Buf,
 {
-    pub(crate) fn new(limits: &Limits, sockets: Sockets, recycled: &Rc<Recycled>) -> Self {
+    pub(crate) fn new(limits: &Limits, recycled: &Rc<Recycled>) -> Self {
         let recycled = Rc::clone(recycled);
-        let dialer = Rc::new(Dialer { connect_timeout: limits.connect_timeout, sockets, recycled });
+        let dialer = Rc::new(Dialer { connect_timeout: limits.connect_timeout, recycled });
         Self {
             http1: http1::Connections::new(limits, Rc::clone(&dialer)),
             http2: http2::Connections::new(limits, dialer),
@@ -121,18 +123,19 @@ where
         }
     }
 
-    /// A new connection. Cancel safe: nothing is left behind.
+    /// A new connection, one of `sockets`. Cancel safe: nothing is left behind.
     ///
     /// # Errors
-    /// The endpoint refused or did not answer in time.
+    /// The endpoint refused or did not answer in time, or `sockets` has no more.
     pub(crate) async fn connect(
         &self,
         address: SocketAddr,
         version: HttpVersion,
+        sockets: &Sockets,
     ) -> Result<Pooled<B>, ConnectError> {
         match version {
-            HttpVersion::Http1 => self.http1.connect(address).await.map(Pooled::Http1),
-            HttpVersion::Http2 => self.http2.connect(address).await.map(Pooled::Http2),
+            HttpVersion::Http1 => self.http1.connect(address, sockets).await.map(Pooled::Http1),
+            HttpVersion::Http2 => self.http2.connect(address, sockets).await.map(Pooled::Http2),
         }
     }
 

@@ -27,7 +27,7 @@ use crate::options::{Intercept, Options};
 use crate::push::{self, PushListener, PushMetrics, PushServer};
 use crate::tables::Tables;
 use crate::tls;
-use crate::worker::{self, ShadowLimits, Workers};
+use crate::worker::{self, Workers};
 
 /// Commands that wait for the owner of the configuration: one push, and questions.
 const COMMANDS: usize = 16;
@@ -115,7 +115,7 @@ impl Proxy {
     /// An address is taken, options do not fit, or the kernel does not let us intercept.
     pub async fn start(mut options: Options) -> Result<Self, StartError> {
         options.check().map_err(StartError::Options)?;
-        keep_sockets_for_users(&mut options.limits.shadow)?;
+        options.limits.share(descriptors::raise().map_err(StartError::Descriptors)?);
         let push_metrics = PushMetrics::default();
         let metrics = Metrics::with(|registry| push_metrics.register(registry));
         let tables = Tables::new(Arc::clone(&metrics));
@@ -219,12 +219,6 @@ impl Proxy {
         }
         Ok(cut)
     }
-}
-
-fn keep_sockets_for_users(shadow: &mut ShadowLimits) -> Result<(), StartError> {
-    let descriptors = descriptors::raise().map_err(StartError::Descriptors)?;
-    shadow.open_sockets = shadow.open_sockets.min(descriptors::share_of(descriptors));
-    Ok(())
 }
 
 async fn joined(tasks: &mut Tasks) -> Result<(), ProxyError> {

@@ -8,7 +8,7 @@ mod client_body;
 mod http1;
 mod http2;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -43,6 +43,18 @@ pub(crate) struct Serving {
     pub(crate) last_routes: RefCell<Option<Arc<ServiceRoutes>>>,
     /// What the last request was for, where each says so itself.
     served: RefCell<Option<Named>>,
+    /// Requests so far, and those that wait for their answers.
+    begun: Cell<u64>,
+    waiting: Cell<u32>,
+}
+
+/// A request that has not been answered yet.
+pub(crate) struct Waiting<'a>(&'a Cell<u32>);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// A service, by the host that named it in the tables as they were.
@@ -55,7 +67,8 @@ struct Named {
 impl Serving {
     fn new(worker: Rc<Worker>, asked: Asked, peer: IpAddr, version: HttpVersion) -> Rc<Self> {
         let (last_routes, served) = (RefCell::default(), RefCell::default());
-        Rc::new(Self { worker, asked, peer, version, last_routes, served })
+        let (begun, waiting) = (Cell::default(), Cell::default());
+        Rc::new(Self { worker, asked, peer, version, last_routes, served, begun, waiting })
     }
 
     pub(crate) fn version(&self) -> HttpVersion {
@@ -93,6 +106,24 @@ impl Serving {
         match &self.asked {
             Asked::Intercepted(arrived) => arrived.is_in_force(),
             Asked::ByHost { .. } => true,
+        }
+    }
+
+    /// A request has come, which waits for its answer until what this gives is dropped.
+    pub(crate) fn begins(&self) -> Waiting<'_> {
+        self.begun.set(self.begun.get() + 1);
+        self.waiting.set(self.waiting.get() + 1);
+        Waiting(&self.waiting)
+    }
+
+    /// Ends when the client has asked for nothing for too long (`Limits::client_idle_timeout`).
+    async fn idles(&self) {
+        loop {
+            let begun = self.begun.get();
+            tokio::time::sleep(self.worker.limits.client_idle_timeout).await;
+            if self.begun.get() == begun && self.waiting.get() == 0 {
+                return;
+            }
         }
     }
 }

@@ -4,21 +4,25 @@
 //! own connection, within its own bounds, and exactly one outcome per eligible request. Never waited for by a primary.
 
 pub(crate) mod copy;
+pub(crate) mod lag;
+pub(crate) mod limits;
+pub(crate) mod rate;
 pub(crate) mod tap;
 
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, Method, Uri};
-use umbra_routing::{Client, Draw, Route, is_grpc};
+use umbra_routing::{Client, Route, is_grpc};
 
 use crate::balance::{Backends, CopyLease, Family};
 use crate::body::Bodies;
 use crate::connection::Worker;
 use crate::metrics::{DropReason, Outcome};
 use crate::recycle::Recycled;
-use crate::tables::{Governed, Mirror, Slot, Target};
+use crate::tables::{Mirror, Slot, Target};
 use crate::version::{HttpVersion, RequestHead};
 
 /// One eligible request at one mirror: counted when drawn, and once more when this is dropped.
@@ -48,8 +52,19 @@ impl Drop for Ledger {
 /// `primary_failed`.
 pub(crate) struct Drawn {
     copies: Vec<(Ledger, Option<Arc<Backends>>)>,
-    /// The service is being released.
-    disarmed: bool,
+    /// Why none of them goes out.
+    held_back: Option<DropReason>,
+}
+
+/// What of a request decides whether it is copied.
+pub(crate) struct Asked<'a> {
+    pub(crate) head: umbra_routing::RequestHead<'a>,
+    /// The client's address.
+    pub(crate) source: IpAddr,
+    /// The client is a pod of this node: nobody else's mark is believed, since it would keep requests from being copied.
+    pub(crate) is_local: bool,
+    /// The service is being released: the connection is not wanted here.
+    pub(crate) disarmed: bool,
 }
 
 /// What a copy repeats.
@@ -79,24 +94,28 @@ impl Original {
     /// What of it any version of HTTP says.
     pub(crate) fn head(&self) -> RequestHead<'_> {
         let Self { method, scheme, uri, headers, switches, .. } = self;
-        RequestHead { method, scheme, uri, headers, switches: *switches }
+        RequestHead { method, scheme, uri, headers, switches: *switches, mark: None }
     }
 }
 
 impl Drawn {
-    /// Draws once for each mirror. A service that is no longer governed wants no copies, nor one that has lost the port
-    /// and goes on with its last routes. `disarmed`: what is drawn will not go out, the connection is not wanted here.
-    pub(crate) fn new(
-        governed: &Governed,
-        (last_routes, disarmed): (bool, bool),
-        route: &Route<Target>,
-        draw: &mut impl Draw,
-    ) -> Self {
-        let wanted = !last_routes && governed.retired_at().is_none();
-        let chosen = route.mirrors.iter().filter(|to| wanted && to.samples(draw));
+    /// No copies at all.
+    pub(crate) fn none() -> Self {
+        Self { copies: Vec::new(), held_back: None }
+    }
+
+    /// Asks each mirror of `route` whether it wants the request.
+    pub(crate) fn new(worker: &Worker, route: &Route<Target>, asked: &Asked<'_>) -> Self {
+        let draw = &mut |bound| worker.rng().u64(0..bound);
+        let chosen = route.mirrors.iter().filter(|to| to.samples(&asked.head, asked.source, draw));
         let copies =
             chosen.filter_map(|to| Some((Ledger::new(to.backend.mirror()?), to.backend.set.clone())));
-        Self { copies: copies.collect(), disarmed }
+        let is_marked = |mark: &http::HeaderName| asked.is_local && asked.head.headers.contains_key(mark);
+        let held_back = match asked.disarmed {
+            true => Some(DropReason::Stopped),
+            false => worker.shadow_mark.as_ref().filter(|mark| is_marked(mark)).map(|_| DropReason::Marked),
+        };
+        Self { copies: copies.collect(), held_back }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -112,34 +131,28 @@ impl Drawn {
 
     /// Starts the copies: the primary has been given its request.
     pub(crate) fn start(self, worker: &Rc<Worker>, original: &Original, body: &Bodies) {
-        let disarmed = self.disarmed;
+        if let Some(reason) = self.held_back.or_else(|| stopped(worker)) {
+            return self.drop_all(reason);
+        }
+        let now = Instant::now();
         for (mut ledger, set) in self.copies {
-            match admit(worker, &ledger.mirror, (set.as_ref(), original.family), disarmed) {
-                Ok(Admitted { slot, lease, set }) => {
-                    let (tap, copy_body, end) =
-                        tap::tap(worker.copy_budget(), worker.copies_budget().clone(), body.hint());
-                    body.attach(tap);
-                    ledger.close(Outcome::Dropped(DropReason::Shutdown));
-                    let version = original.version.towards(set.spoken_to());
-                    let head = copy::Head::new(original, version, &copy_body, &worker.recycled);
-                    let copy = copy::Copy {
-                        ledger,
-                        _slot: slot,
-                        service: Arc::clone(&set.service),
-                        lease,
-                        version,
-                        head,
-                        is_grpc: is_grpc(&original.headers),
-                        body: copy_body,
-                        end,
-                        client: original.client.clone(),
-                        started: Instant::now(),
-                    };
+            match admit(worker, &ledger.mirror, (set.as_ref(), original.family), now) {
+                Ok(admitted) => {
+                    let copy = admitted.copy(worker, ledger, (original, body), now);
                     worker.shadows.spawn_local(copy.run(Rc::clone(worker)));
                 }
                 Err(reason) => ledger.close(Outcome::Dropped(reason)),
             }
         }
+    }
+}
+
+/// Why no copies at all go out now.
+fn stopped(worker: &Worker) -> Option<DropReason> {
+    match () {
+        () if worker.tables.shadows_stopped() => Some(DropReason::Stopped),
+        () if worker.sheds_copies() => Some(DropReason::Busy),
+        () => None,
     }
 }
 
@@ -149,25 +162,58 @@ struct Admitted {
     set: Arc<Backends>,
 }
 
+impl Admitted {
+    fn copy(
+        self,
+        worker: &Worker,
+        mut ledger: Ledger,
+        (original, body): (&Original, &Bodies),
+        started: Instant,
+    ) -> copy::Copy {
+        let Self { slot, lease, set } = self;
+        let (tap, copy_body, end) = tap::tap(|| worker.budgets(&ledger.mirror), body.hint());
+        body.attach(tap);
+        ledger.close(Outcome::Dropped(DropReason::Shutdown));
+        let version = original.version.towards(set.spoken_to());
+        let mark = worker.shadow_mark.as_ref();
+        let head =
+            copy::Head::new(&RequestHead { mark, ..original.head() }, version, &copy_body, &worker.recycled);
+        copy::Copy {
+            ledger,
+            _slot: slot,
+            service: Arc::clone(&set.service),
+            lease,
+            version,
+            head,
+            is_grpc: is_grpc(&original.headers),
+            body: copy_body,
+            end,
+            client: original.client.clone(),
+            started,
+        }
+    }
+}
+
 /// Whether a copy may go out now, and where.
 fn admit(
     worker: &Worker,
     mirror: &Arc<Mirror>,
     (set, family): (Option<&Arc<Backends>>, Option<Family>),
-    disarmed: bool,
+    now: Instant,
 ) -> Result<Admitted, DropReason> {
-    if disarmed || worker.tables.shadows_stopped() {
-        return Err(DropReason::Stopped);
-    }
+    let limits = &worker.limits.shadow;
     let set = set.ok_or(DropReason::Unresolved)?;
     let draw = &mut |bound| worker.rng().u64(0..bound);
     let lease = set.choose_for_copy(family, draw).ok_or(DropReason::NoEndpoint)?;
-    if worker.sockets.count() > worker.limits.shadow.open_sockets {
-        return Err(DropReason::Overflow);
+    if worker.sockets.count() > limits.open_sockets {
+        return Err(DropReason::Connections);
     }
-    let slot = mirror.slot(worker.limits.shadow.in_flight).ok_or(DropReason::Overflow)?;
-    if !mirror.breaker.allows(Instant::now()) {
+    let slot = mirror.slot(limits.mirror.in_flight).ok_or(DropReason::Overflow)?;
+    if !mirror.breaker.allows(now) {
         return Err(DropReason::Breaker);
+    }
+    if limits.mirror.per_second.is_some_and(|rate| !mirror.rate.takes(rate, now)) {
+        return Err(DropReason::Rate);
     }
     Ok(Admitted { slot, lease, set: Arc::clone(set) })
 }

@@ -3,7 +3,7 @@
 //! Takes: a request as rules left it: the target is a path, the host a header. Gives: which version it is sent in, and the
 //! same request for a connection of HTTP/2. Never decides where it goes.
 
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Method, Request, Uri, Version};
 use umbra_routing::SpokenTo;
@@ -17,6 +17,9 @@ pub(crate) enum HttpVersion {
     Http2,
 }
 
+/// What a mark says.
+pub(crate) const MARKED: HeaderValue = HeaderValue::from_static("1");
+
 /// The head of a request, whatever it is spoken in.
 #[derive(Clone, Copy)]
 pub(crate) struct RequestHead<'a> {
@@ -29,6 +32,8 @@ pub(crate) struct RequestHead<'a> {
     pub(crate) headers: &'a HeaderMap,
     /// It asks for another protocol, which only HTTP/1 can.
     pub(crate) switches: bool,
+    /// A field of ours that says that this is a copy.
+    pub(crate) mark: Option<&'a HeaderName>,
 }
 
 impl HttpVersion {
@@ -48,6 +53,9 @@ impl RequestHead<'_> {
         let mut request = Request::new(());
         *request.method_mut() = self.method.clone();
         *request.headers_mut() = self.headers.clone();
+        if let Some(mark) = self.mark {
+            request.headers_mut().insert(mark, MARKED);
+        }
         address(&mut request, self);
         request
     }
@@ -80,7 +88,6 @@ fn address(request: &mut Request<()>, head: &RequestHead<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
 
     use super::*;
 
@@ -91,7 +98,8 @@ mod tests {
     fn sent(fields: &[(&'static str, &'static str)]) -> Request<()> {
         let (uri, headers) = (Uri::from_static("/a?b=c"), headers(fields));
         let method = &Method::GET;
-        RequestHead { method, scheme: "https", uri: &uri, headers: &headers, switches: false }.for_http2()
+        let (uri, headers) = (&uri, &headers);
+        RequestHead { method, scheme: "https", uri, headers, switches: false, mark: None }.for_http2()
     }
 
     #[test]

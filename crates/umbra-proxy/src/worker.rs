@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use http::HeaderName;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::LocalSet;
@@ -19,6 +20,7 @@ use crate::connection::{self, Worker};
 use crate::descriptors::Sockets;
 use crate::listen::{self, Mode};
 use crate::metrics::Metrics;
+pub use crate::shadow::limits::{MirrorLimits, ShadowLimits};
 use crate::tables::Tables;
 
 /// How often a worker says that it is alive, and looks after its pools.
@@ -35,6 +37,8 @@ pub struct Options {
     pub mode: Mode,
     /// Bounds in time and number.
     pub limits: Limits,
+    /// Header that is added to copies and to nothing else. Requests of local pods that have it are not copied again.
+    pub shadow_mark: Option<HeaderName>,
     /// Start of the workers' random numbers, for tests; `None` takes a random one.
     pub seed: Option<u64>,
 }
@@ -52,32 +56,19 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// Longest age of an idle upstream connection that is used again.
     pub idle_timeout: Duration,
+    /// A client's connection without a request is closed after this long, at the latest after twice as long.
+    pub client_idle_timeout: Duration,
+    /// Connections of all clients to this process; more are closed at once. `Proxy::start` lowers it to half of what the
+    /// process may open.
+    pub connections: usize,
+    /// Connections of one client, which is a pod: its address. `Proxy::start` lowers it to a quarter.
+    pub connections_per_client: usize,
     /// Largest head of a request or an answer, in bytes; more gets 431.
     pub head_bytes: usize,
     /// Body bytes kept so that a request can be repeated on another connection.
     pub replay_bytes: usize,
     /// Bounds of shadows.
     pub shadow: ShadowLimits,
-}
-
-/// Bounds of shadows.
-#[derive(Clone, Debug)]
-pub struct ShadowLimits {
-    /// From the end of the request's body to the end of the mirror's answer.
-    pub timeout: Duration,
-    /// Copies in flight to one mirror, on this node.
-    pub in_flight: usize,
-    /// Body bytes that one copy may lag behind its primary. The default takes a body of a few megabytes, which comes
-    /// faster than a busy mirror reads it.
-    pub body_bytes: usize,
-    /// The same for all copies of one worker. The blocks that these bytes were read into are a third larger (measured with
-    /// many large bodies at once), so that the default stays below 16 MiB of memory a worker.
-    pub worker_bytes: usize,
-    /// Connections that this process may hold, clients' and upstream, while copies go out; beyond, they are given up,
-    /// so that users get the last descriptors. `Proxy::start` lowers it to 3/4 of what the process may open.
-    pub open_sockets: usize,
-    /// Of a mirror's answer that are read for the sake of the connection; beyond, it is closed.
-    pub answer_bytes: usize,
 }
 
 impl Limits {
@@ -96,23 +87,14 @@ impl Default for Limits {
             // One lost SYN is sent again after 1 s, so that a single loss is not a failure.
             connect_timeout: Duration::from_millis(2_500),
             idle_timeout: Duration::from_secs(4),
+            // Envoy's default.
+            client_idle_timeout: Duration::from_secs(3600),
+            connections: usize::MAX,
+            connections_per_client: usize::MAX,
             // Envoy's default is 60 KiB.
             head_bytes: 64 * 1024,
             replay_bytes: 64 * 1024,
             shadow: ShadowLimits::default(),
-        }
-    }
-}
-
-impl Default for ShadowLimits {
-    fn default() -> Self {
-        Self {
-            timeout: Duration::from_secs(10),
-            in_flight: 256,
-            body_bytes: 4 * 1024 * 1024,
-            worker_bytes: 10 * 1024 * 1024,
-            open_sockets: usize::MAX,
-            answer_bytes: 64 * 1024,
         }
     }
 }
@@ -299,7 +281,13 @@ async fn accept(worker: &Rc<Worker>, listener: TcpListener, accepted: &AtomicU64
         let (stream, peer) = listen::accept(&listener).await;
         accepted.fetch_add(1, Ordering::Relaxed);
         worker.metrics.connections.inc();
-        worker.connections.spawn_local(connection::serve(Rc::clone(worker), stream, peer));
+        match worker.sockets.open_for(peer.ip(), &worker.limits) {
+            Ok(open) => {
+                worker.connections.spawn_local(connection::serve(Rc::clone(worker), stream, open, peer));
+            }
+            // Only the kernel could lead it to its primary, and it has given it to us.
+            Err(too_many) => worker.metrics.refused(too_many.as_str()),
+        }
     }
 }
 
@@ -308,8 +296,8 @@ async fn tick(worker: Rc<Worker>, tick: Arc<AtomicU64>, started: Instant) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        interval.tick().await;
+        let due = interval.tick().await;
         tick.store(started.elapsed().as_millis().try_into().unwrap_or(u64::MAX), Ordering::Release);
-        worker.tick();
+        worker.tick(due.elapsed());
     }
 }

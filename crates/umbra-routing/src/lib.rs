@@ -17,6 +17,7 @@ mod key;
 mod matcher;
 mod normalise;
 mod route;
+mod sample;
 mod select;
 mod snapshot;
 mod table;
@@ -40,6 +41,7 @@ pub use key::{Key, KeyError};
 pub use matcher::{HeaderMatch, MatchError, QueryMatch, RequestMatch, StringMatch};
 pub use normalise::{BadPath, normalise};
 pub use route::{MIRROR_DENOMINATOR, Route, RouteMirror};
+pub use sample::SampleBy;
 pub use select::{Draw, RouteTable, Selection};
 pub use snapshot::{Encoded, NodeView, Resources, Snapshot};
 pub use table::{

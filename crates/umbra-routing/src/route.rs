@@ -1,10 +1,13 @@
 //! One rule, ready to use.
 
+use std::net::IpAddr;
+
 use crate::act::{Actions, RuleError};
 use crate::action::Answer;
 use crate::backends::BackendRef;
-use crate::head::Split;
+use crate::head::{RequestHead, Split};
 use crate::matcher::{Block, MatchError, RequestMatch};
+use crate::sample::Sampling;
 use crate::select::Draw;
 use crate::table::{Mirror, Rule, WeightedBackend};
 
@@ -33,21 +36,22 @@ pub struct RouteMirror<B> {
     pub reference: BackendRef,
     /// The caller's handle.
     pub backend: B,
-    per_million: u32,
+    sampling: Sampling,
 }
 
 impl<B> RouteMirror<B> {
-    fn new(mirror: &Mirror, backend: &mut impl FnMut(&BackendRef) -> B) -> Self {
-        Self {
+    fn new(mirror: &Mirror, backend: &mut impl FnMut(&BackendRef) -> B) -> Result<Self, MatchError> {
+        Ok(Self {
             reference: mirror.backend.clone(),
             backend: backend(&mirror.backend),
-            per_million: mirror.per_million,
-        }
+            sampling: Sampling::new(mirror.per_million, mirror.sample.as_ref())?,
+        })
     }
 
-    /// Whether this request is copied: one draw per mirror and request.
-    pub fn samples(&self, draw: &mut impl Draw) -> bool {
-        happens(self.per_million, draw)
+    /// Whether this request, which came from the pod at `source`, is copied. By chance that is one draw per mirror and
+    /// request; see [`SampleBy`](crate::SampleBy) for the rest.
+    pub fn samples(&self, request: &RequestHead<'_>, source: IpAddr, draw: &mut impl Draw) -> bool {
+        self.sampling.takes(request, source, draw)
     }
 }
 
@@ -68,7 +72,10 @@ impl<B> Route<B> {
             is_end: matches!(rule.answer, Some(Answer::NoRoute)),
             total_weight: rule.destinations.iter().map(|to| u64::from(to.weight)).sum(),
             destinations: rule.destinations.iter().map(|to| (to.clone(), backend(&to.backend))).collect(),
-            mirrors: mirrors.iter().map(|mirror| RouteMirror::new(mirror, backend)).collect(),
+            mirrors: mirrors
+                .iter()
+                .map(|mirror| RouteMirror::new(mirror, backend))
+                .collect::<Result<_, _>>()?,
         })
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::action::{Answer, Cors, Fault, HeaderChanges, Retries, Rewrite};
 use crate::backends::BackendRef;
 use crate::matcher::RequestMatch;
+use crate::sample::SampleBy;
 
 /// Namespace and name of a Service.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -216,6 +217,16 @@ pub struct Mirror {
     pub backend: BackendRef,
     /// Share of the requests in millionths (Istio's resolution is 0.0001 %).
     pub per_million: u32,
+    /// What decides who is in that share; absent: chance, request by request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<SampleBy>,
+}
+
+impl Mirror {
+    /// A mirror of a share that chance chooses.
+    pub fn new(per_million: u32, backend: BackendRef) -> Self {
+        Self { backend, per_million, sample: None }
+    }
 }
 
 /// A local pod, the value of key `client/<pod ip>`.

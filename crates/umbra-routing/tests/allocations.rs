@@ -5,11 +5,12 @@
 mod asked;
 
 use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr};
 
 use asked::Asked;
 use umbra_routing::{
-    BackendRef, HeaderMatch, Mirror, QueryMatch, RequestMatch, RouteTable, Rule, ServiceName, StringMatch,
-    WeightedBackend, normalise,
+    BackendRef, HeaderMatch, Mirror, QueryMatch, RequestMatch, RouteTable, Rule, SampleBy, ServiceName,
+    StringMatch, WeightedBackend, normalise,
 };
 use umbra_testkit::{CountingAllocator, allocations};
 
@@ -128,13 +129,27 @@ fn kinds() -> Vec<Kind> {
     ]
 }
 
-/// The rules of a kind, then one that takes everything. Each has two destinations and a mirror that is drawn.
+const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7));
+
+/// Half of the requests each: by chance, and by every key there is.
+fn mirrors(backend: BackendRef) -> Vec<Mirror> {
+    let named = |name: &str| name.to_owned();
+    let keys = [
+        None,
+        Some(SampleBy::Header { name: named("accept") }),
+        Some(SampleBy::Cookie { name: named("a") }),
+        Some(SampleBy::Source),
+    ];
+    keys.map(|sample| Mirror { sample, ..Mirror::new(500_000, backend.clone()) }).into()
+}
+
+/// The rules of a kind, then one that takes everything. Each has two destinations and mirrors of half the requests.
 fn table(block: fn(String) -> RequestMatch) -> RouteTable<()> {
     let backend = |port| BackendRef::all(ServiceName::new("default", "a"), port);
     let rule = |matches| Rule {
         matches,
         destinations: vec![WeightedBackend::new(30, backend(80)), WeightedBackend::new(70, backend(81))],
-        mirrors: vec![Mirror { backend: backend(82), per_million: 500_000 }],
+        mirrors: mirrors(backend(82)),
         ..Rule::default()
     };
     let all = (0..RULES).map(|number| rule(vec![block(number.to_string())])).chain([rule(Vec::new())]);
@@ -148,7 +163,11 @@ fn selected(table: &RouteTable<()>, asked: &Asked) -> (usize, u64) {
     let (route, count) = allocations(|| {
         let found = table.select(&head, draw).expect("one takes everything");
         assert_eq!(found.destination, 1);
-        assert!(!found.route.mirrors[0].samples(draw));
+        let [by_chance, by_key @ ..] = found.route.mirrors.as_slice() else { panic!("mirrors") };
+        assert!(!by_chance.samples(&head, SOURCE, draw));
+        for mirror in by_key {
+            std::hint::black_box(mirror.samples(&head, SOURCE, draw));
+        }
         found.route
     });
     let place = table.routes().iter().position(|of| std::sync::Arc::ptr_eq(of, route));

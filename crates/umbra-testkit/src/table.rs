@@ -34,8 +34,7 @@ pub fn put(services: &[Shadowed<'_>]) -> Result<Put> {
     let mut resources = BTreeMap::new();
     for service in services {
         let name = ServiceName::new("default", service.name);
-        let mirror =
-            service.v2.map(|(_, per_million)| Mirror { backend: subset(service.name, "v2"), per_million });
+        let mirror = service.v2.map(|(_, per_million)| Mirror::new(per_million, subset(service.name, "v2")));
         let rule = Rule {
             name: "main".into(),
             destinations: vec![WeightedBackend::new(1, subset(service.name, "v1"))],

@@ -175,7 +175,9 @@ impl Prepared {
             Some(Answer::NoRoute) => unreachable!("no request gets it"),
             None => {}
         }
-        let sampled: Vec<_> = selection.route.mirrors.iter().filter(|mirror| mirror.samples(draw)).collect();
+        let source = std::net::Ipv4Addr::LOCALHOST.into();
+        let mirrors = selection.route.mirrors.iter();
+        let sampled: Vec<_> = mirrors.filter(|mirror| mirror.samples(&head, source, draw)).collect();
         let copies = sampled.iter().filter_map(|mirror| pick(&mirror.backend, draw)).collect();
         let (_, groups) = &selection.route.destinations[selection.destination];
         answer(groups, copies, draw)

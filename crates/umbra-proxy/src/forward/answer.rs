@@ -40,6 +40,8 @@ pub(crate) struct AnswerBody(Kind);
 enum Kind {
     Own {
         text: Option<Bytes>,
+        /// Whoever sends such requests is not listened to any longer.
+        is_last: bool,
     },
     Relayed(Relayed),
     /// None: the primary speaks something else now.
@@ -76,14 +78,23 @@ pub(super) struct Record {
 /// An answer of our own.
 pub(super) fn own(status: StatusCode, body: Vec<u8>) -> Response<AnswerBody> {
     let text = Some(Bytes::from(body)).filter(|text| !text.is_empty());
-    let mut answer = Response::new(AnswerBody(Kind::Own { text }));
+    let mut answer = Response::new(AnswerBody(Kind::Own { text, is_last: false }));
     *answer.status_mut() = status;
+    answer
+}
+
+/// The same, after which a connection of HTTP/1 ends: what came was no request that can be acted on.
+pub(super) fn last(status: StatusCode, body: Vec<u8>) -> Response<AnswerBody> {
+    let mut answer = own(status, body);
+    if let Kind::Own { is_last, .. } = &mut answer.body_mut().0 {
+        *is_last = true;
+    }
     answer
 }
 
 /// An answer of our own to HEAD has the length of its body and not the body.
 pub(super) fn to_head(answer: &mut Response<AnswerBody>) {
-    if let Kind::Own { text } = &mut answer.body_mut().0
+    if let Kind::Own { text, .. } = &mut answer.body_mut().0
         && let Some(text) = text.take()
     {
         answer.headers_mut().insert(header::CONTENT_LENGTH, text.len().into());
@@ -114,6 +125,11 @@ pub(super) fn relay(
 impl AnswerBody {
     pub(super) fn switched(switched: Switched) -> Self {
         Self(Kind::Switched(Box::new(switched)))
+    }
+
+    /// The connection of HTTP/1 ends with it.
+    pub(crate) fn is_last(&self) -> bool {
+        matches!(self.0, Kind::Own { is_last: true, .. })
     }
 
     /// The primary, if it has switched protocols.
@@ -197,7 +213,7 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         match &mut self.0 {
             Kind::Switched(_) => Poll::Ready(None),
-            Kind::Own { text } => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Kind::Own { text, .. } => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
             Kind::Relayed(relayed) => relayed.poll_frame(cx),
         }
     }
@@ -205,7 +221,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Switched(_) => true,
-            Kind::Own { text } => text.is_none(),
+            Kind::Own { text, .. } => text.is_none(),
             Kind::Relayed(relayed) => relayed.incoming.is_end_stream(),
         }
     }
@@ -213,7 +229,7 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Switched(_) => SizeHint::with_exact(0),
-            Kind::Own { text } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Kind::Own { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Kind::Relayed(relayed) => relayed.incoming.size_hint(),
         }
     }

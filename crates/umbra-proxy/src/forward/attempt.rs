@@ -215,7 +215,7 @@ impl<'a> Attempts<'a> {
         {
             return Some(pooled);
         }
-        match pool.connect(address, self.version).await {
+        match pool.connect(address, self.version, &self.worker.sockets).await {
             Ok(pooled) => {
                 lease.upstream().connected();
                 Some(pooled)

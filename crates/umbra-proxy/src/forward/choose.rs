@@ -9,8 +9,8 @@ use umbra_routing::{Client, RequestHead, Route, ServiceName};
 use super::local::Refusal;
 use crate::balance::{Backends, Family};
 use crate::metrics::Flags;
-use crate::serve::{Asked, ClientBody, Serving};
-use crate::shadow::Drawn;
+use crate::serve::{self, ClientBody, Serving};
+use crate::shadow::{Asked, Drawn};
 use crate::tables::{Governed, PortRoutes, Target};
 
 /// Which table a request is subject to.
@@ -40,14 +40,14 @@ impl Subject {
     pub(super) fn of(serving: &Serving, request: &Request<ClientBody>) -> Option<Self> {
         let scheme = umbra_routing::scheme(request.version(), request.uri().scheme_str(), request.headers());
         match &serving.asked {
-            Asked::Intercepted(arrived) => Some(Self {
+            serve::Asked::Intercepted(arrived) => Some(Self {
                 governed: Arc::clone(&arrived.governed),
                 port: Some(arrived.port),
                 client: arrived.client.clone(),
                 family: Some(arrived.family),
                 scheme,
             }),
-            Asked::ByHost { client } => {
+            serve::Asked::ByHost { client } => {
                 let host = match request.uri().authority() {
                     Some(authority) => authority.as_str(),
                     None => request.headers().get(header::HOST)?.to_str().ok()?,
@@ -119,9 +119,18 @@ fn select(
 
 impl Chosen {
     /// The copies that this request is eligible for.
-    pub(super) fn draw(&self, serving: &Serving, subject: &Subject) -> Drawn {
-        let draw = &mut |bound| serving.worker.rng().u64(0..bound);
-        Drawn::new(&subject.governed, (self.last_routes, !serving.is_in_force()), &self.route, draw)
+    pub(super) fn draw(&self, serving: &Serving, subject: &Subject, request: &Request<ClientBody>) -> Drawn {
+        // A service that is no longer governed wants no copies, nor one that has lost the port.
+        if self.route.mirrors.is_empty() || self.last_routes || subject.governed.retired_at().is_some() {
+            return Drawn::none();
+        }
+        let asked = Asked {
+            head: subject.head(request),
+            source: serving.peer,
+            is_local: subject.client.is_some(),
+            disarmed: !serving.is_in_force(),
+        };
+        Drawn::new(&serving.worker, &self.route, &asked)
     }
 
     /// The endpoints that the request is for.

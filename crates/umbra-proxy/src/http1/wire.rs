@@ -33,6 +33,8 @@ pub(crate) struct Wire<D> {
     pub(crate) input: BytesMut,
     /// The last read filled its block: there is much to come.
     is_flooded: bool,
+    /// How large the block is that `input` is a part of.
+    block: usize,
     output: Vec<u8>,
     /// How much of `output` is written.
     written_out: usize,
@@ -61,6 +63,7 @@ impl<D: Buf> Wire<D> {
             stream,
             input,
             is_flooded: false,
+            block: BLOCK,
             output: Vec::new(),
             written_out: 0,
             chunk: None,
@@ -105,7 +108,15 @@ impl<D: Buf> Wire<D> {
             self.recycled.put_block(small);
         } else if self.input.capacity() - self.input.len() < LEAST_ROOM {
             self.input.reserve(if self.is_flooded { LARGE_BLOCK } else { BLOCK });
+        } else {
+            return;
         }
+        self.block = self.input.capacity();
+    }
+
+    /// How large the block is that was read into last: what a part of it keeps alive.
+    pub(crate) fn block(&self) -> usize {
+        self.block
     }
 
     /// A short read has emptied the socket: the next one waits for the kernel's word instead of asking in vain, which

@@ -3,12 +3,12 @@
 
 use std::io::Write;
 
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Version};
 use http_body::Body;
 
 use super::Framing;
-use crate::version::RequestHead;
+use crate::version::{MARKED, RequestHead};
 
 /// What leaves a client waiting for it no longer (RFC 9110 section 15.2.1).
 pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -62,7 +62,10 @@ pub(crate) fn request(out: &mut Vec<u8>, head: &RequestHead<'_>, framing: Framin
     for part in [head.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
-    fields(out, head.headers);
+    for (name, value) in head.headers.iter().filter(|(name, _)| head.mark != Some(name)) {
+        field(out, name, value);
+    }
+    head.mark.into_iter().for_each(|mark| field(out, mark, &MARKED));
     end(out, framing);
 }
 
@@ -100,13 +103,15 @@ pub(crate) fn trailers(out: &mut Vec<u8>, trailers: &HeaderMap) {
 }
 
 fn fields(out: &mut Vec<u8>, headers: &HeaderMap) {
-    for (name, value) in headers {
-        if name != header::TRANSFER_ENCODING {
-            out.extend_from_slice(name.as_str().as_bytes());
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value.as_bytes());
-            out.extend_from_slice(b"\r\n");
-        }
+    headers.iter().for_each(|(name, value)| field(out, name, value));
+}
+
+fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    if name != header::TRANSFER_ENCODING {
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
     }
 }
 

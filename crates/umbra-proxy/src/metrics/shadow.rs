@@ -17,9 +17,15 @@ pub enum DropReason {
     NoEndpoint,
     /// As many copies to this mirror are in flight as are allowed (256 by default).
     Overflow,
+    /// As many copies went to this mirror within a second as are allowed (any number by default).
+    Rate,
+    /// This mirror has as many connections as are allowed (512 by default), or the process so many that users need the rest.
+    Connections,
+    /// Users waited for this worker, and copies were given up for their sake.
+    Busy,
     /// Connecting to the mirror failed several times in a row; it is tried again from time to time.
     Breaker,
-    /// The mirror read the body slower than the primary by more than the buffer allows.
+    /// The mirror read the body slower than the primary by more than the buffers allow: a copy's, a mirror's, a worker's.
     BodyBudget,
     /// The request never reached a primary, so there was nothing to copy.
     PrimaryFailed,
@@ -27,6 +33,8 @@ pub enum DropReason {
     Incomplete,
     /// Upgrades (WebSocket) are not copied.
     Upgrade,
+    /// The request was a copy's doing: it came from a local pod with the mark of copies (`--shadow-mark`).
+    Marked,
     /// The controller has not been heard of for 10 minutes, or the service is being released.
     Stopped,
     /// The proxy stopped before the mirror had answered.
@@ -35,15 +43,19 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::Unresolved,
         Self::NoEndpoint,
         Self::Overflow,
+        Self::Rate,
+        Self::Connections,
+        Self::Busy,
         Self::Breaker,
         Self::BodyBudget,
         Self::PrimaryFailed,
         Self::Incomplete,
         Self::Upgrade,
+        Self::Marked,
         Self::Stopped,
         Self::Shutdown,
     ];
@@ -54,11 +66,15 @@ impl DropReason {
             Self::Unresolved => "unresolved",
             Self::NoEndpoint => "no_endpoint",
             Self::Overflow => "overflow",
+            Self::Rate => "rate",
+            Self::Connections => "connections",
+            Self::Busy => "busy",
             Self::Breaker => "breaker",
             Self::BodyBudget => "body_budget",
             Self::PrimaryFailed => "primary_failed",
             Self::Incomplete => "incomplete",
             Self::Upgrade => "upgrade",
+            Self::Marked => "marked",
             Self::Stopped => "stopped",
             Self::Shutdown => "shutdown",
         }

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use super::link::Link;
 use super::{ConnectError, Dialer, Message, Missing, PeerBody, PeerError, Unanswered};
-use crate::descriptors::Open;
+use crate::descriptors::{Open, Sockets};
 use crate::worker::Limits;
 
 /// Idle connections kept per endpoint and worker: as many as a busy client pool holds open; each costs less than 1 KiB.
@@ -130,8 +130,12 @@ where
     ///
     /// # Errors
     /// The endpoint refused or did not answer in time.
-    pub(super) async fn connect(&self, address: SocketAddr) -> Result<Exclusive<B>, ConnectError> {
-        let (stream, open) = self.dialer.dial(address).await?;
+    pub(super) async fn connect(
+        &self,
+        address: SocketAddr,
+        sockets: &Sockets,
+    ) -> Result<Exclusive<B>, ConnectError> {
+        let (stream, open) = self.dialer.dial(address, sockets).await?;
         let link = Link::new(stream, open, Rc::clone(&self.dialer.recycled), self.head_bytes);
         Ok(Exclusive { link: Rc::new(link), reused: false, address })
     }

@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 
 use super::pump::{Chunk, pump};
 use super::{ConnectError, Dialer, Message, Missing, PeerBody, PeerError, Unanswered};
+use crate::descriptors::Sockets;
 use crate::socket;
 use crate::worker::Limits;
 
@@ -130,9 +131,13 @@ where
     }
 
     /// A place on a connection that is new, or that was when the request began to wait for it.
-    pub(super) async fn connect(self: &Rc<Self>, address: SocketAddr) -> Result<Stream<B>, ConnectError> {
+    pub(super) async fn connect(
+        self: &Rc<Self>,
+        address: SocketAddr,
+        sockets: &Sockets,
+    ) -> Result<Stream<B>, ConnectError> {
         loop {
-            let connection = self.connecting(address).await?;
+            let connection = self.connecting(address, sockets).await?;
             if connection.has_room() {
                 return Ok(self.stream(&connection, false));
             }
@@ -148,16 +153,16 @@ where
         Stream { connection: Rc::clone(connection), reused, tasks: self.tasks.clone(), pump: None }
     }
 
-    fn connecting(self: &Rc<Self>, address: SocketAddr) -> Shared<Connecting<B>> {
+    fn connecting(self: &Rc<Self>, address: SocketAddr, sockets: &Sockets) -> Shared<Connecting<B>> {
         let mut endpoints = self.endpoints.borrow_mut();
         let endpoint =
             endpoints.entry(address).or_insert_with(|| Endpoint { open: Vec::new(), connecting: None });
         if let Some(under_way) = endpoint.connecting.as_ref().and_then(WeakShared::upgrade) {
             return under_way;
         }
-        let pool = Rc::clone(self);
+        let (pool, sockets) = (Rc::clone(self), sockets.clone());
         let connecting = async move {
-            let connected = pool.open(address).await;
+            let connected = pool.open(address, &sockets).await;
             if let Some(endpoint) = pool.endpoints.borrow_mut().get_mut(&address) {
                 endpoint.connecting = None;
                 endpoint.open.extend(connected.iter().map(Rc::clone));
@@ -169,8 +174,8 @@ where
         connecting
     }
 
-    async fn open(&self, address: SocketAddr) -> Result<Rc<Connection<B>>, ConnectError> {
-        let (stream, open) = self.dialer.dial(address).await?;
+    async fn open(&self, address: SocketAddr, sockets: &Sockets) -> Result<Rc<Connection<B>>, ConnectError> {
+        let (stream, open) = self.dialer.dial(address, sockets).await?;
         let socket = socket::Shared::new(stream, open);
         let (sender, connection) = h2::client::Builder::new()
             .enable_push(false)

@@ -344,6 +344,11 @@ impl Upload {
         self.0.0.borrow().decoder.has_ended()
     }
 
+    /// The memory that a chunk keeps alive.
+    pub(super) fn block(&self) -> usize {
+        self.0.0.borrow().wire.block()
+    }
+
     pub(super) fn left(&self) -> Option<u64> {
         self.0.0.borrow().decoder.left()
     }

@@ -8,6 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::client::{Upload, UploadError};
+use crate::shadow::tap::UNKNOWN_BLOCK;
 
 /// Streamed, with its trailers. Dropped before its end, it is given up.
 pub(crate) enum ClientBody {
@@ -23,6 +24,16 @@ pub(crate) enum ClientError {
     Http1(UploadError),
     #[error("{0}")]
     Http2(hyper::Error),
+}
+
+impl ClientBody {
+    /// The memory that a chunk of it keeps alive, at most.
+    pub(crate) fn block(&self) -> usize {
+        match self {
+            Self::Http1(upload) => upload.block(),
+            Self::Empty | Self::Http2(_) => UNKNOWN_BLOCK,
+        }
+    }
 }
 
 impl Body for ClientBody {

@@ -78,12 +78,14 @@ pub(super) async fn serve(
     let serving = Serving::new(worker, asked, peer, HttpVersion::Http1);
     let mut silence_ends = pin!(serving.worker.silence_ends());
     let mut released = pin!(serving.worker.unwanted(|| serving.is_wanted()));
+    let mut idles = pin!(serving.idles());
     loop {
         let unwanted = async {
             tokio::select! {
                 biased;
                 () = silence_ends.as_mut() => {}
                 () = released.as_mut() => {}
+                () = idles.as_mut() => {}
             }
         };
         let head = match next(&serving, &client, pin!(unwanted)).await {
@@ -152,7 +154,7 @@ async fn exchange(serving: &Rc<Serving>, client: &Rc<Client>, head: RequestHead)
     }
     let (mut head, mut body) = answer.into_parts();
     let wanted = !serving.worker.is_draining() && serving.is_in_force();
-    let persists = keep_alive && wanted && !client.owes_continue() && !client.is_broken();
+    let persists = keep_alive && wanted && !body.is_last() && !client.owes_continue() && !client.is_broken();
     let framing = write::framing_of_answer((head.status, &mut head.headers), &body, (version, is_head));
     let persists = persists && framing != Framing::UntilClose;
     client.begin(|out| {

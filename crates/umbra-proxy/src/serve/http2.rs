@@ -75,7 +75,8 @@ pub(super) async fn serve(
     // GOAWAY tells without a race which requests are still served, so nobody waits for a quiet moment.
     let drains = serving.worker.drains();
     let released = serving.worker.unwanted(|| serving.is_in_force());
-    tokio::pin!(connection, drains, released);
+    let idles = serving.idles();
+    tokio::pin!(connection, drains, released, idles);
     let mut ending = false;
     loop {
         tokio::select! {
@@ -83,6 +84,7 @@ pub(super) async fn serve(
             ended = &mut connection => return report(&serving, ended),
             () = &mut drains, if !ending => ending = true,
             () = &mut released, if !ending => ending = true,
+            () = &mut idles, if !ending => ending = true,
         }
         Pin::as_mut(&mut connection).graceful_shutdown();
     }

@@ -8,13 +8,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderMap, Method, Response, Uri};
+use http::{HeaderMap, HeaderName, Method, Response, Uri};
 use http_body::Body;
 use http_body_util::BodyExt;
 use umbra_routing::{Client, ServiceName, grpc_status};
 
+use super::Ledger;
 use super::tap::{BodyEnd, CopyBody};
-use super::{Ledger, Original};
 use crate::balance::CopyLease;
 use crate::connection::Worker;
 use crate::headers;
@@ -52,22 +52,25 @@ pub(crate) struct Kept {
     scheme: &'static str,
     uri: Uri,
     headers: HeaderMap,
+    mark: Option<HeaderName>,
 }
 
 impl Head {
     pub(crate) fn new(
-        original: &Original,
+        head: &RequestHead<'_>,
         version: HttpVersion,
         body: &CopyBody,
         recycled: &Rc<Recycled>,
     ) -> Self {
-        let RequestHead { method, scheme, uri, headers, .. } = original.head();
         match version {
-            HttpVersion::Http1 => Self::Http1(Written::new(&original.head(), body, recycled)),
-            HttpVersion::Http2 => {
-                let (method, uri, headers) = (method.clone(), uri.clone(), headers.clone());
-                Self::Http2(Box::new(Kept { method, scheme, uri, headers }))
-            }
+            HttpVersion::Http1 => Self::Http1(Written::new(head, body, recycled)),
+            HttpVersion::Http2 => Self::Http2(Box::new(Kept {
+                method: head.method.clone(),
+                scheme: head.scheme,
+                uri: head.uri.clone(),
+                headers: head.headers.clone(),
+                mark: head.mark.cloned(),
+            })),
         }
     }
 
@@ -92,8 +95,8 @@ impl Head {
 
 impl Kept {
     fn head(&self) -> RequestHead<'_> {
-        let Self { method, scheme, uri, headers } = self;
-        RequestHead { method, scheme, uri, headers, switches: false }
+        let Self { method, scheme, uri, headers, mark } = self;
+        RequestHead { method, scheme, uri, headers, switches: false, mark: mark.as_ref() }
     }
 }
 
@@ -112,7 +115,7 @@ impl Copy {
     pub(crate) async fn run(self, worker: Rc<Worker>) {
         let Self { mut ledger, _slot, service, lease, version, head, is_grpc, body, end, client, started } =
             self;
-        let (head_bytes, body_bytes) = (head.size(), body.handed_over());
+        let head_bytes = head.size();
         let exchange = exchange(&worker, &ledger, &lease, version, (head, body));
         let too_late = async {
             match end.wait().await {
@@ -147,7 +150,7 @@ impl Copy {
                 flags: flags.into(),
                 shadow: true,
             };
-            worker.series(&who).record(started.elapsed(), head_bytes + body_bytes.get(), bytes);
+            worker.series(&who).record(started.elapsed(), head_bytes + end.handed_over(), bytes);
         }
     }
 }
@@ -178,6 +181,7 @@ async fn exchange(
             Some(pooled) => pooled,
             None => match connect(worker, ledger, (address, version)).await {
                 Ok(pooled) => pooled,
+                Err(ConnectError::TooMany) => return Ended::Cut(DropReason::Connections),
                 Err(_) => return Ended::NotConnected,
             },
         };
@@ -203,9 +207,12 @@ async fn connect(
     ledger: &Ledger,
     (address, version): (SocketAddr, HttpVersion),
 ) -> Result<Pooled<CopyBody>, ConnectError> {
-    let connected = worker.mirrors.connect(address, version).await;
+    let sockets = ledger.mirror.sockets(worker);
+    let connected = worker.mirrors.connect(address, version, &sockets).await;
     match &connected {
         Ok(_) => ledger.mirror.breaker.connected(),
+        // The mirror was not asked.
+        Err(ConnectError::TooMany) => {}
         Err(_) => ledger.mirror.breaker.failed(Instant::now()),
     }
     connected

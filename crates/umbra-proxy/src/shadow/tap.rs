@@ -1,7 +1,8 @@
 //! A tap: what a request's body hands to one of its shadows without ever waiting for it.
 //!
-//! Takes: chunks, as the primary gets them. Gives: a body for the copy. Bytes are shared, not copied, and counted
-//! against two budgets until the copy's connection has let go of them; past either, the copy is cut.
+//! Takes: chunks, as the primary gets them, with the size of the block that each is a part of. Gives: a body for the copy.
+//! What this keeps in memory counts against three budgets until the copy's connection has let go of it: the copy's own, its
+//! mirror's and its worker's. Past any of them, the copy is cut.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,9 +19,9 @@ use hyper::HeaderMap;
 
 use crate::metrics::DropReason;
 
-/// A slice of a read block keeps the whole block alive. Shorter ones are copied, so that the blocks kept alive are not
-/// many times what the budget says: blocks are at most `Limits::head_bytes`, and mostly one slice each.
-const SHARED_FROM: usize = 4096;
+/// The block of a chunk that hyper has read. It does not say how large that is; it makes none larger than
+/// `Limits::head_bytes`, and for HTTP/2 none larger than a frame, which is a quarter of that.
+pub(crate) const UNKNOWN_BLOCK: usize = 64 * 1024;
 /// What a frame takes besides its bytes: its place in the queue (about 100 bytes, twice that while the queue grows) and
 /// the allocation of a copied chunk. Without it, a body of one-byte chunks would cost a hundred times its budget.
 pub(crate) const FRAME_COST: usize = 256;
@@ -50,15 +51,16 @@ struct Queue {
     reader: RefCell<Option<Waker>>,
     /// Woken by the end.
     task: RefCell<Option<Waker>>,
-    budgets: [Budget; 2],
+    /// None for a request without a body.
+    budgets: Option<Arc<Budgets>>,
     /// Bytes that the copy's connection has taken.
-    handed_over: Rc<Cell<u64>>,
+    handed_over: Cell<u64>,
 }
 
 /// Trailers are charged while they wait here; data as long as the copy's connection holds it.
 struct Queued {
     frame: Frame<Charged>,
-    _trailers: Option<[Charge; 2]>,
+    _trailers: Option<Charge>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,72 +72,108 @@ enum State {
     Abandoned,
 }
 
-/// Bytes that may be held.
-#[derive(Clone)]
+/// Bytes that are held. Clones count together.
+#[derive(Clone, Default)]
+pub(crate) struct Used(Arc<AtomicUsize>);
+
+/// Bytes that may be held together with others.
 pub(crate) struct Budget {
-    used: Arc<AtomicUsize>,
+    used: Used,
     limit: usize,
 }
 
-impl Budget {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { used: Arc::default(), limit }
-    }
-
-    #[cfg(test)]
-    fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
-    }
-
-    fn charge(&self, bytes: usize) -> Option<Charge> {
-        let more = |used: usize| used.checked_add(bytes).filter(|used| *used <= self.limit);
-        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Charge { used: Arc::clone(&self.used), bytes })
-    }
+/// What one copy may hold: on its own, and together with others of its mirror and of its worker.
+pub(crate) struct Budgets {
+    own: AtomicUsize,
+    own_limit: usize,
+    shared: [Budget; 2],
 }
 
 struct Charge {
-    used: Arc<AtomicUsize>,
+    of: Arc<Budgets>,
     bytes: usize,
+}
+
+impl Used {
+    /// A share in these, of which there may be `limit`.
+    pub(crate) fn up_to(&self, limit: usize) -> Budget {
+        Budget { used: self.clone(), limit }
+    }
+}
+
+impl Budgets {
+    /// `own_limit` for one copy, and what it has with others.
+    pub(crate) fn new(own_limit: usize, shared: [Budget; 2]) -> Self {
+        Self { own: AtomicUsize::new(0), own_limit, shared }
+    }
+
+    /// Each count with its limit.
+    fn counts(&self) -> [(&AtomicUsize, usize); 3] {
+        let [a, b] = &self.shared;
+        [(&self.own, self.own_limit), (&a.used.0, a.limit), (&b.used.0, b.limit)]
+    }
+
+    /// All of it, or nothing.
+    fn charge(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
+        let counts = self.counts();
+        for (at, (used, limit)) in counts.iter().enumerate() {
+            let more = |used: usize| used.checked_add(bytes).filter(|used| used <= limit);
+            if used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
+                give_back(&counts[..at], bytes);
+                return None;
+            }
+        }
+        Some(Charge { of: Arc::clone(self), bytes })
+    }
+}
+
+fn give_back(counts: &[(&AtomicUsize, usize)], bytes: usize) {
+    for (used, _) in counts {
+        used.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        give_back(&self.of.counts(), self.bytes);
     }
 }
 
 /// Bytes that count against the budgets until they are dropped.
 pub(crate) struct Charged {
     bytes: Bytes,
-    _charges: [Charge; 2],
+    _charge: Charge,
 }
 
-/// A tap for one copy. `own` is this copy's budget, `worker` all copies'.
-pub(crate) fn tap(own: Budget, worker: Budget, hint: SizeHint) -> (Tap, CopyBody, BodyEnd) {
+/// A tap for one copy; `budgets` are asked for where there may be a body.
+pub(crate) fn tap(budgets: impl FnOnce() -> Budgets, hint: SizeHint) -> (Tap, CopyBody, BodyEnd) {
     let queue = Rc::new(Queue {
         frames: RefCell::default(),
         state: Cell::new(State::Open),
         reader: RefCell::default(),
         task: RefCell::default(),
-        budgets: [own, worker],
-        handed_over: Rc::default(),
+        budgets: (hint.exact() != Some(0)).then(|| Arc::new(budgets())),
+        handed_over: Cell::default(),
     });
     let body = CopyBody { queue: Rc::clone(&queue), hint };
     (Tap(Rc::clone(&queue)), body, BodyEnd(queue))
 }
 
 impl Tap {
-    /// Hands on a chunk, or cuts the copy when it lags too far behind.
-    pub(crate) fn data(&self, chunk: &Bytes) {
+    /// Hands on a chunk, or cuts the copy when it lags too far behind. `block`: the memory that the chunk keeps alive, its
+    /// own included. A chunk of half its block or more is shared, and costs the block; a shorter one is copied, and costs
+    /// what it is. So no chunk costs more than twice its bytes, and nothing that is held costs less than it takes.
+    pub(crate) fn data(&self, chunk: &Bytes, block: usize) {
         if self.0.state.get() != State::Open || chunk.is_empty() {
             return;
         }
-        let Some(charges) = self.0.charge(chunk.len() + FRAME_COST) else {
+        let shares = chunk.len() >= block / 2;
+        let held = if shares { block.max(chunk.len()) } else { chunk.len() };
+        let Some(charge) = self.0.charge(held + FRAME_COST) else {
             return self.0.close(State::Cut(DropReason::BodyBudget));
         };
-        let bytes = if chunk.len() < SHARED_FROM { Bytes::copy_from_slice(chunk) } else { chunk.clone() };
-        self.0.push(Queued { frame: Frame::data(Charged { bytes, _charges: charges }), _trailers: None });
+        let bytes = if shares { chunk.clone() } else { Bytes::copy_from_slice(chunk) };
+        self.0.push(Queued { frame: Frame::data(Charged { bytes, _charge: charge }), _trailers: None });
     }
 
     pub(crate) fn trailers(&self, trailers: &HeaderMap) {
@@ -145,8 +183,8 @@ impl Tap {
         let bytes: usize =
             trailers.iter().map(|(name, value)| name.as_str().len() + value.len() + FRAME_COST).sum();
         match self.0.charge(bytes + FRAME_COST) {
-            Some(charges) => {
-                self.0.push(Queued { frame: Frame::trailers(trailers.clone()), _trailers: Some(charges) });
+            charge @ Some(_) => {
+                self.0.push(Queued { frame: Frame::trailers(trailers.clone()), _trailers: charge });
             }
             None => self.0.close(State::Cut(DropReason::BodyBudget)),
         }
@@ -165,9 +203,8 @@ impl Drop for Tap {
 }
 
 impl Queue {
-    fn charge(&self, bytes: usize) -> Option<[Charge; 2]> {
-        let [own, worker] = &self.budgets;
-        own.charge(bytes).and_then(|own| Some([own, worker.charge(bytes)?]))
+    fn charge(&self, bytes: usize) -> Option<Charge> {
+        self.budgets.as_ref()?.charge(bytes)
     }
 
     fn push(&self, frame: Queued) {
@@ -209,19 +246,17 @@ impl BodyEnd {
         .await
     }
 
+    /// Bytes that the copy's connection has taken so far.
+    pub(crate) fn handed_over(&self) -> u64 {
+        self.0.handed_over.get()
+    }
+
     /// Why the body was cut, if it was.
     pub(crate) fn cut(&self) -> Option<DropReason> {
         match self.0.state.get() {
             State::Cut(reason) => Some(reason),
             _ => None,
         }
-    }
-}
-
-impl CopyBody {
-    /// Goes on counting the bytes that the copy's connection takes.
-    pub(crate) fn handed_over(&self) -> Rc<Cell<u64>> {
-        Rc::clone(&self.queue.handed_over)
     }
 }
 
@@ -292,48 +327,104 @@ mod tests {
         Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
     }
 
+    /// A tap whose copy may hold so much; and what its worker's copies hold.
+    fn tapped(limit: usize) -> ((Tap, CopyBody, BodyEnd), Used) {
+        let (mirror, worker) = (Used::default(), Used::default());
+        let shared = [mirror.up_to(usize::MAX), worker.up_to(usize::MAX)];
+        (tap(|| Budgets::new(limit, shared), SizeHint::default()), worker)
+    }
+
+    fn held(used: &Used) -> usize {
+        used.0.load(Ordering::Relaxed)
+    }
+
+    /// A chunk that is all of its block.
+    fn whole(tap: &Tap, chunk: &'static [u8]) {
+        tap.data(&Bytes::from_static(chunk), chunk.len());
+    }
+
     #[test]
     fn bytes_count_until_they_are_let_go() {
-        let worker = Budget::new(1_000);
-        let (tap, mut body, end) = tap(Budget::new(FRAME_COST + 10), worker.clone(), SizeHint::default());
-        tap.data(&Bytes::from_static(b"12345678"));
-        assert_eq!(worker.used(), 8 + FRAME_COST);
+        let ((tap, mut body, end), worker) = tapped(FRAME_COST + 10);
+        whole(&tap, b"12345678");
+        assert_eq!(held(&worker), 8 + FRAME_COST);
         let Poll::Ready(Some(Ok(frame))) = poll(&mut body) else { panic!("a frame is there") };
-        assert_eq!(worker.used(), 8 + FRAME_COST, "the connection still has it");
+        assert_eq!(held(&worker), 8 + FRAME_COST, "the connection still has it");
         drop(frame);
-        assert_eq!(worker.used(), 0);
-        tap.data(&Bytes::from_static(b"12345678"));
+        assert_eq!(held(&worker), 0);
+        whole(&tap, b"12345678");
         assert_eq!(end.cut(), None);
-        tap.data(&Bytes::from_static(b"123"));
+        whole(&tap, b"123");
         assert_eq!(end.cut(), Some(DropReason::BodyBudget));
-        assert_eq!(worker.used(), 0, "a cut copy holds nothing");
+        assert_eq!(held(&worker), 0, "a cut copy holds nothing");
         assert!(matches!(poll(&mut body), Poll::Ready(Some(Err(_)))));
+    }
+
+    #[test]
+    fn whichever_budget_is_used_up_first_cuts_and_the_others_get_theirs_back() {
+        const PLENTY: usize = 1 << 20;
+        for (at, limits) in
+            [[10, PLENTY, PLENTY], [PLENTY, 10, PLENTY], [PLENTY, PLENTY, 10]].iter().enumerate()
+        {
+            let [own, mirror, worker] = limits.map(|limit| limit + 100 * FRAME_COST);
+            let (of_mirror, of_worker) = (Used::default(), Used::default());
+            let budgets = || Budgets::new(own, [of_mirror.up_to(mirror), of_worker.up_to(worker)]);
+            let first = tap(budgets, SizeHint::default());
+            first.0.data(&Bytes::from(vec![0; 60 * FRAME_COST]), 0);
+            let second = tap(budgets, SizeHint::default());
+            second.0.data(&Bytes::from(vec![0; 60 * FRAME_COST]), 0);
+            let together = at > 0;
+            assert_eq!(second.2.cut(), together.then_some(DropReason::BodyBudget), "{limits:?}");
+            first.0.data(&Bytes::from(vec![0; 60 * FRAME_COST]), 0);
+            assert_eq!(first.2.cut(), Some(DropReason::BodyBudget), "{limits:?}");
+            drop((first, second));
+            assert_eq!((held(&of_mirror), held(&of_worker)), (0, 0), "{limits:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_held_costs_no_less_than_the_memory_it_keeps() {
+        const BLOCK: usize = 64 * 1024;
+        let block = Bytes::from(vec![7; BLOCK]);
+        for (bytes, shared) in [(BLOCK, true), (BLOCK / 2, true), (BLOCK / 2 - 1, false), (1, false)] {
+            let ((tap, mut body, _end), worker) = tapped(BLOCK + FRAME_COST);
+            let chunk = block.slice(..bytes);
+            tap.data(&chunk, BLOCK);
+            assert_eq!(held(&worker), if shared { BLOCK } else { bytes } + FRAME_COST, "{bytes}");
+            let Poll::Ready(Some(Ok(frame))) = poll(&mut body) else { panic!("a frame is there") };
+            let data = frame.into_data().unwrap_or_else(|_| panic!("data"));
+            assert_eq!(
+                data.bytes.as_ptr() == chunk.as_ptr(),
+                shared,
+                "{bytes}: the block is kept, or it is not"
+            );
+            assert_eq!(data.bytes, chunk);
+        }
     }
 
     #[test]
     fn tiny_chunks_and_trailers_cost_what_they_hold() {
         let budget = 16 * FRAME_COST;
-        let (data, _body, end) = tap(Budget::new(budget), Budget::new(budget), SizeHint::default());
-        (0..16).for_each(|_| data.data(&Bytes::from_static(b"x")));
+        let ((data, _body, end), _) = tapped(budget);
+        (0..16).for_each(|_| whole(&data, b"x"));
         assert_eq!(end.cut(), Some(DropReason::BodyBudget), "16 bytes, and 16 frames");
-        let worker = Budget::new(budget);
-        let (tap, mut body, end) = tap(Budget::new(budget), worker.clone(), SizeHint::default());
+        let ((tap, mut body, end), worker) = tapped(budget);
         let trailers = HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("1"))]);
         tap.trailers(&trailers);
-        assert_eq!(worker.used(), 2 * FRAME_COST + 5);
+        assert_eq!(held(&worker), 2 * FRAME_COST + 5);
         assert!(matches!(poll(&mut body), Poll::Ready(Some(Ok(_)))));
-        assert_eq!(worker.used(), 0, "handed over");
+        assert_eq!(held(&worker), 0, "handed over");
         (0..16).for_each(|_| tap.trailers(&trailers));
         assert_eq!(end.cut(), Some(DropReason::BodyBudget));
     }
 
     #[test]
     fn a_tap_dropped_before_the_end_cuts_and_after_it_does_not() {
-        let (cut, mut body, end) = tap(Budget::new(10), Budget::new(10), SizeHint::default());
+        let ((cut, mut body, end), _) = tapped(10);
         drop(cut);
         assert_eq!(end.cut(), Some(DropReason::Incomplete));
         assert!(matches!(poll(&mut body), Poll::Ready(Some(Err(_)))));
-        let (whole, mut body, end) = tap(Budget::new(10), Budget::new(10), SizeHint::default());
+        let ((whole, mut body, end), _) = tapped(10);
         whole.end();
         drop(whole);
         assert_eq!(end.cut(), None);

@@ -9,7 +9,11 @@ use umbra_routing::{BackendRef, Protocol, RouteTable, RuleError, ServiceName, Se
 
 use crate::balance::Backends;
 use crate::breaker::Breaker;
+use crate::connection::Worker;
+use crate::descriptors::{Counter, Sockets};
 use crate::metrics::ShadowCounters;
+use crate::shadow::rate::Bucket;
+use crate::shadow::tap::Used;
 
 /// Failed connects in a row after which a mirror is left alone for a while.
 const MIRROR_FAILURES: u8 = 5;
@@ -87,6 +91,10 @@ impl Target {
 pub(crate) struct Mirror {
     pub(crate) counters: ShadowCounters,
     pub(crate) breaker: Breaker,
+    pub(crate) rate: Bucket,
+    /// Bytes of bodies that its copies hold.
+    pub(crate) queued: Used,
+    connections: Counter,
     in_flight: AtomicUsize,
 }
 
@@ -101,8 +109,19 @@ impl Drop for Slot {
 
 impl Mirror {
     pub(crate) fn new(counters: ShadowCounters) -> Arc<Self> {
-        let breaker = Breaker::new(MIRROR_FAILURES, Instant::now());
-        Arc::new(Self { counters, breaker, in_flight: AtomicUsize::new(0) })
+        Arc::new(Self {
+            counters,
+            breaker: Breaker::new(MIRROR_FAILURES, Instant::now()),
+            rate: Bucket::new(),
+            queued: Used::default(),
+            connections: Counter::default(),
+            in_flight: AtomicUsize::new(0),
+        })
+    }
+
+    /// The connections of this process that are its own.
+    pub(crate) fn sockets(&self, worker: &Worker) -> Sockets {
+        worker.sockets.few(&self.connections, worker.limits.shadow.mirror.connections)
     }
 
     /// One of at most `limit` places, on this node.

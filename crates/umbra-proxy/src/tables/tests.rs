@@ -74,11 +74,12 @@ fn a_workers_housekeeping_does_not_wait_for_a_push() {
             workers: 1,
             mode: crate::listen::Mode::ByHost,
             limits: crate::worker::Limits::default(),
+            shadow_mark: None,
             seed: None,
         };
         let (_phase, phase) = watch::channel(crate::worker::Phase::Serving);
         crate::connection::Worker::new(options, of_worker, Metrics::new(), Default::default(), phase, 1)
-            .tick();
+            .tick(Duration::ZERO);
         ticked.send(()).expect("the test waits");
     });
     waits.recv_timeout(Duration::from_secs(20)).expect("a tick while a push is being built");

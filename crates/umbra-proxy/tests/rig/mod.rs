@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::value::to_raw_value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use umbra_proxy::listen::Mode;
 use umbra_proxy::metrics::Metrics;
 use umbra_proxy::tables::Tables;
@@ -51,7 +51,7 @@ pub fn to(backend: BackendRef, weight: u32) -> WeightedBackend {
 }
 
 pub fn rule(destinations: Vec<WeightedBackend>, mirrors: Vec<BackendRef>) -> Rule {
-    let mirrors = mirrors.into_iter().map(|backend| Mirror { backend, per_million: 1_000_000 }).collect();
+    let mirrors = mirrors.into_iter().map(|backend| Mirror::new(1_000_000, backend)).collect();
     Rule { name: "main".into(), destinations, mirrors, ..Rule::default() }
 }
 
@@ -89,10 +89,13 @@ impl Proxy {
     }
 
     pub fn with(pushed: &Pushed, limits: Limits, mode: Mode) -> Self {
+        let listen = ([127, 0, 0, 1], 0).into();
+        Self::told(pushed, Options { listen, workers: 1, mode, limits, shadow_mark: None, seed: Some(7) })
+    }
+
+    pub fn told(pushed: &Pushed, options: Options) -> Self {
         let metrics = Metrics::new();
         let tables = Tables::new(Arc::clone(&metrics));
-        let listen = ([127, 0, 0, 1], 0).into();
-        let options = Options { listen, workers: 1, mode, limits, seed: Some(7) };
         let workers = Workers::start(options, &tables, &metrics).expect("a free port");
         let proxy = Self { tables, metrics, workers, config: Mutex::default() };
         proxy.push(pushed);
@@ -353,8 +356,12 @@ where
 
 /// An address that refuses connections.
 pub fn refusing() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("bound")
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let address = socket.local_addr().expect("bound");
+    // Bound and not listening as long as the test runs: the port is nobody else's.
+    std::mem::forget(socket);
+    address
 }
 
 /// Reads one request's head from a stream.
@@ -376,7 +383,17 @@ pub struct TestClient {
 
 impl TestClient {
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("the proxy listens");
+        Self::over(TcpStream::connect(address).await.expect("the proxy listens")).await
+    }
+
+    /// From another address of loopback, as another pod.
+    pub async fn connect_from(source: IpAddr, address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((source, 0).into()).expect("all of 127.0.0.0/8 is ours");
+        Self::over(socket.connect(address).await.expect("the proxy listens")).await
+    }
+
+    async fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket");
         let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a connection");

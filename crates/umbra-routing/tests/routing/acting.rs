@@ -101,7 +101,7 @@ fn a_rule_that_answers_itself_sends_copies_delays_and_allows_nothing() {
     let abort = Some(Abort { with: AbortWith::Http(500), per_million: ALL });
     let mut rule = Rule {
         answer: Some(Answer::Direct(direct)),
-        mirrors: vec![Mirror { backend: to("m").backend, per_million: ALL }],
+        mirrors: vec![Mirror::new(ALL, to("m").backend)],
         headers: on_answers(sets(&[("x-rule", "d")])),
         cors: Some(cors),
         fault: Some(Fault { delay, abort }),

@@ -39,7 +39,7 @@ fn endpoint(address: &str) -> Endpoint {
 
 fn rule(matches: Vec<RequestMatch>, destinations: &[(u32, BackendRef)], mirrors: &[BackendRef]) -> Rule {
     let weighted = |(weight, backend): &(u32, BackendRef)| WeightedBackend::new(*weight, backend.clone());
-    let mirror = |backend: &BackendRef| Mirror { backend: backend.clone(), per_million: 1_000_000 };
+    let mirror = |backend: &BackendRef| Mirror::new(1_000_000, backend.clone());
     Rule {
         name: "http[0]".into(),
         matches,

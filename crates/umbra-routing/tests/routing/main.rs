@@ -7,4 +7,5 @@ mod fallback;
 mod keys;
 mod many;
 mod matching;
+mod sampling;
 mod select;

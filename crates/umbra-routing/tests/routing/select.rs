@@ -1,5 +1,7 @@
 //! Which rule a request gets, which destination, which mirrors.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use proptest::prelude::*;
 use umbra_routing::{
     Answer, BackendRef, Draw, HeaderMatch, MatchError, Mirror, RequestMatch, RouteTable, Rule, RuleError,
@@ -7,6 +9,8 @@ use umbra_routing::{
 };
 
 use crate::asked::Asked;
+
+const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7));
 
 fn to(name: &str, weight: u32) -> WeightedBackend {
     WeightedBackend::new(weight, BackendRef::all(ServiceName::new("default", name), 80))
@@ -199,16 +203,18 @@ fn weights_are_shares() {
 
 #[test]
 fn mirrors_draw_for_themselves() {
-    let mirror = |per_million| Mirror { backend: to("m", 1).backend, per_million };
+    let mirror = |per_million| Mirror::new(per_million, to("m", 1).backend);
     let mut mirrored = rule("r", Vec::new());
     mirrored.destinations = vec![to("a", 50), to("b", 50)];
     mirrored.mirrors = vec![mirror(500_000), mirror(250_000), mirror(1_000_000), mirror(0)];
     let table = RouteTable::new(&[mirrored], |_| ()).expect("usable");
     let (mut draw, mut counts, mut first_and_b, mut both) = (Seeded(2), [0_u32; 4], 0, 0);
     for _ in 0..DRAWS {
-        let selection = table.select(&Asked::new("GET", "/").head(), &mut draw).expect("a catch-all");
+        let asked = Asked::new("GET", "/");
+        let selection = table.select(&asked.head(), &mut draw).expect("a catch-all");
+        let mirrors = selection.route.mirrors.iter();
         let sampled: Vec<_> =
-            selection.route.mirrors.iter().map(|mirror| mirror.samples(&mut draw)).collect();
+            mirrors.map(|mirror| mirror.samples(&asked.head(), SOURCE, &mut draw)).collect();
         sampled.iter().enumerate().filter(|(_, yes)| **yes).for_each(|(index, _)| counts[index] += 1);
         first_and_b += u32::from(sampled[0] && selection.destination == 1);
         both += u32::from(sampled[0] && sampled[1]);
