@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use umbra_routing::{Retries, RetryOn, Rule};
-use umbra_testkit::table::{self, Shadowed};
+use umbra_testkit::table::{self, Copies, Shadowed};
 use umbra_testkit::{Process, http, wait_for};
 
 /// For a proxy to listen; under valgrind it takes seconds.
@@ -247,7 +247,7 @@ fn services(wiring: &Wiring) -> [Shadowed<'static>; 3] {
     let retries = Some(Retries { attempts: 2, on, ..Retries::default() });
     let rule = Rule { retries, timeout_ms: Some(TIMEOUT_MS), ..Rule::default() };
     let service = |name, per_million| {
-        let v2 = Some((wiring.mirror, per_million)).filter(|(_, share)| *share > 0);
+        let v2 = (per_million > 0).then_some(Copies { endpoint: Some(wiring.mirror), per_million });
         Shadowed { name, v1: wiring.primary, v2, rule: rule.clone() }
     };
     [service("plain", 0), service("mirrored", 1_000_000), service("unsampled", 1)]
