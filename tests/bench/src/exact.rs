@@ -92,7 +92,7 @@ pub(crate) fn count(
             std::fs::remove_file(&output)?;
         }
         let peer = Peer::start(kind, wiring, &count.wrapper(&output))?;
-        let target = peer.target(mode).context("it cannot do that")?;
+        let target = peer.target(mode, Shape::Small).context("it cannot do that")?;
         harness.open(&target, Shape::Small, count.clients())?;
         let counts = harness.run(Until::Requests(requests), copies_each(mode))?;
         harness.close();
