@@ -6,12 +6,13 @@
 //!
 //! `peers` starts the proxies on one core; `harness` is clients and backends on another; `rounds` measures CPU and latency,
 //! `exact` counts, `isolation`, `memory` and `workers` measure what their names say; `void` says what does not count;
-//! `sitting` does all of it in order; `ratio` and `rows` make the table, `report` writes it.
+//! `sitting` does all of it in order; `ratio` and `rows` make the table, `report` writes it. `gates` holds counts to limits.
 
 #![allow(clippy::print_stdout, reason = "what is measured is read by people")]
 
 mod cpu;
 mod exact;
+mod gates;
 mod harness;
 mod isolation;
 mod memory;
@@ -39,6 +40,8 @@ enum Command {
     Quick(Times),
     /// Every row.
     Full(Times),
+    /// What a request of umbra's may cost in instructions, allocations and system calls.
+    Gates(gates::Gates),
     /// How evenly two workers are used, for few clients and for many.
     Accept(Times),
     /// The forwarder of bytes.
@@ -74,6 +77,7 @@ impl Times {
 fn main() -> Result<()> {
     match Command::parse() {
         Command::Raw(raw) => raw::run(&raw),
+        Command::Gates(gates) => gates::check(&gates, gates::folder()?),
         Command::Accept(times) => sitting::accept(&times.effort(20, &[])),
         Command::Quick(times) => sitting::bench(&times.effort(5, &Part::QUICK)),
         Command::Full(times) => sitting::bench(&times.effort(11, &Part::ALL)),
