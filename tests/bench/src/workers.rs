@@ -1,8 +1,10 @@
 //! Two workers: what a request costs with them (row 16), and how evenly the kernel spreads clients over their listeners.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use umbra_testkit::wait_for;
 
 use crate::cpu::{self, Cores};
 use crate::harness::{Harness, Rate, Shape};
@@ -21,6 +23,8 @@ pub(crate) fn start(wiring: &Wiring, cores: Cores) -> Result<[Peer; 3]> {
     ])
 }
 
+/// For threads to begin.
+const STARTS: Duration = Duration::from_secs(60);
 /// How many clients connect at once: few, as one pod has, and many.
 const CLIENTS: [usize; 4] = [4, 8, 64, 512];
 
@@ -73,6 +77,8 @@ pub(crate) fn accept(
     effort: (usize, f64),
 ) -> Result<String> {
     let peer = Peer::start(Kind::Pair, wiring, &Cores::pinned(&[cores.proxy, cores.second]))?;
+    // It takes a push before its workers have begun.
+    wait_for("both workers run", STARTS, || workers(&peer))?;
     let mut text = format!(
         "the busier of two workers' share of their CPU, {} runs each: 0.50 is even, 1.00 leaves one idle\nclients   \
          least  median    most   runs above 0.75\n",
