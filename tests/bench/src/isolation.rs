@@ -33,6 +33,8 @@ pub(crate) struct Fared {
     pub(crate) planned: u64,
     /// And of these, failed.
     pub(crate) failed: u64,
+    /// Plain requests that failed: the machine was too busy for this load, whatever the mirror does.
+    pub(crate) failed_without: u64,
 }
 
 /// By case and program.
@@ -119,6 +121,11 @@ impl Case {
 }
 
 impl Fared {
+    /// Whether its figures prove anything.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.rounds.is_sound() && self.failed_without == 0
+    }
+
     /// The mirrored requests' over the plain ones'.
     pub(crate) fn ratio(&self, kind: Kind, measure: Measure) -> Option<Figure> {
         let of = |mode| Subject { kind, mode };
@@ -143,13 +150,15 @@ pub(crate) fn measure(
     let wiring = Wiring { mirror, ..wiring.clone() };
     let peers = [Peer::start(kind, &wiring, &Cores::pinned(&[cores.proxy]))?];
     let mut visitor = Visitor { harness, peers: &peers, seconds };
-    let (mut planned, mut failed, mut met) = (0, 0, 0);
+    let (mut planned, mut failed, mut failed_without, mut met) = (0, 0, 0, 0);
     let visit = |subject: Subject| {
         let (visit, suffered) = visitor.patient(subject, (case.shape, case.per_second()), case.fault)?;
         if subject.mode == Mode::Mirrored {
             planned += suffered.planned;
             failed += suffered.failed;
             met += suffered.counts.met;
+        } else {
+            failed_without += suffered.failed;
         }
         Ok(visit)
     };
@@ -157,7 +166,7 @@ pub(crate) fn measure(
     let rounds = Rounds::measure(rounds, &subjects, visit, |_| ());
     // In each round it need not be: one that resets looks unreachable, and is left alone for a while.
     ensure!(met > 0 || !case.fault.is_met(), "the mirror was never asked");
-    Ok(Fared { rounds, planned, failed })
+    Ok(Fared { rounds, planned, failed, failed_without })
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ fn cases(measured: &Measured) -> Vec<Entry> {
         {
             let Some(Figure { value, low, high, .. }) = fared.ratio(*kind, measure) else { continue };
             let metric = format!("isolation_{name}_{}", case.name()).into();
-            let noisy = !fared.rounds.is_sound();
+            let noisy = !fared.is_sound();
             all.push(Entry { row: ISOLATION, metric, value, target, peer: "self", low, high, aim, noisy });
         }
     }
@@ -197,7 +197,11 @@ fn fared_by(kind: Kind, fared: &Result<Fared, String>) -> String {
         Err(why) => why.clone(),
         Ok(fared) => {
             let ratio = |measure| fared.ratio(kind, measure).map_or("void".to_owned(), |it| number(it.value));
-            let noisy = if fared.rounds.is_sound() { "" } else { " noisy" };
+            let noisy = match fared.failed_without {
+                0 if fared.is_sound() => String::new(),
+                0 => " noisy".to_owned(),
+                without => format!(" noisy: {without} failed without a mirror"),
+            };
             let (p50, p99) = (ratio(Measure::P50), ratio(Measure::P99));
             let void = fared.rounds.void.first().map_or(String::new(), |(_, why)| format!(" void: {why}"));
             format!("{} of {} failed, {p50}, {p99}{noisy}{void}", fared.failed, fared.planned)

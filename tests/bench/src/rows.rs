@@ -275,10 +275,12 @@ impl Measured {
             Source::Timed(load, ..) => load,
             Source::MirrorCost => Load::Closed(SMALL),
             Source::Workers => Load::Workers,
-            // Of the cases, most are steady or it says nothing.
             Source::Isolated(_) => {
-                let steady = |fared: &Fared| fared.rounds.is_sound();
-                return self.fared().is_ok_and(|mut all| !all.all(|(_, fared)| steady(fared)));
+                return self.fared().is_ok_and(|mut all| all.any(|(_, fared)| !fared.is_sound()));
+            }
+            // Failures say nothing where there are some without a mirror, too.
+            Source::Failed => {
+                return self.fared().is_ok_and(|mut all| all.any(|(_, fared)| fared.failed_without > 0));
             }
             _ => return false,
         };
@@ -462,14 +464,23 @@ mod tests {
             let visits = [(Kind::Umbra, PLAIN, [10.0; 2]), (Kind::Umbra, MIRRORED, [mirrored; 2])];
             let round =
                 round(&visits.each_ref().map(|(kind, mode, visits)| (*kind, *mode, visits.as_slice())));
-            Fared { rounds: Rounds { all: vec![round; 3], void: vec![] }, planned: 9, failed: 2 }
+            Fared {
+                rounds: Rounds { all: vec![round; 3], void: vec![] },
+                planned: 9,
+                failed: 2,
+                failed_without: 0,
+            }
         };
         let mut measured = Measured::default();
         measured.isolation.insert(case(Fault::Healthy), Ok(fared(10.0)));
         measured.isolation.insert(case(Fault::Silent), Ok(fared(11.0)));
         near(measured.figure(row("isolation_p50")), 1.1);
         near(measured.figure(row("isolation_failed")), 4.0);
-        assert!(!measured.is_noisy(row("isolation_p50")));
+        assert!(!measured.is_noisy(row("isolation_p50")) && !measured.is_noisy(row("isolation_failed")));
+        let overloaded = Fared { failed_without: 1, ..fared(10.0) };
+        measured.isolation.insert(case(Fault::Drip), Ok(overloaded));
+        assert!(measured.is_noisy(row("isolation_p50")) && measured.is_noisy(row("isolation_failed")));
+        measured.isolation.remove(&case(Fault::Drip));
         measured.isolation.insert(case(Fault::Deaf), Err("the mirror was never asked".into()));
         let why = measured.figure(row("isolation_p99")).unwrap_err();
         assert_eq!(why, "never_reads: the mirror was never asked");
