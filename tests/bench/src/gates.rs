@@ -60,7 +60,7 @@ pub(crate) fn check(gates: &Gates, folder: PathBuf) -> Result<()> {
     let (mut all, mut exceeded) = (0, Vec::new());
     for (count, mode, limit) in gates.limits() {
         all += 1;
-        let what = format!("{} of a {mode:?} request", count.name());
+        let what = format!("{} of a {} request", count.name(), mode.name());
         if !is_here(count.tool()) {
             println!("skipped: {what}: {} is not here: tests/bench/packages.sh", count.tool());
             ensure!(std::env::var_os("CI").is_none(), "on CI nothing may be skipped");

@@ -52,6 +52,17 @@ pub(crate) enum Mode {
     Unsampled,
 }
 
+impl Mode {
+    /// For people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Mirrored => "mirrored",
+            Self::Unsampled => "mirror at 0.0001 %",
+        }
+    }
+}
+
 /// Where clients connect, and what they call it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {

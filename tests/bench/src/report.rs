@@ -244,11 +244,7 @@ fn counts(measured: &Measured) -> String {
         );
     }
     for ((count, kind, mode), values) in &measured.exact {
-        let mode = match mode {
-            Mode::Plain => "plain",
-            Mode::Mirrored => "mirrored",
-            Mode::Unsampled => "mirror at 0.0001 %",
-        };
+        let mode = mode.name();
         let said = match values.as_deref() {
             Ok(values) => values.iter().map(|value| exactly(*count, *value)).collect::<Vec<_>>().join(", "),
             Err(why) => format!("missing: {why}"),
