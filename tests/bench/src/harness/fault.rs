@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 
 use super::shape::{Text, answer};
-use super::{Connection, Harness, MIRROR, Role};
+use super::{Connection, FIRST, Harness, MIRROR, Role};
 use crate::socket::listener;
 
 /// How often an endless answer goes on.
@@ -208,6 +208,21 @@ impl Harness {
             Fault::Deaf | Fault::Drip | Fault::Resets | Fault::Refuses | Fault::Absent => {}
         }
         Ok(true)
+    }
+
+    /// Whether the mirror has its turn later. Where users are timed, what it costs this thread to be the mirror must not be
+    /// charged to the proxy: on a node that is another machine. It waits while there is anything else to do, some turns at
+    /// most.
+    pub(super) fn mirror_waits(&mut self, tokens: &[usize]) -> bool {
+        const MOST: u32 = 16;
+        let users = self.paced.is_timed && tokens.iter().any(|token| !self.is_mirrors(*token));
+        self.deferred = if users && self.deferred < MOST { self.deferred + 1 } else { 0 };
+        self.deferred > 0
+    }
+
+    pub(super) fn is_mirrors(&self, token: usize) -> bool {
+        let connection = token.checked_sub(FIRST).and_then(|at| self.connections.get(at)?.as_ref());
+        token == MIRROR || connection.is_some_and(|it| it.role == Role::Mirror)
     }
 
     /// One thing that the mirror does and that is due by now: the next turn has the next one, so that users are not kept

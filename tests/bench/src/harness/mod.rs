@@ -257,21 +257,6 @@ impl Harness {
         if mirror_waits { Ok(()) } else { self.mirror_turn() }
     }
 
-    /// Whether the mirror has its turn later. Where users are timed, what it costs this thread to be the mirror must not be
-    /// charged to the proxy: on a node that is another machine. It waits while there is anything else to do, some turns at
-    /// most.
-    fn mirror_waits(&mut self, tokens: &[usize]) -> bool {
-        const MOST: u32 = 16;
-        let users = self.paced.is_timed && tokens.iter().any(|token| !self.is_mirrors(*token));
-        self.deferred = if users && self.deferred < MOST { self.deferred + 1 } else { 0 };
-        self.deferred > 0
-    }
-
-    fn is_mirrors(&self, token: usize) -> bool {
-        let connection = token.checked_sub(FIRST).and_then(|at| self.connections.get(at)?.as_ref());
-        token == MIRROR || connection.is_some_and(|it| it.role == Role::Mirror)
-    }
-
     /// The first place without a connection.
     fn free(&self) -> usize {
         self.connections.iter().position(Option::is_none).unwrap_or(self.connections.len())
