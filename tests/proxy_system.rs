@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use umbra_routing::Rule;
-use umbra_testkit::table::{self, Shadowed};
+use umbra_testkit::table::{self, Copies, Shadowed};
 use umbra_testkit::{Process, Samples, http, program, wait_for};
 
 /// For what takes milliseconds to seconds on an idle machine.
@@ -68,7 +68,7 @@ impl Proxy {
     /// Pushes `web`, as the controller does: v1 there, and copies for a v2 if there is one.
     pub(crate) fn route(&mut self, v1: SocketAddr, v2: Option<SocketAddr>) -> Result<()> {
         self.version += 1;
-        let all = v2.map(|v2| (v2, 1_000_000));
+        let all = v2.map(|v2| Copies { endpoint: Some(v2), per_million: 1_000_000 });
         table::push(self.push, self.version, &[Shadowed { name: "web", v1, v2: all, rule: Rule::default() }])
     }
 

@@ -110,6 +110,8 @@ if [ "$mode" = all ] && [ "$(id -u)" -eq 0 ] && [ "$(uname -s)" = Linux ]; then
   # First: the crates' own tests use nft and the API server where they are.
   check packages tests/cluster/packages.sh || finish
   check tools tests/cluster/tools.sh || finish
+  # What is missing then is said by the stage that needs it.
+  check bench-tools tests/bench/packages.sh tools
 fi
 # Before the build: it makes `umbra` without Kubernetes, and tests want it whole.
 check demo make --no-print-directory demo
@@ -119,6 +121,8 @@ tests unit cargo test --workspace --exclude umbra-tests --locked -- --nocapture
 tests workspace cargo test -p umbra-tests --locked --test workspace
 tests cases cargo test -p umbra-tests --locked --test cases -- --nocapture --skip served
 [ "$mode" = all ] || finish
+# Of the build that is there: allocations and system calls. Instructions want an optimised one: below.
+tests gates "${CARGO_TARGET_DIR:-target}/debug/umbra-bench" gates
 
 if [ "$(id -u)" -ne 0 ] || [ "$(uname -s)" != Linux ]; then
   skip "push, proxy, node and cluster tests need root on Linux"
@@ -131,6 +135,13 @@ tests proxy cargo test -p umbra-tests --locked --test proxy -- --test-threads=1 
 tests node cargo test -p umbra-tests --locked --test node -- --test-threads=1 --nocapture
 tests served cargo test -p umbra-tests --locked --test cases -- --nocapture served
 check images images || finish
+if [ "${PROFILE:-release}" = release ]; then
+  host=$(rustc -vV | sed -n 's/^host: //p')
+  tests gates-release "${CARGO_TARGET_DIR:-target}/debug/umbra-bench" gates --only instructions \
+    --release "target/static/$host/release/umbra-proxy"
+else
+  skip "instructions of a request want images of a release build"
+fi
 # What Istio answered is asked beside the cluster's tests, which wait more than they work, and told after them.
 cargo test -p umbra-tests --locked --test istio -- --nocapture >"$logs/istio.out" 2>&1 &
 istio=$!

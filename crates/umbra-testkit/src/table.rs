@@ -20,10 +20,19 @@ pub struct Shadowed<'a> {
     pub name: &'a str,
     /// The endpoint of v1, which answers.
     pub v1: SocketAddr,
-    /// The endpoint of v2, and the share of copies in millionths.
-    pub v2: Option<(SocketAddr, u32)>,
+    /// The copies that v2 gets; `None`: there is no v2.
+    pub v2: Option<Copies>,
     /// What else the rule does; its name, destinations and mirrors are set here.
     pub rule: Rule,
+}
+
+/// Copies of a service's requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Copies {
+    /// Who gets them; `None`: v2 is scaled to zero.
+    pub endpoint: Option<SocketAddr>,
+    /// Of so many millionths of the requests.
+    pub per_million: u32,
 }
 
 /// Everything that a node has to know of these services.
@@ -34,7 +43,7 @@ pub fn put(services: &[Shadowed<'_>]) -> Result<Put> {
     let mut resources = BTreeMap::new();
     for service in services {
         let name = ServiceName::new("default", service.name);
-        let mirror = service.v2.map(|(_, per_million)| Mirror::new(per_million, subset(service.name, "v2")));
+        let mirror = service.v2.map(|v2| Mirror::new(v2.per_million, subset(service.name, "v2")));
         let rule = Rule {
             name: "main".into(),
             destinations: vec![WeightedBackend::new(1, subset(service.name, "v1"))],
@@ -51,8 +60,8 @@ pub fn put(services: &[Shadowed<'_>]) -> Result<Put> {
             rules_of: Default::default(),
         };
         resources.insert(Key::Service(name), to_raw_value(&table)?);
-        resources.extend([endpoints(service.name, "v1", service.v1)?]);
-        resources.extend(service.v2.map(|(v2, _)| endpoints(service.name, "v2", v2)).transpose()?);
+        resources.extend([endpoints(service.name, "v1", Some(service.v1))?]);
+        resources.extend(service.v2.map(|v2| endpoints(service.name, "v2", v2.endpoint)).transpose()?);
     }
     Ok(Put { resources, ..Put::default() })
 }
@@ -79,10 +88,10 @@ fn subset(service: &str, version: &str) -> BackendRef {
     }
 }
 
-fn endpoints(service: &str, version: &str, address: SocketAddr) -> Result<(Key, Box<RawValue>)> {
+fn endpoints(service: &str, version: &str, address: Option<SocketAddr>) -> Result<(Key, Box<RawValue>)> {
     let backend = subset(service, version);
     let key = backend.key().context("a defined subset has a key")?;
-    let endpoint = Endpoint {
+    let endpoint = address.map(|address| Endpoint {
         address,
         pod: None,
         namespace: "default".into(),
@@ -92,14 +101,14 @@ fn endpoints(service: &str, version: &str, address: SocketAddr) -> Result<(Key, 
         canonical_name: service.to_owned(),
         canonical_revision: version.to_owned(),
         zone: None,
-    };
+    });
     let selector = backend.selector.context("defined")?;
     let set = BackendSet {
         service: backend.service,
         port: 80,
         selector,
         spoken_to: SpokenTo::default(),
-        endpoints: vec![endpoint],
+        endpoints: endpoint.into_iter().collect(),
     };
     Ok((key, to_raw_value(&set)?))
 }

@@ -9,6 +9,8 @@ use nix::unistd::Pid;
 pub(crate) struct Cores {
     /// For the proxy under test, alone.
     pub(crate) proxy: usize,
+    /// For the second worker of a proxy that has two: where there are two cores only, the load's, too.
+    pub(crate) second: usize,
     /// For clients and backends.
     pub(crate) load: usize,
 }
@@ -25,7 +27,15 @@ impl Cores {
             usable.len() >= 2,
             "the proxy and the load need a core each; this process may use {usable:?}"
         );
-        Ok(Self { proxy: usable[0], load: usable[usable.len() - 1] })
+        Ok(Self { proxy: usable[0], second: usable[1], load: usable[usable.len() - 1] })
+    }
+}
+
+impl Cores {
+    /// The command that keeps what it runs on these cores.
+    pub(crate) fn pinned(cores: &[usize]) -> Vec<String> {
+        let list: Vec<_> = cores.iter().map(usize::to_string).collect();
+        ["taskset".into(), "-c".into(), list.join(",")].to_vec()
     }
 }
 
@@ -44,15 +54,37 @@ pub(crate) fn pin(core: usize) -> Result<()> {
 /// # Errors
 /// When the process has ended.
 pub(crate) fn nanoseconds(process: u32) -> Result<u64> {
+    Ok(by_thread(process)?.into_iter().map(|(_, used)| used).sum())
+}
+
+/// The same of each thread, with its name.
+///
+/// # Errors
+/// When the process has ended.
+pub(crate) fn by_thread(process: u32) -> Result<Vec<(String, u64)>> {
     let tasks = format!("/proc/{process}/task");
-    let mut sum = 0;
+    let mut all = Vec::new();
     for task in std::fs::read_dir(&tasks).with_context(|| tasks.clone())? {
-        let path = task?.path().join("schedstat");
-        let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let first = text.split(' ').next().and_then(|number| number.parse::<u64>().ok());
-        sum += first.with_context(|| format!("{}: {text:?}", path.display()))?;
+        let path = task?.path();
+        let read = |name: &str| {
+            let path = path.join(name);
+            std::fs::read_to_string(&path).with_context(|| path.display().to_string())
+        };
+        let text = read("schedstat")?;
+        let first = text.split(' ').next().and_then(|number| number.parse().ok());
+        let used = first.with_context(|| format!("{}: {text:?}", path.display()))?;
+        all.push((read("comm")?.trim().to_owned(), used));
     }
-    Ok(sum)
+    Ok(all)
+}
+
+/// How many descriptors a process has open.
+///
+/// # Errors
+/// When the process has ended.
+pub(crate) fn descriptors(process: u32) -> Result<u64> {
+    let path = format!("/proc/{process}/fd");
+    Ok(std::fs::read_dir(&path).with_context(|| path)?.count() as u64)
 }
 
 /// Bytes of memory that are resident of a process.

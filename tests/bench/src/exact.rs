@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum;
 use umbra_testkit::wait_for;
 
 use crate::harness::{Harness, Shape, Until};
@@ -21,7 +22,7 @@ const LONG: u64 = 2_500;
 const WRITES: Duration = Duration::from_secs(60);
 
 /// What is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Count {
     /// User instructions, one client (callgrind).
     Instructions,
@@ -38,6 +39,14 @@ impl Count {
             Self::Instructions => "instructions",
             Self::Allocations => "allocations",
             Self::Syscalls => "syscalls",
+        }
+    }
+
+    /// What counts.
+    pub(crate) fn tool(self) -> &'static str {
+        match self {
+            Self::Instructions | Self::Allocations => "valgrind",
+            Self::Syscalls => "strace",
         }
     }
 
@@ -92,7 +101,7 @@ pub(crate) fn count(
             std::fs::remove_file(&output)?;
         }
         let peer = Peer::start(kind, wiring, &count.wrapper(&output))?;
-        let target = peer.target(mode).context("it cannot do that")?;
+        let target = peer.target(mode, Shape::Small).context("it cannot do that")?;
         harness.open(&target, Shape::Small, count.clients())?;
         let counts = harness.run(Until::Requests(requests), copies_each(mode))?;
         harness.close();

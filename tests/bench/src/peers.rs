@@ -11,8 +11,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use umbra_routing::{Retries, RetryOn, Rule};
-use umbra_testkit::table::{self, Shadowed};
+use umbra_testkit::table::{self, Copies, Shadowed};
 use umbra_testkit::{Process, http, wait_for};
+
+use crate::harness::Shape;
 
 /// For a proxy to listen; under valgrind it takes seconds.
 const STARTS: Duration = Duration::from_secs(120);
@@ -27,6 +29,8 @@ const TIMEOUT_MS: u64 = 15_000;
 pub(crate) enum Kind {
     /// umbra-proxy of the same build as this bench, without interception.
     Umbra,
+    /// The same with two workers: not among those that are compared with it.
+    Pair,
     /// The floor: see `raw`.
     Raw,
     /// From PyPI.
@@ -48,6 +52,17 @@ pub(crate) enum Mode {
     Unsampled,
 }
 
+impl Mode {
+    /// For people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Mirrored => "mirrored",
+            Self::Unsampled => "mirror at 0.0001 %",
+        }
+    }
+}
+
 /// Where clients connect, and what they call it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {
@@ -66,8 +81,10 @@ pub(crate) struct Wiring {
     pub(crate) folder: PathBuf,
     /// The backend that answers.
     pub(crate) primary: SocketAddr,
-    /// The backend that gets copies.
-    pub(crate) mirror: SocketAddr,
+    /// The backend that gets copies; `None`: scaled to zero, which umbra alone can be told.
+    pub(crate) mirror: Option<SocketAddr>,
+    /// umbra-proxy; `None`: the one beside this program.
+    pub(crate) umbra: Option<PathBuf>,
 }
 
 /// A running one. Dropping it kills it.
@@ -75,18 +92,31 @@ pub(crate) struct Peer {
     /// Which.
     pub(crate) kind: Kind,
     process: Process,
+    listens: Listens,
+}
+
+/// The listeners of a peer.
+#[derive(Clone, Copy, Debug)]
+struct Listens {
     plain: SocketAddr,
     mirrored: SocketAddr,
+    /// Plain, for clients of HTTP/2.
+    http2: SocketAddr,
 }
 
 impl Kind {
-    /// All of them, in the order of the table.
+    /// All that are compared, in the order of the table.
     pub(crate) const ALL: [Self; 5] = [Self::Umbra, Self::Raw, Self::Envoy, Self::Nginx, Self::Haproxy];
+
+    fn is_umbra(self) -> bool {
+        matches!(self, Self::Umbra | Self::Pair)
+    }
 
     /// For people.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Umbra => "umbra",
+            Self::Pair => "umbra-2",
             Self::Raw => "raw",
             Self::Envoy => "Envoy",
             Self::Nginx => "nginx",
@@ -99,7 +129,16 @@ impl Kind {
         match mode {
             Mode::Plain => true,
             Mode::Mirrored => self != Self::Haproxy,
-            Mode::Unsampled => self == Self::Umbra,
+            Mode::Unsampled => self.is_umbra(),
+        }
+    }
+
+    /// Whether it is set up for clients and backends of HTTP/2. nginx 1.22 cannot be.
+    fn speaks(self, mode: Mode, shape: Shape) -> bool {
+        match self {
+            Self::Umbra | Self::Pair | Self::Raw => true,
+            Self::Envoy | Self::Haproxy => !shape.is_http2() || mode == Mode::Plain,
+            Self::Nginx => !shape.is_http2(),
         }
     }
 
@@ -110,7 +149,9 @@ impl Kind {
     pub(crate) fn program(self) -> Result<PathBuf> {
         let own = std::env::current_exe()?;
         let (path, comes) = match self {
-            Self::Umbra => (own.with_file_name("umbra-proxy"), "cargo build --release -p umbra-proxy"),
+            Self::Umbra | Self::Pair => {
+                (own.with_file_name("umbra-proxy"), "cargo build --release -p umbra-proxy")
+            }
             Self::Raw => (own, "it is this program"),
             Self::Envoy => ("target/bench/envoy/envoy/_bin/envoy".into(), "tests/bench/packages.sh"),
             Self::Nginx => ("/usr/sbin/nginx".into(), "tests/bench/packages.sh"),
@@ -124,7 +165,7 @@ impl Kind {
     pub(crate) fn version(self) -> Result<String> {
         let flag = match self {
             Self::Raw => return Ok("the floor, of this bench".into()),
-            Self::Umbra | Self::Envoy => "--version",
+            Self::Umbra | Self::Pair | Self::Envoy => "--version",
             Self::Nginx | Self::Haproxy => "-v",
         };
         let output = Command::new(self.program()?).arg(flag).output()?;
@@ -140,15 +181,17 @@ impl Peer {
     /// # Errors
     /// It is missing, or it does not come up.
     pub(crate) fn start(kind: Kind, wiring: &Wiring, wrapper: &[String]) -> Result<Self> {
-        let (plain, mirrored, metrics) = (free()?, free()?, free()?);
-        let push = free()?;
-        let program = kind.program()?;
-        let config = |template: &str| wiring.write(template, plain, mirrored);
+        let listens = Listens { plain: free()?, mirrored: free()?, http2: free()? };
+        let (push, metrics) = (free()?, free()?);
+        let own = wiring.umbra.clone().filter(|_| kind.is_umbra());
+        let program = own.map_or_else(|| kind.program(), Ok)?;
+        let config = |template: &str| wiring.write(template, listens);
         let mut arguments: Vec<String> = wrapper.to_vec();
         arguments.push(program.display().to_string());
         arguments.extend(match kind {
-            Kind::Umbra => umbra(plain, push, metrics),
-            Kind::Raw => raw(plain, mirrored, wiring),
+            Kind::Umbra => umbra(listens.plain, push, metrics, 1),
+            Kind::Pair => umbra(listens.plain, push, metrics, 2),
+            Kind::Raw => raw(listens, wiring)?,
             Kind::Envoy => {
                 let flags = "--concurrency 1 --log-level error --disable-hot-restart --config-path";
                 flags.split(' ').map(str::to_owned).chain([config("envoy.yaml")?]).collect()
@@ -164,25 +207,30 @@ impl Peer {
             if let Err(dead) = process.alive() {
                 return Ok(Err(dead));
             }
-            http::connect(if kind == Kind::Umbra { push } else { plain }).map(|_| Ok(()))
+            http::connect(if kind.is_umbra() { push } else { listens.plain }).map(|_| Ok(()))
         })??;
-        if kind == Kind::Umbra {
+        if kind.is_umbra() {
             table::push(push, 1, &services(wiring))?;
         }
-        Ok(Self { kind, process, plain, mirrored })
+        Ok(Self { kind, process, listens })
     }
 
-    /// Where it does that; `None`: it cannot.
-    pub(crate) fn target(&self, mode: Mode) -> Option<Target> {
+    /// Where it does that for clients of this shape; `None`: it cannot.
+    pub(crate) fn target(&self, mode: Mode, shape: Shape) -> Option<Target> {
         let host = match mode {
             Mode::Plain => "plain",
             Mode::Mirrored => "mirrored",
             Mode::Unsampled => "unsampled",
         };
-        // umbra has one listener and goes by the host; the others have one for each.
-        let apart = self.kind != Kind::Umbra && mode == Mode::Mirrored;
-        let address = if apart { self.mirrored } else { self.plain };
-        self.kind.can(mode).then_some(Target { address, host })
+        let Listens { plain, mirrored, http2 } = self.listens;
+        // umbra has one listener and goes by the host, and bytes are bytes to raw; the others have one for each.
+        let address = match (self.kind, mode) {
+            (Kind::Umbra | Kind::Pair, _) => plain,
+            (Kind::Envoy | Kind::Haproxy, Mode::Plain) if shape.is_http2() => http2,
+            (_, Mode::Mirrored) => mirrored,
+            _ => plain,
+        };
+        (self.kind.can(mode) && self.kind.speaks(mode, shape)).then_some(Target { address, host })
     }
 
     /// Its process, and of umbra, Envoy, nginx and HAProxy as they are started here the only one.
@@ -201,11 +249,17 @@ impl Peer {
 
 impl Wiring {
     /// A configuration with its names filled in; gives its path.
-    fn write(&self, template: &str, plain: SocketAddr, mirrored: SocketAddr) -> Result<String> {
+    fn write(&self, template: &str, listens: Listens) -> Result<String> {
         let from = self.configs.join(template);
         let mut text = fs::read_to_string(&from).with_context(|| from.display().to_string())?;
-        let places =
-            [("plain", plain), ("mirrored", mirrored), ("primary", self.primary), ("mirror", self.mirror)];
+        let Listens { plain, mirrored, http2 } = listens;
+        let places = [
+            ("plain", plain),
+            ("mirrored", mirrored),
+            ("http2", http2),
+            ("primary", self.primary),
+            ("mirror", self.mirror.context("it needs a mirror's address")?),
+        ];
         for (name, address) in places {
             text = text
                 .replace(&format!("@{name}@"), &address.to_string())
@@ -223,22 +277,23 @@ fn free() -> Result<SocketAddr> {
     Ok(SocketAddr::from(([127, 0, 0, 1], http::free_port()?)))
 }
 
-fn umbra(traffic: SocketAddr, push: SocketAddr, metrics: SocketAddr) -> Vec<String> {
-    let flags = "--node bench --intercept=off --workers=1 --admin-listen 127.0.0.1:0 --log error";
+fn umbra(traffic: SocketAddr, push: SocketAddr, metrics: SocketAddr, workers: u8) -> Vec<String> {
+    let flags =
+        format!("--node bench --intercept=off --workers={workers} --admin-listen 127.0.0.1:0 --log error");
     let places = [("--listen", traffic), ("--push-listen", push), ("--metrics-listen", metrics)];
     let places = places.map(|(flag, address)| [flag.to_owned(), address.to_string()]);
     flags.split(' ').map(str::to_owned).chain(places.into_iter().flatten()).collect()
 }
 
-fn raw(plain: SocketAddr, mirrored: SocketAddr, wiring: &Wiring) -> Vec<String> {
+fn raw(listens: Listens, wiring: &Wiring) -> Result<Vec<String>> {
     let places = [
-        ("--plain", plain),
-        ("--mirrored", mirrored),
+        ("--plain", listens.plain),
+        ("--mirrored", listens.mirrored),
         ("--primary", wiring.primary),
-        ("--mirror", wiring.mirror),
+        ("--mirror", wiring.mirror.context("it needs a mirror's address")?),
     ];
     let places = places.map(|(flag, address)| [flag.to_owned(), address.to_string()]);
-    ["raw".to_owned()].into_iter().chain(places.into_iter().flatten()).collect()
+    Ok(["raw".to_owned()].into_iter().chain(places.into_iter().flatten()).collect())
 }
 
 /// The three services, each with what a VirtualService has by default in Istio, and a timeout.
@@ -247,7 +302,7 @@ fn services(wiring: &Wiring) -> [Shadowed<'static>; 3] {
     let retries = Some(Retries { attempts: 2, on, ..Retries::default() });
     let rule = Rule { retries, timeout_ms: Some(TIMEOUT_MS), ..Rule::default() };
     let service = |name, per_million| {
-        let v2 = Some((wiring.mirror, per_million)).filter(|(_, share)| *share > 0);
+        let v2 = (per_million > 0).then_some(Copies { endpoint: wiring.mirror, per_million });
         Shadowed { name, v1: wiring.primary, v2, rule: rule.clone() }
     };
     [service("plain", 0), service("mirrored", 1_000_000), service("unsampled", 1)]

@@ -167,7 +167,7 @@ mod tests {
         let (mut harness, [plain, mirrored]) = forwarded();
         // More at once than a listener's queue holds by default.
         harness.open(&mirrored, Shape::Small, 300).unwrap();
-        for shape in [Shape::Small, Shape::Large] {
+        for shape in [Shape::Small, Shape::Large, Shape::OneStream, Shape::ManyStreams] {
             for (target, mode) in [(plain, Mode::Plain), (mirrored, Mode::Mirrored), (plain, Mode::Plain)] {
                 harness.open(&target, shape, shape.clients()).unwrap();
                 let counts = harness.run(Until::Requests(200), copies_each(mode)).unwrap();

@@ -1,11 +1,13 @@
 //! What was measured, for people and for programs: the table, `bench.json`, the picture. Pure: text out.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
 use crate::exact::Count;
 use crate::harness::Shape;
+use crate::isolation::{Case, Fared};
 use crate::peers::{Kind, Mode};
 use crate::ratio::Figure;
 use crate::rounds::{Load, Measure, Subject};
@@ -15,7 +17,7 @@ use crate::rows::{Measured, ROWS, Row};
 #[derive(Debug, Serialize)]
 pub(crate) struct Entry {
     row: u8,
-    metric: &'static str,
+    metric: Cow<'static, str>,
     value: f64,
     /// What `value` must not exceed; where nothing must hold, what we aim at.
     target: f64,
@@ -29,13 +31,16 @@ pub(crate) struct Entry {
 
 fn peer(row: &Row) -> &'static str {
     match row.peer() {
-        None | Some(Kind::Umbra) => "self",
+        None | Some(Kind::Umbra | Kind::Pair) => "self",
         Some(Kind::Raw) => "raw",
         Some(Kind::Envoy) => "envoy",
         Some(Kind::Nginx) => "nginx",
         Some(Kind::Haproxy) => "haproxy",
     }
 }
+
+/// The row whose figures are those of many cases.
+const ISOLATION: u8 = 10;
 
 /// What `bench.json` holds.
 pub(crate) fn entries(measured: &Measured) -> Vec<Entry> {
@@ -45,7 +50,7 @@ pub(crate) fn entries(measured: &Measured) -> Vec<Entry> {
         let (peer, target) = (peer(row), row.target());
         Some(Entry {
             row: row.number,
-            metric: row.metric,
+            metric: row.metric.into(),
             value,
             target,
             peer,
@@ -55,7 +60,31 @@ pub(crate) fn entries(measured: &Measured) -> Vec<Entry> {
             noisy,
         })
     };
-    ROWS.iter().filter_map(entry).collect()
+    let mut all = Vec::new();
+    for (row, next) in ROWS.iter().zip(ROWS.iter().skip(1).map(Some).chain([None])) {
+        all.extend(entry(row));
+        if row.number == ISOLATION && next.is_none_or(|next| next.number != ISOLATION) {
+            all.extend(cases(measured));
+        }
+    }
+    all
+}
+
+/// Of each isolation case of ours.
+fn cases(measured: &Measured) -> Vec<Entry> {
+    let mut all = Vec::new();
+    for ((case, kind), fared) in &measured.isolation {
+        let (Ok(fared), Kind::Umbra) = (fared, kind) else { continue };
+        for (name, measure, target, aim) in
+            [("p50", Measure::P50, 1.05, 1.02), ("p99", Measure::P99, 1.10, 1.05)]
+        {
+            let Some(Figure { value, low, high, .. }) = fared.ratio(*kind, measure) else { continue };
+            let metric = format!("isolation_{name}_{}", case.name()).into();
+            let noisy = !fared.is_sound();
+            all.push(Entry { row: ISOLATION, metric, value, target, peer: "self", low, high, aim, noisy });
+        }
+    }
+    all
 }
 
 /// The table of ratios, and what they were made of.
@@ -80,7 +109,7 @@ pub(crate) fn table(measured: &Measured) -> String {
             }
         };
     }
-    text + &costs(measured) + &counts(measured)
+    text + &costs(measured) + &isolation(measured) + &growth(measured) + &counts(measured)
 }
 
 fn verdict(row: &Row, figure: Figure) -> &'static str {
@@ -110,6 +139,8 @@ fn costs(measured: &Measured) -> String {
         ("plain", Mode::Plain, small, Measure::Cpu),
         ("mirrored", Mode::Mirrored, small, Measure::Cpu),
         ("64 KiB", Mode::Plain, Load::Closed(Shape::Large), Measure::Cpu),
+        ("32 streams", Mode::Plain, Load::Closed(Shape::ManyStreams), Measure::Cpu),
+        ("1 stream", Mode::Plain, Load::Closed(Shape::OneStream), Measure::Cpu),
         ("p50", Mode::Plain, Load::Open, Measure::P50),
         ("p99", Mode::Plain, Load::Open, Measure::P99),
         ("mirrored p50", Mode::Mirrored, Load::Open, Measure::P50),
@@ -137,6 +168,69 @@ fn costs(measured: &Measured) -> String {
     text
 }
 
+/// How users fare before each mirror, and how they would before it with another proxy.
+fn isolation(measured: &Measured) -> String {
+    if measured.isolation.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from("\nbefore a mirror, over the same without it: failed requests, p50, p99\n");
+    let ours = measured.isolation.iter().filter(|((_, kind), _)| *kind == Kind::Umbra);
+    for ((case, _), fared) in ours {
+        let mut line = isolated((*case, Kind::Umbra), fared);
+        for kind in [Kind::Envoy, Kind::Nginx] {
+            if let Some(fared) = measured.isolation.get(&(*case, kind)) {
+                line += &format!(" | {}", fared_by(kind, fared));
+            }
+        }
+        let _ = writeln!(text, "  {line}");
+    }
+    text
+}
+
+/// One case of one program, on a line.
+pub(crate) fn isolated((case, kind): (Case, Kind), fared: &Result<Fared, String>) -> String {
+    format!("{:<24} {}", case.name(), fared_by(kind, fared))
+}
+
+fn fared_by(kind: Kind, fared: &Result<Fared, String>) -> String {
+    let said = match fared {
+        Err(why) => why.clone(),
+        Ok(fared) => {
+            let ratio = |measure| fared.ratio(kind, measure).map_or("void".to_owned(), |it| number(it.value));
+            let noisy = match fared.failed_without {
+                0 if fared.is_sound() => String::new(),
+                0 => " noisy".to_owned(),
+                without => format!(" noisy: {without} failed without a mirror"),
+            };
+            let (p50, p99) = (ratio(Measure::P50), ratio(Measure::P99));
+            let void = fared.rounds.void.first().map_or(String::new(), |(_, why)| format!(" void: {why}"));
+            format!("{} of {} failed, {p50}, {p99}{noisy}{void}", fared.failed, fared.planned)
+        }
+    };
+    format!("{} {said}", kind.name())
+}
+
+/// What mirrors that keep their copies cost.
+fn growth(measured: &Measured) -> String {
+    let mut text = String::new();
+    for ((case, kind), growth) in &measured.growth {
+        let said = match growth {
+            Err(why) => format!("missing: {why}"),
+            Ok(it) => format!(
+                "{:.1} MB and {} descriptors, at most {:.1} MB and {} after; {} of {} requests failed",
+                it.resident.0 as f64 / 1e6,
+                it.descriptors.0,
+                it.resident.1 as f64 / 1e6,
+                it.descriptors.1,
+                it.failed,
+                it.planned
+            ),
+        };
+        let _ = writeln!(text, "  {} before a mirror that {}: {said}", kind.name(), case.name());
+    }
+    text
+}
+
 /// What hardly depends on how busy the machine was.
 fn counts(measured: &Measured) -> String {
     let mut text = String::new();
@@ -150,11 +244,7 @@ fn counts(measured: &Measured) -> String {
         );
     }
     for ((count, kind, mode), values) in &measured.exact {
-        let mode = match mode {
-            Mode::Plain => "plain",
-            Mode::Mirrored => "mirrored",
-            Mode::Unsampled => "mirror at 0.0001 %",
-        };
+        let mode = mode.name();
         let said = match values.as_deref() {
             Ok(values) => values.iter().map(|value| exactly(*count, *value)).collect::<Vec<_>>().join(", "),
             Err(why) => format!("missing: {why}"),
@@ -185,7 +275,9 @@ pub(crate) fn picture(measured: &Measured) -> String {
     for (line, (row, figure)) in shown.iter().enumerate() {
         let y = (line + 1) * LINE + 8;
         // The target's mark is at the same place in every line: bars of different units are comparable so.
-        let scaled = |value: f64| LEFT + (value / row.target()).min(2.0) * UNIT;
+        // Where nothing is allowed, anything is too much.
+        let of_target = |value: f64| if value <= 0.0 { 0.0 } else { value / row.target() };
+        let scaled = |value: f64| LEFT + of_target(value).min(2.0) * UNIT;
         let colour = if figure.value <= row.target() { "#4a8f5b" } else { "#c0504d" };
         let (end, low, high) = (scaled(figure.value), scaled(figure.low), scaled(figure.high));
         let middle = y + 8;

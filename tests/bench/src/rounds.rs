@@ -1,21 +1,24 @@
 //! CPU per request, in paired rounds.
 //!
 //! A round visits every subject once in order and once backwards (A B C C B A), so whatever the machine does meanwhile
-//! falls on all alike, and only quotients within a round are used. The raw forwarder is the control: where its two visits
-//! differ by more than 5 % (its latency: 10 %), the machine changed during the round.
+//! falls on all alike, and only quotients within a round are used. The raw forwarder is the control, or where it takes no
+//! part, who forwards without copies: where its two visits differ by more than 5 % (its latency: 10 %), the machine changed
+//! during the round.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::cpu;
-use crate::harness::{Counts, Harness, Rate, Shape, Until};
+use crate::harness::{Counts, Fault, Harness, Rate, Shape, Suffered, Until};
 use crate::peers::{Kind, Mode, Peer};
 use crate::void::{copies_each, judge};
 
 /// How much of a visit passes before it counts: connections are made, pools filled.
 const WARM_UP: f64 = 0.2;
+/// Clients of a patient loop, at least: more than are ever waited for at once while nothing is stuck.
+const PATIENT_CLIENTS: usize = 16;
 /// By how much the CPU of the control's visits may differ.
 const STEADY: f64 = 0.05;
 /// And how much its median latency, where that is measured: it repeats within 5 % on a quiet machine, either way.
@@ -32,6 +35,8 @@ pub(crate) enum Load {
     Closed(Shape),
     /// Small ones at planned times.
     Open,
+    /// Small ones in a closed loop, to umbra with one worker and with two.
+    Workers,
 }
 
 /// One thing that is measured.
@@ -98,8 +103,9 @@ impl Round {
 
     /// Whether the machine was the same at both of the control's visits.
     pub(crate) fn is_steady(&self) -> bool {
-        let control = Subject { kind: Kind::Raw, mode: Mode::Plain };
-        let Some([first, second]) = self.visits.get(&control).map(Vec::as_slice) else { return false };
+        let forwards = self.visits.iter().filter(|(subject, _)| subject.mode == Mode::Plain);
+        let control = forwards.max_by_key(|(subject, _)| subject.kind == Kind::Raw);
+        let Some([first, second]) = control.map(|(_, visits)| visits.as_slice()) else { return false };
         let alike = |measure, limit| match (first.get(measure), second.get(measure)) {
             (Some(first), Some(second)) => (first - second).abs() <= limit * f64::midpoint(first, second),
             // Not measured in a closed loop.
@@ -179,10 +185,45 @@ impl Visitor<'_> {
         let rate = Rate { per_second, seconds: self.seconds };
         let run = |harness: &mut Harness| {
             let (counts, latencies) = harness.run_open(rate, copies_each(subject.mode))?;
-            let at = |share| percentile(&latencies, share).map(|it| it.as_nanos() as f64);
-            Ok((counts, at(0.5).zip(at(0.99))))
+            Ok((counts, percentiles(&latencies)))
         };
         self.measured(subject, Shape::Small, run)
+    }
+
+    /// An open loop of so many requests a second, in which failed requests are counted and not an error.
+    ///
+    /// # Errors
+    /// A healthy mirror did not get each copy.
+    pub(crate) fn patient(
+        &mut self,
+        subject: Subject,
+        (shape, per_second): (Shape, f64),
+        fault: Fault,
+    ) -> Result<(Visit, Suffered)> {
+        let Subject { kind, mode } = subject;
+        let peer = self.peers.iter().find(|peer| peer.kind == kind).context("it is not running")?;
+        let target = peer.target(mode, shape).context("it cannot do that")?;
+        let clients = shape.clients().max(PATIENT_CLIENTS);
+        self.harness.open(&target, shape, clients)?;
+        let copies = if fault == Fault::Healthy { copies_each(mode) } else { 0 };
+        let mut run = |seconds| self.harness.run_patiently(Rate { per_second, seconds }, copies);
+        let warm = run(self.seconds * WARM_UP)?;
+        let before = cpu::nanoseconds(peer.process())?;
+        let mut suffered = run(self.seconds)?;
+        let used = cpu::nanoseconds(peer.process())? - before;
+        // What the mirror has kept ends with the visit, and so does what it costs.
+        self.harness.close();
+        self.harness.cut_mirror();
+        self.harness.rest()?;
+        // One that keeps its copies may have all that it gets by then.
+        suffered.counts.met += warm.counts.met;
+        let Counts { answered, copies, .. } = suffered.counts;
+        let is_whole = fault != Fault::Healthy || copies == copies_each(mode) * answered;
+        ensure!(is_whole, "{copies} copies of {answered} requests came");
+        Ok((
+            Visit { cpu: used as f64 / answered.max(1) as f64, latency: percentiles(&suffered.latencies) },
+            suffered,
+        ))
     }
 
     fn measured(
@@ -192,7 +233,7 @@ impl Visitor<'_> {
         run: impl FnOnce(&mut Harness) -> Result<(Counts, Option<(f64, f64)>)>,
     ) -> Result<Visit> {
         let peer = self.peers.iter().find(|peer| peer.kind == kind).context("it is not running")?;
-        let target = peer.target(mode).context("it cannot do that")?;
+        let target = peer.target(mode, shape).context("it cannot do that")?;
         self.harness.open(&target, shape, shape.clients())?;
         self.harness.run(within(self.seconds * WARM_UP), copies_each(mode))?;
         let before = cpu::nanoseconds(peer.process())?;
@@ -206,6 +247,12 @@ impl Visitor<'_> {
 
 fn within(seconds: f64) -> Until {
     Until::Time(Instant::now() + Duration::from_secs_f64(seconds))
+}
+
+/// The 50th and the 99th, in nanoseconds.
+fn percentiles(sorted: &[Duration]) -> Option<(f64, f64)> {
+    let at = |share| percentile(sorted, share).map(|it| it.as_nanos() as f64);
+    at(0.5).zip(at(0.99))
 }
 
 /// The smallest that at least this share is not above. Of sorted ones.
@@ -243,6 +290,12 @@ pub(crate) mod tests {
         };
         assert!(slower(10.9) && !slower(11.2), "its latency counts, too");
         assert!(!round(&[(Kind::Raw, Mode::Mirrored, &[10.0, 10.0])]).is_steady(), "no control");
+        let own = |plain: &[f64]| {
+            let visits: [(_, _, &[f64]); 2] =
+                [(Kind::Umbra, Mode::Plain, plain), (Kind::Umbra, Mode::Mirrored, &[10.0, 20.0])];
+            round(&visits).is_steady()
+        };
+        assert!(own(&[10.0, 10.4]) && !own(&[10.0, 10.6]), "without raw, who copies nothing");
     }
 
     #[test]

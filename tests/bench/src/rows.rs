@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::exact::Count;
 use crate::harness::Shape;
+use crate::isolation::{Case, Fared, Isolation};
+use crate::memory::{self, Growth};
 use crate::peers::{Kind, Mode};
 use crate::ratio::Figure;
 use crate::rounds::{Load, Measure, Rounds, Subject};
@@ -40,8 +42,25 @@ pub(crate) enum Source {
     Idle(Kind),
     /// Resident memory that a client's idle connection takes of umbra's.
     IdleConnection,
-    /// Not measured yet: against whom, and what it waits for.
-    Waits(Option<Kind>, &'static str),
+    /// CPU of a request of umbra's with two workers, over that with one.
+    Workers,
+    /// Before a faulty mirror, over the same without it: the worst of all cases.
+    Isolated(Measure),
+    /// Requests that failed before a faulty mirror, of all cases.
+    Failed,
+    /// What a mirror that keeps its copies makes umbra grow by, in units.
+    Grown(Case, Unit),
+}
+
+/// Of what grows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Unit {
+    /// Memory, in what umbra is allowed.
+    Cap,
+    /// Memory, in what Envoy grows by.
+    Envoy,
+    /// Descriptors, in connections that umbra may have to one mirror.
+    Connections,
 }
 
 /// Everything that was measured.
@@ -55,6 +74,10 @@ pub(crate) struct Measured {
     pub(crate) idle: BTreeMap<Kind, u64>,
     /// Resident bytes that each client's connection adds, once it has been asked on.
     pub(crate) idle_connection: BTreeMap<Kind, f64>,
+    /// How users fared before faulty mirrors.
+    pub(crate) isolation: Isolation,
+    /// What mirrors that keep their copies made a proxy grow by.
+    pub(crate) growth: BTreeMap<(Case, Kind), Result<Growth, String>>,
     /// Peers that could not be started, and why.
     pub(crate) absent: BTreeMap<Kind, String>,
 }
@@ -85,22 +108,16 @@ const fn own(number: u8, metric: &'static str, count: Count, mode: Mode, must: f
     Row { number, metric, must: Some(must), aim, source: Source::Own(count, mode) }
 }
 
-const fn waits(
-    number: u8,
-    metric: &'static str,
-    peer: Option<Kind>,
-    (must, aim): (f64, f64),
-    what: &'static str,
-) -> Row {
-    Row { number, metric, must: Some(must), aim, source: Source::Waits(peer, what) }
-}
-
 const SMALL: Shape = Shape::Small;
 const LARGE: Shape = Shape::Large;
 const PLAIN: Mode = Mode::Plain;
 const MIRRORED: Mode = Mode::Mirrored;
-const MEMORY: &str = "memory under load is not measured yet";
-const HTTP2: &str = "waits for a client of HTTP/2 in this bench";
+const MANY: Shape = Shape::ManyStreams;
+const ONE: Shape = Shape::OneStream;
+
+const fn other(number: u8, metric: &'static str, source: Source, (must, aim): (Option<f64>, f64)) -> Row {
+    Row { number, metric, must, aim, source }
+}
 
 /// The rows, in order; the first of each number is the one that the row is named by.
 pub(crate) const ROWS: &[Row] = &[
@@ -142,9 +159,13 @@ pub(crate) const ROWS: &[Row] = &[
     latency(8, "p99_vs_envoy", Measure::P99, PLAIN, (Kind::Envoy, PLAIN), (None, 0.40)),
     latency(8, "p99_vs_raw", Measure::P99, PLAIN, (Kind::Raw, PLAIN), (None, 1.25)),
     latency(9, "p99_mirrored_vs_plain", Measure::P99, MIRRORED, (Kind::Umbra, PLAIN), (Some(1.25), 1.10)),
-    waits(10, "isolation_p50", None, (1.05, 1.02), "no faulty mirror is measured yet"),
-    waits(10, "isolation_p99", None, (1.10, 1.05), "no faulty mirror is measured yet"),
-    waits(11, "silent_mirror_growth_over_cap", None, (1.0, 1.0), MEMORY),
+    other(10, "isolation_p50", Source::Isolated(Measure::P50), (Some(1.05), 1.02)),
+    other(10, "isolation_p99", Source::Isolated(Measure::P99), (Some(1.10), 1.05)),
+    other(10, "isolation_failed", Source::Failed, (Some(0.0), 0.0)),
+    other(11, "silent_mirror_growth_over_cap", Source::Grown(memory::SILENT, Unit::Cap), (Some(1.0), 1.0)),
+    other(11, "silent_mirror_growth_vs_envoy", Source::Grown(memory::SILENT, Unit::Envoy), (None, 0.05)),
+    other(11, "silent_mirror_connections", Source::Grown(memory::SILENT, Unit::Connections), (None, 1.0)),
+    other(11, "deaf_mirror_64k_growth_over_cap", Source::Grown(memory::DEAF, Unit::Cap), (Some(1.0), 1.0)),
     Row {
         number: 12,
         metric: "rss_idle_vs_envoy",
@@ -159,11 +180,14 @@ pub(crate) const ROWS: &[Row] = &[
         aim: 4096.0,
         source: Source::IdleConnection,
     },
-    waits(13, "h2c_many_streams_vs_envoy", Some(Kind::Envoy), (0.35, 0.22), HTTP2),
-    waits(13, "h2c_one_stream_vs_envoy", Some(Kind::Envoy), (0.5, 0.5), HTTP2),
+    cpu(13, "h2c_many_streams_vs_envoy", (Kind::Envoy, PLAIN, MANY), Some(0.35), 0.22),
+    cpu(13, "h2c_one_stream_vs_envoy", (Kind::Envoy, PLAIN, ONE), Some(0.5), 0.5),
+    cpu(13, "h2c_many_streams_vs_haproxy", (Kind::Haproxy, PLAIN, MANY), None, 1.15),
+    cpu(13, "h2c_one_stream_vs_haproxy", (Kind::Haproxy, PLAIN, ONE), None, 1.15),
+    cpu(13, "h2c_one_stream_vs_raw", (Kind::Raw, PLAIN, ONE), None, 1.12),
     cpu(14, "cpu_64k_vs_envoy", (Kind::Envoy, Mode::Plain, LARGE), Some(0.7), 0.55),
     cpu(14, "cpu_64k_vs_haproxy", (Kind::Haproxy, Mode::Plain, LARGE), None, 0.90),
-    waits(16, "cpu_two_workers_vs_one", None, (1.05, 1.03), "one worker only is measured yet"),
+    other(16, "cpu_two_workers_vs_one", Source::Workers, (Some(1.05), 1.03)),
 ];
 
 impl Row {
@@ -175,8 +199,13 @@ impl Row {
             | Source::MirrorCount(_, kind) => kind,
             Source::Idle(kind) => kind,
             Source::MirrorCost => Kind::Raw,
-            Source::Waits(kind, _) => kind?,
-            Source::Own(..) | Source::IdleConnection => return None,
+            Source::Grown(_, Unit::Envoy) => Kind::Envoy,
+            Source::Own(..)
+            | Source::IdleConnection
+            | Source::Workers
+            | Source::Isolated(_)
+            | Source::Failed
+            | Source::Grown(..) => return None,
         };
         Some(other).filter(|kind| *kind != Kind::Umbra)
     }
@@ -194,7 +223,6 @@ impl Measured {
     /// Why it is missing.
     pub(crate) fn figure(&self, row: &Row) -> Result<Figure, String> {
         match row.source {
-            Source::Waits(_, what) => Err(what.to_owned()),
             Source::Timed(load, measure, mode, (kind, other)) => {
                 self.of_rounds((load, measure), &[Kind::Umbra, kind], |of| {
                     Some(of(Kind::Umbra, mode)? / of(kind, other)?)
@@ -207,6 +235,12 @@ impl Measured {
                     Some(cost(Kind::Umbra)? / cost(Kind::Raw).filter(|cost| *cost > 0.0)?)
                 })
             }
+            Source::Workers => self.of_rounds((Load::Workers, Measure::Cpu), &[Kind::Pair], |of| {
+                Some(of(Kind::Pair, PLAIN)? / of(Kind::Umbra, PLAIN)?)
+            }),
+            Source::Isolated(measure) => self.worst(measure),
+            Source::Failed => figure(vec![self.fared()?.map(|(_, fared)| fared.failed as f64).sum()]),
+            Source::Grown(case, unit) => figure(vec![self.grown(case, unit)?]),
             Source::Idle(kind) => {
                 if let Some(why) = self.absent.get(&kind) {
                     return Err(why.clone());
@@ -240,6 +274,14 @@ impl Measured {
         let load = match row.source {
             Source::Timed(load, ..) => load,
             Source::MirrorCost => Load::Closed(SMALL),
+            Source::Workers => Load::Workers,
+            Source::Isolated(_) => {
+                return self.fared().is_ok_and(|mut all| all.any(|(_, fared)| !fared.is_sound()));
+            }
+            // Failures say nothing where there are some without a mirror, too.
+            Source::Failed => {
+                return self.fared().is_ok_and(|mut all| all.any(|(_, fared)| fared.failed_without > 0));
+            }
             _ => return false,
         };
         self.rounds.get(&load).is_none_or(|rounds| !rounds.is_sound())
@@ -259,6 +301,45 @@ impl Measured {
         Figure::of(&values).ok_or_else(|| {
             let void = rounds.void.iter().find(|(subject, _)| kinds.contains(&subject.kind));
             void.map_or_else(|| "no round counts".to_owned(), |(_, why)| format!("every run is void: {why}"))
+        })
+    }
+
+    /// umbra's cases, all of which were measured.
+    fn fared(&self) -> Result<impl Iterator<Item = (Case, &Fared)>, String> {
+        let ours = || self.isolation.iter().filter(|((_, kind), _)| *kind == Kind::Umbra);
+        if ours().next().is_none() {
+            return Err("it was not asked for".to_owned());
+        }
+        let mut all = Vec::new();
+        for ((case, _), fared) in ours() {
+            all.push((*case, fared.as_ref().map_err(|why| format!("{}: {why}", case.name()))?));
+        }
+        Ok(all.into_iter())
+    }
+
+    fn worst(&self, measure: Measure) -> Result<Figure, String> {
+        let mut worst: Option<Figure> = None;
+        for (case, fared) in self.fared()? {
+            let void = || fared.rounds.void.first().map_or("no round counts", |(_, why)| why).to_owned();
+            let ratio =
+                fared.ratio(Kind::Umbra, measure).ok_or_else(|| format!("{}: {}", case.name(), void()))?;
+            if worst.is_none_or(|worst| worst.value < ratio.value) {
+                worst = Some(ratio);
+            }
+        }
+        worst.ok_or_else(|| "it was not asked for".to_owned())
+    }
+
+    fn grown(&self, case: Case, unit: Unit) -> Result<f64, String> {
+        let of = |kind| match self.growth.get(&(case, kind)) {
+            Some(growth) => growth.clone(),
+            None => Err(self.absent.get(&kind).cloned().unwrap_or_else(|| "it was not asked for".to_owned())),
+        };
+        let ours = of(Kind::Umbra)?;
+        Ok(match unit {
+            Unit::Cap => ours.bytes() / memory::CAP,
+            Unit::Connections => ours.connections() / memory::CONNECTIONS,
+            Unit::Envoy => ours.bytes() / of(Kind::Envoy)?.bytes(),
         })
     }
 
@@ -283,6 +364,7 @@ fn figure(values: Vec<f64>) -> Result<Figure, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::harness::Fault;
     use crate::rounds::tests::round;
 
     fn row(metric: &str) -> &'static Row {
@@ -324,7 +406,7 @@ mod tests {
         let mut measured = measured();
         let why = |measured: &Measured, metric| measured.figure(row(metric)).unwrap_err();
         assert_eq!(why(&measured, "cpu_64k_vs_envoy"), "it was not asked for");
-        assert_eq!(why(&measured, "h2c_many_streams_vs_envoy"), HTTP2);
+        assert_eq!(why(&measured, "isolation_p50"), "it was not asked for");
         assert_eq!(why(&measured, "cpu_vs_nginx"), "no round counts");
         measured.absent.insert(Kind::Nginx, "nginx is not here".into());
         assert_eq!(why(&measured, "cpu_vs_nginx"), "nginx is not here");
@@ -373,6 +455,49 @@ mod tests {
         measured.rounds.insert(Load::Open, closed);
         near(measured.figure(row("p50_vs_envoy")), 0.4);
         near(measured.figure(row("p99_mirrored_vs_plain")), 1.5);
+    }
+
+    #[test]
+    fn isolation_is_that_of_the_worst_case_and_growth_that_beyond_the_start() {
+        let case = |fault| (Case { fault, shape: SMALL }, Kind::Umbra);
+        let fared = |mirrored: f64| {
+            let visits = [(Kind::Umbra, PLAIN, [10.0; 2]), (Kind::Umbra, MIRRORED, [mirrored; 2])];
+            let round =
+                round(&visits.each_ref().map(|(kind, mode, visits)| (*kind, *mode, visits.as_slice())));
+            Fared {
+                rounds: Rounds { all: vec![round; 3], void: vec![] },
+                planned: 9,
+                failed: 2,
+                failed_without: 0,
+            }
+        };
+        let mut measured = Measured::default();
+        measured.isolation.insert(case(Fault::Healthy), Ok(fared(10.0)));
+        measured.isolation.insert(case(Fault::Silent), Ok(fared(11.0)));
+        near(measured.figure(row("isolation_p50")), 1.1);
+        near(measured.figure(row("isolation_failed")), 4.0);
+        assert!(!measured.is_noisy(row("isolation_p50")) && !measured.is_noisy(row("isolation_failed")));
+        let overloaded = Fared { failed_without: 1, ..fared(10.0) };
+        measured.isolation.insert(case(Fault::Drip), Ok(overloaded));
+        assert!(measured.is_noisy(row("isolation_p50")) && measured.is_noisy(row("isolation_failed")));
+        measured.isolation.remove(&case(Fault::Drip));
+        measured.isolation.insert(case(Fault::Deaf), Err("the mirror was never asked".into()));
+        let why = measured.figure(row("isolation_p99")).unwrap_err();
+        assert_eq!(why, "never_reads: the mirror was never asked");
+
+        let growth = |more: u64| {
+            let (resident, descriptors) = ((1 << 20, (1 << 20) + more), (40, 40 + 128));
+            Ok(Growth { resident, descriptors, planned: 1, failed: 0 })
+        };
+        measured.growth.insert((memory::SILENT, Kind::Umbra), growth(8 << 20));
+        measured.growth.insert((memory::SILENT, Kind::Envoy), growth(80 << 20));
+        near(measured.figure(row("silent_mirror_growth_over_cap")), 0.5);
+        near(measured.figure(row("silent_mirror_growth_vs_envoy")), 0.1);
+        near(measured.figure(row("silent_mirror_connections")), 0.5);
+        assert_eq!(
+            measured.figure(row("deaf_mirror_64k_growth_over_cap")).unwrap_err(),
+            "it was not asked for"
+        );
     }
 
     #[test]

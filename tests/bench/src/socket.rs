@@ -1,7 +1,7 @@
 //! Sockets in one thread: what could not be written waits, and epoll says when to go on. No bytes are looked at here.
 
 use std::io::{ErrorKind, Read as _, Result, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
@@ -44,6 +44,11 @@ impl Socket {
             }
         }
         Ok(())
+    }
+
+    /// No more will be sent.
+    pub(crate) fn half_close(&self) -> Result<()> {
+        self.stream.shutdown(Shutdown::Write)
     }
 
     /// Whether everything sent is the kernel's now.

@@ -44,7 +44,7 @@ pub(crate) fn copies_each(mode: Mode) -> u64 {
 /// # Errors
 /// Why it does not.
 pub(crate) fn judge(mode: Mode, counts: Counts) -> Result<(), Void> {
-    let Counts { answered, primary, copies, wrong } = counts;
+    let Counts { answered, primary, copies, wrong, met: _ } = counts;
     let wanted = copies_each(mode) * answered;
     if answered == 0 {
         Err(Void::Nothing)
@@ -63,7 +63,7 @@ pub(crate) fn judge(mode: Mode, counts: Counts) -> Result<(), Void> {
 mod tests {
     use super::*;
 
-    const GOOD: Counts = Counts { answered: 100, primary: 100, copies: 100, wrong: 0 };
+    const GOOD: Counts = Counts { answered: 100, primary: 100, copies: 100, wrong: 0, met: 100 };
 
     #[test]
     fn a_run_counts_with_exactly_the_copies_that_are_configured() {

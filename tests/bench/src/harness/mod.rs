@@ -4,8 +4,13 @@
 //! Takes: where a proxy is, what to ask it. Gives: how many requests were answered, and how many copies arrived. Never
 //! judges: `void` does.
 
+mod fault;
+mod http2;
 mod message;
 mod open;
+mod patient;
+mod shape;
+mod wire;
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -14,9 +19,15 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::peers::Target;
 use crate::socket::{Interest, Poll, Socket, listener};
-use message::Reader;
+pub(crate) use fault::Fault;
+use fault::Mirror;
+use http2::Whole;
 use open::Paced;
 pub(crate) use open::Rate;
+pub(crate) use patient::Suffered;
+pub(crate) use shape::Shape;
+use shape::Text;
+use wire::Wire;
 
 /// For the requests in flight to be answered. Far above what any peer takes, also under valgrind.
 const ANSWERS: Duration = Duration::from_secs(60);
@@ -24,51 +35,11 @@ const ANSWERS: Duration = Duration::from_secs(60);
 const COPIES: Duration = Duration::from_secs(5);
 /// How long a turn waits for something to happen.
 const TURN_MS: u16 = 100;
-/// Tokens below are listeners: primary, mirror.
+/// Tokens of listeners.
+const PRIMARY: usize = 0;
+const MIRROR: usize = 1;
+/// Tokens of connections.
 const FIRST: usize = 2;
-
-/// What is asked and answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Shape {
-    /// GET with four headers, an answer of 128 bytes, 32 clients.
-    Small,
-    /// 64 KiB there and back, 16 clients.
-    Large,
-}
-
-impl Shape {
-    /// Bytes of the request's body and of the answer's.
-    pub(crate) fn bodies(self) -> (usize, usize) {
-        match self {
-            Self::Small => (0, 128),
-            Self::Large => (64 * 1024, 64 * 1024),
-        }
-    }
-
-    /// Connections at once.
-    pub(crate) fn clients(self) -> usize {
-        match self {
-            Self::Small => 32,
-            Self::Large => 16,
-        }
-    }
-
-    fn request(self, host: &str) -> Vec<u8> {
-        let rest = "user-agent: umbra-bench\r\naccept: */*\r\naccept-encoding: identity\r\n";
-        match self.bodies().0 {
-            0 => format!("GET / HTTP/1.1\r\nhost: {host}\r\n{rest}\r\n").into_bytes(),
-            size => {
-                let head = format!("POST / HTTP/1.1\r\nhost: {host}\r\n{rest}content-length: {size}\r\n\r\n");
-                [head.into_bytes(), vec![b'x'; size]].concat()
-            }
-        }
-    }
-}
-
-fn answer(size: usize) -> Vec<u8> {
-    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {size}\r\n\r\n");
-    [head.into_bytes(), vec![b'y'; size]].concat()
-}
 
 /// When clients stop asking.
 #[derive(Clone, Copy, Debug)]
@@ -90,6 +61,8 @@ pub(crate) struct Counts {
     pub(crate) copies: u64,
     /// Of all of these, those with another status or length than they should have.
     pub(crate) wrong: u64,
+    /// How often the mirror met anything: a connection, or a copy.
+    pub(crate) met: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,11 +72,18 @@ enum Role {
     Client,
 }
 
+#[derive(Debug)]
 struct Connection {
+    /// Which one it is, for places are used again.
+    id: u64,
     socket: Socket,
     role: Role,
-    reader: Reader,
+    wire: Wire,
     interest: Interest,
+    /// A mirror may not.
+    reads: bool,
+    /// The mirror has done what it does before a request is whole.
+    has_answered: bool,
     /// When the request in flight should have gone out (open loop).
     intended: Option<Instant>,
 }
@@ -113,15 +93,21 @@ pub(crate) struct Harness {
     poll: Poll,
     listeners: [TcpListener; 2],
     connections: Vec<Option<Connection>>,
+    made: u64,
     scratch: Vec<u8>,
+    out: Vec<u8>,
     tokens: Vec<usize>,
+    /// Where clients connect.
+    proxy: SocketAddr,
     shape: Shape,
-    request: Vec<u8>,
-    answer: Vec<u8>,
-    copy_answer: Vec<u8>,
+    request: Text,
+    answer: Text,
+    mirror: Mirror,
     asked: u64,
     until: Until,
     paced: Paced,
+    /// Turns in a row in which the mirror had to wait.
+    deferred: u32,
     counts: Counts,
 }
 
@@ -139,33 +125,37 @@ impl Harness {
             poll,
             listeners,
             connections: Vec::new(),
+            made: 0,
             scratch: vec![0; 256 * 1024],
+            out: Vec::new(),
             tokens: Vec::new(),
+            proxy: any,
             shape: Shape::Small,
-            request: Vec::new(),
-            answer: Vec::new(),
-            copy_answer: answer(128),
+            request: Shape::Small.request("nobody"),
+            answer: Shape::Small.answer(),
+            mirror: Mirror::new(),
             asked: 0,
             until: Until::Requests(0),
             paced: Paced::default(),
+            deferred: 0,
             counts: Counts::default(),
         })
     }
 
     /// Where the primary and the mirror are.
     pub(crate) fn backends(&self) -> Result<(SocketAddr, SocketAddr)> {
-        Ok((self.listeners[0].local_addr()?, self.listeners[1].local_addr()?))
+        Ok((self.listeners[PRIMARY].local_addr()?, self.listeners[MIRROR].local_addr()?))
     }
 
     /// Connects `clients` to a proxy; they ask what `shape` says. Earlier clients leave.
     pub(crate) fn open(&mut self, target: &Target, shape: Shape, clients: usize) -> Result<()> {
         self.close();
         self.shape = shape;
+        self.proxy = target.address;
         self.request = shape.request(target.host);
-        self.answer = answer(shape.bodies().1);
+        self.answer = shape.answer();
         for _ in 0..clients {
-            let stream = TcpStream::connect(target.address).with_context(|| target.address.to_string())?;
-            self.insert(stream, Role::Client)?;
+            self.connect_at(self.free())?;
             // Connections upstream that this one has caused.
             self.turn(0)?;
         }
@@ -187,10 +177,15 @@ impl Harness {
         self.counts = Counts::default();
         self.until = until;
         self.asked = 0;
-        for token in 0..self.connections.len() {
-            if self.connections[token].as_ref().is_some_and(|it| it.role == Role::Client) && self.asks_on() {
-                self.with(token, |harness, client| {
-                    client.socket.send(&harness.request)?;
+        self.paced = Paced::default();
+        for at in 0..self.connections.len() {
+            if self.connections[at].as_ref().is_some_and(|it| it.role == Role::Client) {
+                self.with(at, |harness, client| {
+                    for _ in 0..harness.shape.streams() {
+                        if harness.asks_on() {
+                            harness.ask(client)?;
+                        }
+                    }
                     Ok(true)
                 })?;
             }
@@ -235,10 +230,23 @@ impl Harness {
     fn turn(&mut self, milliseconds: u16) -> Result<()> {
         let mut tokens = std::mem::take(&mut self.tokens);
         self.poll.wait(milliseconds, &mut tokens)?;
+        let mirror_waits = self.mirror_waits(&tokens);
         for &token in &tokens {
+            if mirror_waits && self.is_mirrors(token) {
+                // It is ready the next time, too.
+                continue;
+            }
             match token {
-                0 => self.accept(0, Role::Primary)?,
-                1 => self.accept(1, Role::Mirror)?,
+                PRIMARY => {
+                    while let Ok((stream, _)) = self.listeners[PRIMARY].accept() {
+                        self.insert(stream, Role::Primary)?;
+                    }
+                }
+                MIRROR => {
+                    while let Ok((stream, _)) = self.listeners[MIRROR].accept() {
+                        self.meet(stream)?;
+                    }
+                }
                 _ => {
                     let at = token - FIRST;
                     self.with(at, |harness, connection| harness.step(at, connection))?;
@@ -246,26 +254,46 @@ impl Harness {
             }
         }
         self.tokens = tokens;
-        Ok(())
+        if mirror_waits { Ok(()) } else { self.mirror_turn() }
     }
 
-    fn accept(&mut self, listener: usize, role: Role) -> Result<()> {
-        while let Ok((stream, _)) = self.listeners[listener].accept() {
-            self.insert(stream, role)?;
-        }
-        Ok(())
+    /// The first place without a connection.
+    fn free(&self) -> usize {
+        self.connections.iter().position(Option::is_none).unwrap_or(self.connections.len())
     }
 
-    fn insert(&mut self, stream: TcpStream, role: Role) -> Result<()> {
-        let at = self.connections.iter().position(Option::is_none).unwrap_or(self.connections.len());
+    fn insert(&mut self, stream: TcpStream, role: Role) -> Result<(usize, u64)> {
+        let at = self.free();
+        self.put(at, stream, role, Wire::New)?;
+        Ok((at, self.made))
+    }
+
+    /// A client's connection.
+    fn connect_at(&mut self, at: usize) -> Result<()> {
+        let stream = TcpStream::connect(self.proxy).with_context(|| self.proxy.to_string())?;
+        let mut first = Vec::new();
+        let wire = Wire::client(self.shape.is_http2(), &mut first);
+        self.put(at, stream, Role::Client, wire)?;
+        self.with(at, |_, client| client.socket.send(&first).map(|()| true))
+    }
+
+    fn put(&mut self, at: usize, stream: TcpStream, role: Role, wire: Wire) -> Result<()> {
         let socket = Socket::new(stream)?;
         self.poll.add(&socket, FIRST + at)?;
-        let connection =
-            Connection { socket, role, reader: Reader::default(), interest: Interest::READ, intended: None };
+        self.made += 1;
         if at == self.connections.len() {
             self.connections.push(None);
         }
-        self.connections[at] = Some(connection);
+        self.connections[at] = Some(Connection {
+            id: self.made,
+            socket,
+            role,
+            wire,
+            interest: Interest::READ,
+            reads: true,
+            has_answered: false,
+            intended: None,
+        });
         Ok(())
     }
 
@@ -278,14 +306,20 @@ impl Harness {
         // An event of a connection that an earlier one of this batch has ended.
         let Some(mut connection) = self.connections.get_mut(at).and_then(Option::take) else { return Ok(()) };
         let goes_on = work(self, &mut connection);
-        if connection.role == Role::Client {
-            // A proxy closes idle connections to backends as it likes; those of its clients it must not.
-            let goes_on = goes_on.context("a client's connection broke")?;
-            anyhow::ensure!(goes_on, "the proxy closed a client's connection");
-        } else if !matches!(goes_on, Ok(true)) {
-            return Ok(());
+        if !matches!(goes_on, Ok(true)) {
+            self.out.clear();
+            return match connection.role {
+                // A proxy closes idle connections to backends as it likes; those of its clients it must not.
+                Role::Client if self.paced.is_patient => self.replace(at, connection),
+                Role::Client => {
+                    let why =
+                        goes_on.err().map_or("the proxy closed it".to_owned(), |error| error.to_string());
+                    bail!("a client's connection broke: {why}")
+                }
+                Role::Primary | Role::Mirror => Ok(()),
+            };
         }
-        let interest = Interest { read: true, write: !connection.socket.is_drained() };
+        let interest = Interest { read: connection.reads, write: !connection.socket.is_drained() };
         if connection.interest != interest {
             self.poll.change(&connection.socket, FIRST + at, interest)?;
             connection.interest = interest;
@@ -294,38 +328,66 @@ impl Harness {
         Ok(())
     }
 
+    /// Whether the connection goes on.
     fn step(&mut self, at: usize, connection: &mut Connection) -> std::io::Result<bool> {
+        if !connection.reads {
+            // Nothing was asked for: it is an end.
+            return Ok(false);
+        }
         connection.socket.flush()?;
         let Some(count) = connection.socket.receive(&mut self.scratch)? else { return Ok(true) };
+        let mut whole = Vec::new();
+        connection
+            .wire
+            .feed(&self.scratch[..count], &mut self.out, |one| whole.push(one))
+            .map_err(std::io::Error::other)?;
+        if connection.role == Role::Mirror && count > 0 {
+            self.copy_begins(connection)?;
+        }
+        for one in whole {
+            if !self.came(at, connection, one)? {
+                return Ok(false);
+            }
+        }
+        self.send_out(&mut connection.socket)?;
+        Ok(count > 0)
+    }
+
+    /// A whole message. Whether the connection goes on.
+    fn came(&mut self, at: usize, connection: &mut Connection, whole: Whole) -> std::io::Result<bool> {
         let (request, answer) = self.shape.bodies();
         let want = if connection.role == Role::Client { (Some(200), answer) } else { (None, request) };
-        let (mut whole, mut wrong) = (0, 0);
-        let fed = connection.reader.feed(&self.scratch[..count], |message| {
-            whole += 1;
-            wrong += u64::from((message.status, message.body) != want);
-        });
-        fed.map_err(std::io::Error::other)?;
-        self.counts.wrong += wrong;
-        for _ in 0..whole {
-            match connection.role {
-                Role::Primary => {
-                    self.counts.primary += 1;
-                    connection.socket.send(&self.answer)?;
-                }
-                Role::Mirror => {
-                    self.counts.copies += 1;
-                    connection.socket.send(&self.copy_answer)?;
-                }
-                Role::Client => {
-                    self.counts.answered += 1;
-                    if let Some(intended) = connection.intended.take() {
-                        self.paced.answered(at, intended);
-                    } else if self.asks_on() {
-                        connection.socket.send(&self.request)?;
-                    }
+        self.counts.wrong += u64::from((whole.message.status, whole.message.body) != want);
+        let Connection { socket, wire, .. } = connection;
+        match connection.role {
+            Role::Mirror => return self.copy_came(at, connection, whole.stream),
+            Role::Primary => {
+                self.counts.primary += 1;
+                wire.answer(whole.stream, &self.answer, socket, &mut self.out)?;
+            }
+            Role::Client => {
+                self.counts.answered += 1;
+                if let Some(intended) = connection.intended.take() {
+                    self.paced.answered(at, intended);
+                } else if self.asks_on() {
+                    wire.ask(&self.request, socket, &mut self.out)?;
                 }
             }
         }
-        Ok(count > 0)
+        Ok(true)
+    }
+
+    fn ask(&mut self, client: &mut Connection) -> std::io::Result<()> {
+        client.wire.ask(&self.request, &mut client.socket, &mut self.out)?;
+        self.send_out(&mut client.socket)
+    }
+
+    /// What has gathered for this connection.
+    fn send_out(&mut self, socket: &mut Socket) -> std::io::Result<()> {
+        if !self.out.is_empty() {
+            socket.send(&self.out)?;
+            self.out.clear();
+        }
+        Ok(())
     }
 }

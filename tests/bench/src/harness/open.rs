@@ -21,8 +21,13 @@ pub(crate) struct Rate {
 #[derive(Debug, Default)]
 pub(super) struct Paced {
     /// In the order in which they were answered: each has its turn.
-    idle: VecDeque<usize>,
-    latencies: Vec<Duration>,
+    pub(super) idle: VecDeque<usize>,
+    pub(super) latencies: Vec<Duration>,
+    /// Users are timed: they come first.
+    pub(super) is_timed: bool,
+    /// A broken connection is a failed request, and no error.
+    pub(super) is_patient: bool,
+    pub(super) failed: u64,
 }
 
 impl Paced {
@@ -31,20 +36,20 @@ impl Paced {
         self.latencies.push(intended.elapsed());
         self.idle.push_back(at);
     }
+
+    /// It will have none.
+    pub(super) fn fail(&mut self, intended: Instant) {
+        self.latencies.push(intended.elapsed());
+        self.failed += 1;
+    }
 }
 
 impl Harness {
     /// An open loop over the clients that are connected. Gives the counts, and how long after its planned time each
     /// request was answered, sorted. Spins between requests: sleeping would wake up late.
     pub(crate) fn run_open(&mut self, rate: Rate, copies_each: u64) -> Result<(Counts, Vec<Duration>)> {
-        self.counts = Counts::default();
-        self.until = Until::Requests(0);
-        self.asked = 0;
-        let is_client = |at: &usize| self.connections[*at].as_ref().is_some_and(|it| it.role == Role::Client);
-        self.paced =
-            Paced { idle: (0..self.connections.len()).filter(is_client).collect(), latencies: Vec::new() };
-        let gap = Duration::from_secs_f64(1.0 / rate.per_second);
-        let (began, planned) = (Instant::now(), (rate.per_second * rate.seconds) as u32);
+        let (gap, planned) = self.plan(rate);
+        let began = Instant::now();
         for number in 0..planned {
             let intended = began + gap * number;
             // A request that finds no client idle goes out late, and is timed from when it should have.
@@ -57,17 +62,33 @@ impl Harness {
                 );
             }
             if let Some(at) = self.paced.idle.pop_front() {
-                self.asked += 1;
-                self.with(at, |harness, client| {
-                    client.intended = Some(intended);
-                    client.socket.send(&harness.request)?;
-                    Ok(true)
-                })?;
+                self.ask_planned(at, intended)?;
             }
         }
         let counts = self.settle(copies_each)?;
         let mut latencies = std::mem::take(&mut self.paced.latencies);
         latencies.sort_unstable();
         Ok((counts, latencies))
+    }
+
+    /// Nothing was counted yet and all clients are idle: the time between two requests, and how many there will be.
+    pub(super) fn plan(&mut self, rate: Rate) -> (Duration, u32) {
+        self.counts = Counts::default();
+        self.until = Until::Requests(0);
+        self.asked = 0;
+        let is_client = |at: &usize| self.connections[*at].as_ref().is_some_and(|it| it.role == Role::Client);
+        let idle = (0..self.connections.len()).filter(is_client).collect();
+        self.paced = Paced { idle, is_timed: true, ..Paced::default() };
+        (Duration::from_secs_f64(1.0 / rate.per_second), (rate.per_second * rate.seconds) as u32)
+    }
+
+    /// This client asks what should have been asked then.
+    pub(super) fn ask_planned(&mut self, at: usize, intended: Instant) -> Result<()> {
+        self.asked += 1;
+        self.with(at, |harness, client| {
+            client.intended = Some(intended);
+            harness.ask(client)?;
+            Ok(true)
+        })
     }
 }

@@ -1,0 +1,188 @@
+//! Row 10, the promise: nothing that a mirror does reaches a user. Each case is a proxy of its own, so that no breaker or
+//! stuck copy of another case is in it, in front of a mirror that does one thing wrong, and is asked in paired rounds with
+//! the mirror and without.
+//!
+//! A failed request is a figure here, and so is a peer that hangs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::cpu::Cores;
+use crate::harness::{Fault, Harness, Shape};
+use crate::peers::{Kind, Mode, Peer, Wiring};
+use crate::ratio::Figure;
+use crate::rounds::{Measure, Rounds, Subject, Visitor};
+
+/// A mirror, and what users ask meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Case {
+    /// What the mirror does.
+    pub(crate) fault: Fault,
+    /// What is asked.
+    pub(crate) shape: Shape,
+}
+
+/// How users of one proxy fared in one case.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fared {
+    /// Plain and mirrored, in turn.
+    pub(crate) rounds: Rounds,
+    /// Mirrored requests that were planned.
+    pub(crate) planned: u64,
+    /// And of these, failed.
+    pub(crate) failed: u64,
+    /// Plain requests that failed: the machine was too busy for this load, whatever the mirror does.
+    pub(crate) failed_without: u64,
+}
+
+/// By case and program.
+pub(crate) type Isolation = BTreeMap<(Case, Kind), Result<Fared, String>>;
+
+const TEN_MS: Fault = Fault::Late(Duration::from_millis(10));
+const ONE_S: Fault = Fault::Late(Duration::from_secs(1));
+
+/// All mirrors, in the order of the table.
+const FAULTS: [Fault; 14] = [
+    Fault::Healthy,
+    TEN_MS,
+    ONE_S,
+    Fault::Silent,
+    Fault::Deaf,
+    Fault::Drip,
+    Fault::Resets,
+    Fault::ResetsHalfway,
+    Fault::Refuses,
+    Fault::Errors,
+    Fault::Early,
+    Fault::HalfCloses,
+    Fault::Endless,
+    Fault::Absent,
+];
+
+/// Those asked over HTTP/2, too.
+const HTTP2: [Fault; 4] = [Fault::Healthy, ONE_S, Fault::Silent, Fault::Resets];
+
+/// Those that Envoy and nginx are put before, too.
+const BESIDE: [Case; 8] = [
+    Case { fault: Fault::Healthy, shape: Shape::Small },
+    Case { fault: ONE_S, shape: Shape::Small },
+    Case { fault: Fault::Silent, shape: Shape::Small },
+    Case { fault: Fault::Refuses, shape: Shape::Small },
+    Case { fault: Fault::Endless, shape: Shape::Small },
+    Case { fault: Fault::Silent, shape: Shape::Large },
+    Case { fault: Fault::Deaf, shape: Shape::Large },
+    Case { fault: Fault::ResetsHalfway, shape: Shape::Large },
+];
+
+impl Case {
+    /// As `bench.json` has it.
+    pub(crate) fn name(self) -> String {
+        let fault = match self.fault {
+            Fault::Healthy => "healthy",
+            Fault::Late(by) if by < Duration::from_secs(1) => "10ms_late",
+            Fault::Late(_) => "1s_late",
+            Fault::Silent => "never_answers",
+            Fault::Deaf => "never_reads",
+            Fault::Drip => "reads_1_byte_per_s",
+            Fault::Resets => "resets_at_once",
+            Fault::ResetsHalfway => "resets_halfway",
+            Fault::Refuses => "refuses",
+            Fault::Errors => "always_503",
+            Fault::Early => "answers_early",
+            Fault::HalfCloses => "half_closes",
+            Fault::Endless => "endless_answer",
+            Fault::Absent => "scaled_to_0",
+        };
+        let shape = match self.shape {
+            Shape::Small => "",
+            Shape::Large => "_64k",
+            Shape::OneStream | Shape::ManyStreams => "_http2",
+        };
+        format!("{fault}{shape}")
+    }
+
+    /// Requests a second: what the slowest peer forwards and copies on a busy machine with most of its core to spare.
+    fn per_second(self) -> f64 {
+        if self.shape == Shape::Large { 1_000.0 } else { 2_000.0 }
+    }
+
+    /// All that umbra is put before, then those of the peers.
+    pub(crate) fn all() -> impl Iterator<Item = (Self, Kind)> {
+        let with = |shape| move |fault| Self { fault, shape };
+        let plain = FAULTS.into_iter().map(with(Shape::Small));
+        let large = FAULTS.into_iter().map(with(Shape::Large));
+        let http2 = HTTP2.into_iter().map(with(Shape::OneStream));
+        let ours = plain.chain(large).chain(http2).map(|case| (case, Kind::Umbra));
+        let peers = BESIDE.into_iter().flat_map(|case| [(case, Kind::Envoy), (case, Kind::Nginx)]);
+        ours.chain(peers)
+    }
+}
+
+impl Fared {
+    /// Whether its figures prove anything.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.rounds.is_sound() && self.failed_without == 0
+    }
+
+    /// The mirrored requests' over the plain ones'.
+    pub(crate) fn ratio(&self, kind: Kind, measure: Measure) -> Option<Figure> {
+        let of = |mode| Subject { kind, mode };
+        let mean = |mode| move |round: &crate::rounds::Round| round.mean(of(mode), measure);
+        Figure::of(
+            &self.rounds.values(|round| Some(mean(Mode::Mirrored)(round)? / mean(Mode::Plain)(round)?)),
+        )
+    }
+}
+
+/// One case.
+///
+/// # Errors
+/// The proxy does not start, or asks no mirror.
+pub(crate) fn measure(
+    harness: &mut Harness,
+    wiring: &Wiring,
+    (cores, rounds, seconds): (Cores, usize, f64),
+    (case, kind): (Case, Kind),
+) -> Result<Fared> {
+    let mirror = harness.misbehave(case.fault)?;
+    let wiring = Wiring { mirror, ..wiring.clone() };
+    let peers = [Peer::start(kind, &wiring, &Cores::pinned(&[cores.proxy]))?];
+    let mut visitor = Visitor { harness, peers: &peers, seconds };
+    let (mut planned, mut failed, mut failed_without, mut met) = (0, 0, 0, 0);
+    let visit = |subject: Subject| {
+        let (visit, suffered) = visitor.patient(subject, (case.shape, case.per_second()), case.fault)?;
+        if subject.mode == Mode::Mirrored {
+            planned += suffered.planned;
+            failed += suffered.failed;
+            met += suffered.counts.met;
+        } else {
+            failed_without += suffered.failed;
+        }
+        Ok(visit)
+    };
+    let subjects = [Mode::Plain, Mode::Mirrored].map(|mode| Subject { kind, mode });
+    let rounds = Rounds::measure(rounds, &subjects, visit, |_| ());
+    // In each round it need not be: one that resets looks unreachable, and is left alone for a while.
+    ensure!(met > 0 || !case.fault.is_met(), "the mirror was never asked");
+    Ok(Fared { rounds, planned, failed, failed_without })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_mirrors_are_asked_with_and_without_a_body_and_eight_of_the_peers() {
+        let all: Vec<_> = Case::all().collect();
+        let of = |kind| all.iter().filter(|(_, it)| *it == kind).map(|(case, _)| *case).collect::<Vec<_>>();
+        assert_eq!(of(Kind::Umbra).len(), 14 * 2 + 4);
+        assert_eq!((of(Kind::Envoy).len(), of(Kind::Nginx).len()), (8, 8));
+        assert!(of(Kind::Envoy).iter().all(|case| of(Kind::Umbra).contains(case)), "each beside ours");
+        let mut names: Vec<_> = of(Kind::Umbra).into_iter().map(Case::name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), 32);
+    }
+}
