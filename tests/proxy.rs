@@ -2,4 +2,10 @@
 #![allow(clippy::print_stdout, reason = "what tests measure is read by people")]
 
 mod proxy_bodies;
+mod proxy_isolation;
+mod proxy_kinds;
+mod proxy_mirrors;
+mod proxy_requests;
+mod proxy_soak;
 mod proxy_system;
+mod proxy_users;
