@@ -75,6 +75,28 @@ fn no_mirror_fails_alters_or_starves_a_primary_request() -> Result<()> {
     Ok(())
 }
 
+/// With copies that may take a day, whoever waits for one that a mirror never ends is not answered.
+#[test]
+fn no_primary_request_waits_for_a_copy() -> Result<()> {
+    const REQUESTS: usize = 2;
+    let sizes = [0, 64 * KIB, LARGE].into_iter();
+    let both = |size| [Version::Http1, Version::Http2].map(|version| (version, size));
+    for (version, size) in sizes.flat_map(both) {
+        let group = Group { version, keep: true, size, requests: REQUESTS };
+        let mut proxy = Proxy::start_with(&["--shadow-timeout", "1440m"])?;
+        let backends = Backends::start(version, size, &Does::ALL)?;
+        proxy.put(&services(&backends, true)?)?;
+        for (does, wrong) in group.ask(&proxy, REQUESTS)? {
+            ensure!(wrong.is_empty(), "{group}: {does}: {wrong:?}");
+        }
+        let silent = fqdn(Does::ReadsAndNeverAnswers);
+        let copies = Shadows::of(&proxy.samples()?, &[("service", &silent)]);
+        let in_flight = copies.eligible - copies.sent - copies.dropped;
+        ensure!(copies.sent == 0 && (size == LARGE || in_flight == REQUESTS as u64), "{group}: {copies:?}");
+    }
+    Ok(())
+}
+
 /// The largest bodies first: they take longest. `UMBRA_TEST_CASES=text` runs those with this text in their name,
 /// `UMBRA_TEST_ISOLATION=full` sends as many of the largest as of the others.
 fn groups() -> Vec<Group> {

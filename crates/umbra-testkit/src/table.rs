@@ -92,11 +92,7 @@ fn subset(service: &str, version: &str) -> BackendRef {
 ///
 /// # Errors
 /// When something cannot be written as JSON.
-pub fn endpoints(
-    service: &str,
-    version: &str,
-    addresses: &[SocketAddr],
-) -> Result<(Key, Box<RawValue>)> {
+pub fn endpoints(service: &str, version: &str, addresses: &[SocketAddr]) -> Result<(Key, Box<RawValue>)> {
     let backend = subset(service, version);
     let key = backend.key().context("a defined subset has a key")?;
     let endpoint = |&address| Endpoint {
