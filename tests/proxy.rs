@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "what tests measure is read by people")]
 
 mod proxy_alike;
+mod proxy_bad_answers;
 mod proxy_bodies;
 mod proxy_drawn;
 mod proxy_isolation;
