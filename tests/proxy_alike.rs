@@ -39,10 +39,7 @@ fn backends_get_what_clients_send_and_clients_what_backends_answer() -> Result<(
     ran.map_err(|error| anyhow::anyhow!("{error}"))?;
     let shadows = proxy.settled(done.load(Ordering::Relaxed))?;
     ensure!(shadows.answered == shadows.eligible, "{shadows:?}");
-    println!(
-        "measured: alike: {} requests on {CASES} connections and their copies as sent",
-        shadows.eligible
-    );
+    println!("measured: alike: {} drawn requests, their copies and their answers as sent", shadows.eligible);
     Ok(())
 }
 
