@@ -6,7 +6,7 @@ CNI ?= ptp
 KUBECONFIG ?= $(CURDIR)/target/cluster/kubeconfig
 export NODES KUBE_PROXY CNI KUBECONFIG
 
-.PHONY: help demo test test-fast test-matrix bench bench-quick fmt lint crds images cluster-up cluster-down deploy
+.PHONY: help demo test test-fast test-matrix soak bench bench-quick fmt lint crds images cluster-up cluster-down deploy
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -22,6 +22,10 @@ test-fast: ## what needs neither root nor a cluster
 
 test-matrix: ## the cluster tests on kube-proxy iptables, the bridge CNI, three nodes
 	@tests/run.sh matrix
+
+soak: ## one proxy under mixed load, with faults and changes all the time: SOAK_MINUTES=30
+	@cargo build -q -p umbra-proxy --locked
+	@cargo test -q -p umbra-tests --locked --test proxy -- --ignored --nocapture proxy_soak
 
 bench: ## what a request costs, beside Envoy, nginx, HAProxy and a forwarder of bytes
 	@tests/bench/run.sh full

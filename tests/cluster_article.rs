@@ -5,10 +5,10 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use umbra_testkit::{CEILING, skip, wait_for};
+use umbra_testkit::{CEILING, Shadows, skip, wait_for};
 
 use crate::cluster_prometheus::Prometheus;
-use crate::cluster_system::{Example, ExamplePod, Second, Shadows, UMBRA, proxy_metrics, with_example};
+use crate::cluster_system::{Example, ExamplePod, Second, UMBRA, proxy_metrics, with_example};
 
 /// The same number through the sa-web-app of each of two or three nodes.
 const REQUESTS: usize = 1002;

@@ -1,13 +1,14 @@
 //! umbra on the throwaway cluster, deployed once per test process, and the article's example in a namespace of its own.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Add as _;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use umbra_testkit::{CEILING, Cluster, ClusterNamespace, PodNetwork, Samples, repository, wait_for};
+use umbra_testkit::{CEILING, Cluster, ClusterNamespace, PodNetwork, Samples, Shadows, repository, wait_for};
 
 /// Where umbra lives.
 pub(crate) const UMBRA: &str = "umbra-system";
@@ -38,24 +39,6 @@ pub(crate) struct ExamplePod {
     pub(crate) name: String,
     pub(crate) node: String,
     pub(crate) address: IpAddr,
-}
-
-/// What all proxies count of the example's shadows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Shadows {
-    pub(crate) eligible: u64,
-    pub(crate) sent: u64,
-    pub(crate) dropped: u64,
-    pub(crate) answered: u64,
-    pub(crate) timed_out: u64,
-    pub(crate) failed: u64,
-}
-
-impl Shadows {
-    /// Nothing in flight, and the sums add up.
-    pub(crate) fn settled(&self) -> bool {
-        self.eligible == self.sent + self.dropped && self.sent == self.answered + self.timed_out + self.failed
-    }
 }
 
 /// Runs `test` with umbra deployed and the example in a namespace of its own, which is deleted afterwards; when the test
@@ -217,29 +200,16 @@ impl Example {
 
     /// What all proxies together count of the shadows of sa-logic.
     pub(crate) fn shadows(&self) -> Result<Shadows> {
-        let samples = self.samples()?;
         let host = self.host();
-        let sum = |name: &str, label: Option<(&str, &str)>| -> u64 {
-            let labels: Vec<_> = [("service", host.as_str())].into_iter().chain(label).collect();
-            // Counters of some thousand requests: whole numbers far below 2^53.
-            samples.iter().map(|one| one.sum(name, &labels) as u64).sum()
-        };
-        let result = |what| sum("umbra_shadow_result_total", Some(("result", what)));
-        Ok(Shadows {
-            eligible: sum("umbra_shadow_eligible_total", None),
-            sent: sum("umbra_shadow_sent_total", None),
-            dropped: sum("umbra_shadow_dropped_total", None),
-            answered: result("answered"),
-            timed_out: result("timed_out"),
-            failed: result("failed"),
-        })
+        let of_host = |samples: &Samples| Shadows::of(samples, &[("service", &host)]);
+        Ok(self.samples()?.iter().map(of_host).fold(Shadows::default(), Shadows::add))
     }
 
     /// Waits until no shadow is in flight: then the sums must add up.
     pub(crate) fn settled_shadows(&self) -> Result<Shadows> {
         wait_for("eligible = sent + dropped, sent = answered + timed_out + failed", CEILING, || {
             let shadows = self.shadows()?;
-            ensure!(shadows.settled(), "{shadows:?}");
+            shadows.settled()?;
             Ok(shadows)
         })
     }

@@ -1,5 +1,16 @@
 //! One proxy as a process of its own, with the test as its clients and backends.
 #![allow(clippy::print_stdout, reason = "what tests measure is read by people")]
 
+mod proxy_alike;
+mod proxy_bad_answers;
 mod proxy_bodies;
+mod proxy_drawn;
+mod proxy_isolation;
+mod proxy_kinds;
+mod proxy_mirrors;
+mod proxy_refused;
+mod proxy_requests;
+mod proxy_soak;
 mod proxy_system;
+mod proxy_users;
+mod proxy_wire;

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use umbra_routing::Rule;
+use umbra_routing::{Put, Rule};
 use umbra_testkit::table::{self, Copies, Shadowed};
-use umbra_testkit::{Process, Samples, http, program, wait_for};
+use umbra_testkit::{Process, Samples, Shadows, http, program, wait_for};
 
 /// For what takes milliseconds to seconds on an idle machine.
 pub(crate) const CEILING: Duration = Duration::from_secs(120);
@@ -33,24 +33,19 @@ pub(crate) struct Memory {
     pub(crate) most: u64,
 }
 
-/// How many copies became what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shadows {
-    pub(crate) eligible: u64,
-    pub(crate) sent: u64,
-    pub(crate) dropped: u64,
-    pub(crate) answered: u64,
-    pub(crate) timed_out: u64,
-    pub(crate) failed: u64,
-}
-
 impl Proxy {
     /// Starts it with nothing to do yet.
     pub(crate) fn start() -> Result<Self> {
+        Self::start_with(&[])
+    }
+
+    /// The same with further flags.
+    pub(crate) fn start_with(flags: &[&str]) -> Result<Self> {
         let address = || Ok::<_, anyhow::Error>(SocketAddr::from(([127, 0, 0, 1], http::free_port()?)));
         let (traffic, push, metrics) = (address()?, address()?, address()?);
         let mut command = Command::new(program("umbra-proxy")?);
         command.args(["--node", "n1", "--intercept=off", "--workers=2", "--admin-listen", "127.0.0.1:0"]);
+        command.args(flags);
         for (flag, address) in [("--listen", traffic), ("--push-listen", push), ("--metrics-listen", metrics)]
         {
             command.arg(flag).arg(address.to_string());
@@ -72,6 +67,12 @@ impl Proxy {
         table::push(self.push, self.version, &[Shadowed { name: "web", v1, v2: all, rule: Rule::default() }])
     }
 
+    /// Pushes this, and nothing else is there any more.
+    pub(crate) fn put(&mut self, put: &Put) -> Result<()> {
+        self.version += 1;
+        table::push_put(self.push, self.version, put)
+    }
+
     /// Where users come.
     pub(crate) fn traffic(&self) -> SocketAddr {
         self.traffic
@@ -88,27 +89,50 @@ impl Proxy {
         Ok(Memory { now: kibibytes("VmRSS:")?, most: kibibytes("VmHWM:")? })
     }
 
+    /// From now on [`Memory::most`] is what there was at most since now (`clear_refs` in proc(5)).
+    pub(crate) fn forget_peak(&self) -> Result<()> {
+        let path = format!("/proc/{}/clear_refs", self.process.id());
+        std::fs::write(&path, "5").with_context(|| path.clone())
+    }
+
+    /// Open file descriptors.
+    pub(crate) fn descriptors(&self) -> Result<usize> {
+        let path = format!("/proc/{}/fd", self.process.id());
+        Ok(std::fs::read_dir(&path).with_context(|| path.clone())?.count())
+    }
+
+    /// Its threads.
+    pub(crate) fn threads(&self) -> Result<usize> {
+        let path = format!("/proc/{}/task", self.process.id());
+        Ok(std::fs::read_dir(&path).with_context(|| path.clone())?.count())
+    }
+
+    /// Its counters.
+    pub(crate) fn samples(&self) -> Result<Samples> {
+        Samples::of(self.metrics)
+    }
+
+    /// It has not ended by itself.
+    pub(crate) fn alive(&mut self) -> Result<()> {
+        self.process.alive()
+    }
+
     /// Copies dropped for this reason.
     pub(crate) fn dropped(&self, reason: &str) -> Result<u64> {
-        Ok(count(&Samples::of(self.metrics)?, "umbra_shadow_dropped_total", &[("reason", reason)]))
+        Ok(count(&self.samples()?, "umbra_shadow_dropped_total", &[("reason", reason)]))
     }
 
     /// Waits until this many requests were eligible and no copy is in flight: then the sums must add up.
     pub(crate) fn settled(&self, eligible: u64) -> Result<Shadows> {
+        self.settled_with(&[], eligible)
+    }
+
+    /// The same of the copies that are counted with these labels.
+    pub(crate) fn settled_with(&self, labels: &[(&str, &str)], eligible: u64) -> Result<Shadows> {
         wait_for("eligible = sent + dropped, sent = answered + timed_out + failed", CEILING, || {
-            let samples = Samples::of(self.metrics)?;
-            let result = |what| count(&samples, "umbra_shadow_result_total", &[("result", what)]);
-            let shadows = Shadows {
-                eligible: count(&samples, "umbra_shadow_eligible_total", &[]),
-                sent: count(&samples, "umbra_shadow_sent_total", &[]),
-                dropped: count(&samples, "umbra_shadow_dropped_total", &[]),
-                answered: result("answered"),
-                timed_out: result("timed_out"),
-                failed: result("failed"),
-            };
-            let settled = shadows.eligible == shadows.sent + shadows.dropped
-                && shadows.sent == shadows.answered + shadows.timed_out + shadows.failed;
-            ensure!(settled && shadows.eligible == eligible, "{shadows:?}");
+            let shadows = Shadows::of(&self.samples()?, labels);
+            shadows.settled()?;
+            ensure!(shadows.eligible == eligible, "{eligible} requests, {shadows:?}");
             Ok(shadows)
         })
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 /// One scrape.
 #[derive(Clone, Debug)]
@@ -39,17 +39,9 @@ impl Samples {
     /// Every copy has come to its end: eligible = sent + dropped, sent = answered + timed_out + failed.
     ///
     /// # Errors
-    /// Not yet, with the sums.
+    /// Not yet, with the counters.
     pub fn no_copy_in_flight(&self) -> Result<()> {
-        let sum = |name: &str| self.sum(&format!("umbra_shadow_{name}_total"), &[]);
-        let (eligible, sent, dropped, ended) = (sum("eligible"), sum("sent"), sum("dropped"), sum("result"));
-        // Counters are whole numbers.
-        let is = |one: f64, other: f64| (one - other).abs() < 0.5;
-        ensure!(
-            is(eligible, sent + dropped) && is(sent, ended),
-            "{eligible} eligible, {sent} sent, {ended} ended"
-        );
-        Ok(())
+        crate::Shadows::of(self, &[]).settled()
     }
 
     /// The text, for whoever reads a failed test.

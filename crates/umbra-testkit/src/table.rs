@@ -60,8 +60,9 @@ pub fn put(services: &[Shadowed<'_>]) -> Result<Put> {
             rules_of: Default::default(),
         };
         resources.insert(Key::Service(name), to_raw_value(&table)?);
-        resources.extend([endpoints(service.name, "v1", Some(service.v1))?]);
-        resources.extend(service.v2.map(|v2| endpoints(service.name, "v2", v2.endpoint)).transpose()?);
+        resources.extend([endpoints(service.name, "v1", &[service.v1])?]);
+        let v2 = service.v2.map(|v2| endpoints(service.name, "v2", v2.endpoint.as_slice()));
+        resources.extend(v2.transpose()?);
     }
     Ok(Put { resources, ..Put::default() })
 }
@@ -71,7 +72,15 @@ pub fn put(services: &[Shadowed<'_>]) -> Result<Put> {
 /// # Errors
 /// When the proxy does not take it.
 pub fn push(to: SocketAddr, version: u64, services: &[Shadowed<'_>]) -> Result<()> {
-    let body = serde_json::to_string(&put(services)?)?;
+    push_put(to, version, &put(services)?)
+}
+
+/// Pushes what is more than a list of services, as [`push`] does.
+///
+/// # Errors
+/// When the proxy does not take it.
+pub fn push_put(to: SocketAddr, version: u64, put: &Put) -> Result<()> {
+    let body = serde_json::to_string(put)?;
     let headers = [(EPOCH_HEADER, "1"), (VERSION_HEADER, &version.to_string())];
     let answer = http::exchange(http::connect(to)?, "PUT", CONFIG_PATH, &headers, &body)?;
     ensure!(answer.status == 200, "{}\n{}", answer.head, answer.body);
@@ -88,10 +97,14 @@ fn subset(service: &str, version: &str) -> BackendRef {
     }
 }
 
-fn endpoints(service: &str, version: &str, address: Option<SocketAddr>) -> Result<(Key, Box<RawValue>)> {
+/// The endpoints of one version, which replace what [`put`] says of it: more than one, or none.
+///
+/// # Errors
+/// When something cannot be written as JSON.
+pub fn endpoints(service: &str, version: &str, addresses: &[SocketAddr]) -> Result<(Key, Box<RawValue>)> {
     let backend = subset(service, version);
     let key = backend.key().context("a defined subset has a key")?;
-    let endpoint = address.map(|address| Endpoint {
+    let endpoint = |&address| Endpoint {
         address,
         pod: None,
         namespace: "default".into(),
@@ -101,14 +114,14 @@ fn endpoints(service: &str, version: &str, address: Option<SocketAddr>) -> Resul
         canonical_name: service.to_owned(),
         canonical_revision: version.to_owned(),
         zone: None,
-    });
+    };
     let selector = backend.selector.context("defined")?;
     let set = BackendSet {
         service: backend.service,
         port: 80,
         selector,
         spoken_to: SpokenTo::default(),
-        endpoints: endpoint.into_iter().collect(),
+        endpoints: addresses.iter().map(endpoint).collect(),
     };
     Ok((key, to_raw_value(&set)?))
 }
