@@ -22,7 +22,7 @@ use umbra_routing::{CorsDecision, CorsHeaders};
 pub(crate) use answer::AnswerBody;
 use answer::Record;
 use attempt::{Attempts, Reached};
-use change::{AnswerChanges, Came, Head, change};
+use change::{Came, Head, change, change_answer};
 use choose::{Chosen, Subject, choose};
 use deadline::Deadline;
 use local::{Own, Refusal, failure};
@@ -33,7 +33,7 @@ use crate::body::Bodies;
 use crate::headers;
 use crate::metrics::{DropReason, Flags};
 use crate::serve::{ClientBody, Serving};
-use crate::shadow::{Drawn, Original};
+use crate::shadow::Drawn;
 use crate::upgrade::Switched;
 use crate::version::HttpVersion;
 
@@ -42,29 +42,182 @@ use crate::version::HttpVersion;
 pub(crate) async fn answer(serving: &Rc<Serving>, request: Request<ClientBody>) -> Response<AnswerBody> {
     let _waiting = serving.begins();
     let is_head = request.method() == Method::HEAD;
-    let mut answer = asked(serving, request).await;
-    if is_head {
-        answer::to_head(&mut answer);
-    }
-    answer
+    let mut accepted = match Accepted::new(serving, request) {
+        Ok(accepted) => accepted,
+        Err(answer) => return answer::to_method(is_head, answer),
+    };
+    let asked = accepted.ask().await;
+    answer::to_method(is_head, accepted.answer(asked))
 }
 
-async fn asked(serving: &Rc<Serving>, mut request: Request<ClientBody>) -> Response<AnswerBody> {
-    if let Err(NotUnderstood { reason, status, text }) = understand(&mut request) {
-        serving.worker.metrics.bad_request(reason);
-        return answer::last(status, text.into_bytes());
+/// A request that a rule was found for. Its steps borrow it where it is: a future that is handed what it works on keeps it
+/// twice, and copies it at each step.
+struct Accepted<'s> {
+    serving: &'s Rc<Serving>,
+    request: Request<ClientBody>,
+    subject: Subject,
+    chosen: Chosen,
+    came: Came,
+    record: Record,
+}
+
+impl<'s> Accepted<'s> {
+    /// Finds the rule of a request, or answers what has none.
+    fn new(serving: &'s Rc<Serving>, mut request: Request<ClientBody>) -> Result<Self, Response<AnswerBody>> {
+        if let Err(NotUnderstood { reason, status, text }) = understand(&mut request) {
+            serving.worker.metrics.bad_request(reason);
+            return Err(answer::last(status, text.into_bytes()));
+        }
+        let Some(subject) = Subject::of(serving, &request) else {
+            serving.worker.metrics.refused("no_service");
+            return Err(answer::own(StatusCode::NOT_FOUND, b"no governed service has this host\n".to_vec()));
+        };
+        name_host(&mut request, &subject);
+        let service = Arc::clone(&subject.governed.service);
+        let record = Record::new(&serving.worker, subject.client.clone(), service, &request);
+        match choose(serving, &subject, &request) {
+            Ok(chosen) => {
+                let came = Came::new(&request, serving, (&subject, record.started()));
+                Ok(Self { serving, request, subject, chosen, came, record })
+            }
+            Err(refusal) => Err(Own::refused(refusal, record.is_grpc()).send(record)),
+        }
     }
-    let Some(subject) = Subject::of(serving, &request) else {
-        serving.worker.metrics.refused("no_service");
-        return answer::own(StatusCode::NOT_FOUND, b"no governed service has this host\n".to_vec());
-    };
-    name_host(&mut request, &subject);
-    let service = Arc::clone(&subject.governed.service);
-    let record = Record::new(&serving.worker, subject.client.clone(), service, &request);
-    match choose(serving, &subject, &request) {
-        Ok(chosen) => by_rule(serving, &subject, &chosen, request, record).await,
-        Err(refusal) => Own::refused(refusal, record.is_grpc()).send(record),
+
+    /// What the rule makes of it, from its own answer to the primary's.
+    async fn ask(&mut self) -> Result<(Reached, Deadline), Own> {
+        if let Some(own) = self.own_answer() {
+            return Err(self.changed(own));
+        }
+        let draw = &mut |bound| self.serving.worker.rng().u64(0..bound);
+        if let Some(delay) = self.chosen.route.delay(draw) {
+            self.record.delayed();
+            // Boxed, because it is rare and would make every request larger.
+            Box::pin(tokio::time::sleep(delay)).await;
+        }
+        let cors = self.passes()?;
+        // Drawn before anything can fail: what was eligible and did not go out is counted.
+        let drawn = self.chosen.draw(self.serving, &self.subject, &self.request);
+        match self.chosen.set(&self.subject.governed.service) {
+            Ok(set) => self.send(&set, &cors, drawn).await,
+            Err(refusal) => {
+                let mut own = self.changed(Own::refused(refusal, self.record.is_grpc()));
+                cors.put_into(&mut own.headers);
+                Err(own)
+            }
+        }
     }
+
+    /// A redirect or a direct response.
+    fn own_answer(&self) -> Option<Own> {
+        let (Chosen { route, block, port, .. }, head) = (&self.chosen, self.subject.head(&self.request));
+        let answer = route.answer(&head, *block, *port)?;
+        Some(Own::of_rule(&answer, self.record.is_grpc()))
+    }
+
+    /// What belongs to the answer of a request that neither a fault nor CORS answers.
+    fn passes(&self) -> Result<CorsHeaders, Own> {
+        let route = &self.chosen.route;
+        let draw = &mut |bound| self.serving.worker.rng().u64(0..bound);
+        if let Some(aborted) = route.abort(self.record.is_grpc(), draw) {
+            return Err(self.changed(Own::aborted(aborted)));
+        }
+        match route.cors(&self.subject.head(&self.request)) {
+            CorsDecision::Pass => Ok(CorsHeaders::default()),
+            CorsDecision::Allow(headers) => Ok(headers),
+            // A preflight's answer, which nothing else changes.
+            CorsDecision::Answer(headers) => {
+                let mut own = Own::preflight();
+                headers.put_into(&mut own.headers);
+                Err(own)
+            }
+        }
+    }
+
+    /// An answer of our own to a request that went nowhere, with what the rule does to all answers.
+    fn changed(&self, mut own: Own) -> Own {
+        let (head, about) = (Head::of(&self.request), (own.status, None));
+        change_answer(&mut own.headers, head, (&self.chosen, &self.came), (None, about));
+        own
+    }
+
+    /// Sends it to the endpoints that its rule chose.
+    async fn send(
+        &mut self,
+        set: &Backends,
+        cors: &CorsHeaders,
+        drawn: Drawn,
+    ) -> Result<(Reached, Deadline), Own> {
+        let worker = &self.serving.worker;
+        let upgrade = upgrade(self.serving, set, self.request.headers_mut());
+        let (mut original, body) =
+            change(std::mem::take(&mut self.request), &self.subject, (&self.chosen, &self.came), worker);
+        let mut drawn = Some(drawn);
+        if let Some(protocol) = upgrade {
+            headers::set_upgrade(&mut original.headers, protocol);
+            original.switches = true;
+            drawn.take().into_iter().for_each(|drawn| drawn.drop_all(DropReason::Upgrade));
+        }
+        self.record.service(&set.service);
+        let bodies = Bodies::new(body, worker.limits.replay_bytes, self.record.started());
+        self.record.request_body(&bodies);
+        let (rule, is_grpc) = (self.chosen.route.timeout(), self.record.is_grpc());
+        let mut deadline = Deadline::new(rule, (&mut original.headers, is_grpc), (&bodies, &worker.recycled));
+        let mut attempts =
+            Attempts::new(worker, set, &original, &bodies, (self.chosen.route.retries(), drawn));
+        let late = || Own::timed_out(&set.service, is_grpc);
+        let ended = tokio::select! {
+            biased;
+            ended = attempts.run(&mut self.record) => ended.map_err(|flags| match flags {
+                Flags::UpstreamTimeout => late(),
+                flags => Own::refused(failure(&bodies, flags, &set.service), is_grpc),
+            }),
+            () = deadline.passed() => Err(late()),
+        };
+        let change = |headers: &mut HeaderMap, about| {
+            let destination = Some(self.chosen.destination);
+            let head = Head::of_original(&original);
+            change_answer(headers, head, (&self.chosen, &self.came), (destination, about));
+            cors.put_into(headers);
+        };
+        match ended {
+            Ok(mut reached) => {
+                let status = reached.answer.status();
+                if status != StatusCode::SWITCHING_PROTOCOLS {
+                    let upstream = Some(reached.lease.upstream().endpoint.address);
+                    headers::answer_hop(reached.answer.headers_mut());
+                    change(reached.answer.headers_mut(), (status, upstream));
+                }
+                Ok((reached, deadline))
+            }
+            Err(mut own) => {
+                change(&mut own.headers, (own.status, None));
+                Err(own)
+            }
+        }
+    }
+
+    fn answer(self, asked: Result<(Reached, Deadline), Own>) -> Response<AnswerBody> {
+        match asked {
+            Ok((reached, _)) if reached.answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                switch(reached, self.record)
+            }
+            Ok((reached, deadline)) => answer::relay(&self.serving.worker, reached, deadline, self.record),
+            Err(own) => own.send(self.record),
+        }
+    }
+}
+
+/// What a request wants to switch to, where that can be: HTTP/2 has no upgrades, and a server may always go on without
+/// one (RFC 9110 section 7.8).
+fn upgrade(serving: &Serving, set: &Backends, headers: &mut HeaderMap) -> Option<HeaderValue> {
+    if !headers.contains_key(header::UPGRADE) {
+        return None;
+    }
+    headers::decline_h2c(headers);
+    let client = serving.version();
+    let both = [client, client.towards(set.spoken_to())];
+    headers::upgrade(headers).filter(|_| both == [HttpVersion::Http1; 2])
 }
 
 /// A request of HTTP/1.0 may leave its host out; the copy on its way to a server of HTTP/1.1 may not.
@@ -79,167 +232,6 @@ fn name_host(request: &mut Request<ClientBody>, subject: &Subject) {
     };
     if let Ok(host) = host.parse() {
         request.headers_mut().insert(header::HOST, host);
-    }
-}
-
-/// What becomes of a request before anybody is asked.
-enum First {
-    /// The rule answers, and may change its answer.
-    Answered(Own),
-    /// A preflight, which nothing else changes.
-    Preflight(Own),
-    /// It goes on; these belong to its answer.
-    Goes(CorsHeaders),
-}
-
-async fn first(
-    serving: &Serving,
-    subject: &Subject,
-    chosen: &Chosen,
-    request: &Request<ClientBody>,
-    record: &mut Record,
-) -> First {
-    let (route, head) = (&chosen.route, subject.head(request));
-    if let Some(answer) = route.answer(&head, chosen.block, chosen.port) {
-        return First::Answered(Own::of_rule(&answer, record.is_grpc()));
-    }
-    let draw = &mut |bound| serving.worker.rng().u64(0..bound);
-    if let Some(delay) = route.delay(draw) {
-        record.delayed();
-        tokio::time::sleep(delay).await;
-    }
-    if let Some(aborted) = route.abort(record.is_grpc(), draw) {
-        return First::Answered(Own::aborted(aborted));
-    }
-    match route.cors(&head) {
-        CorsDecision::Pass => First::Goes(CorsHeaders::default()),
-        CorsDecision::Allow(headers) => First::Goes(headers),
-        CorsDecision::Answer(headers) => {
-            let mut own = Own::preflight();
-            headers.put_into(&mut own.headers);
-            First::Preflight(own)
-        }
-    }
-}
-
-async fn by_rule(
-    serving: &Rc<Serving>,
-    subject: &Subject,
-    chosen: &Chosen,
-    request: Request<ClientBody>,
-    mut record: Record,
-) -> Response<AnswerBody> {
-    let came = Came::new(&request, serving, (subject, record.started()));
-    let early = |mut own: Own, came: Came, cors: &CorsHeaders, record: Record| {
-        let changes = AnswerChanges::new(chosen, came);
-        changes.apply(&mut own.headers, Head::of(&request), None, (own.status, None));
-        cors.put_into(&mut own.headers);
-        own.send(record)
-    };
-    let cors = match first(serving, subject, chosen, &request, &mut record).await {
-        First::Preflight(own) => return own.send(record),
-        First::Answered(own) => return early(own, came, &CorsHeaders::default(), record),
-        First::Goes(cors) => cors,
-    };
-    // Drawn before anything can fail: what was eligible and did not go out is counted.
-    let drawn = chosen.draw(serving, subject, &request);
-    match chosen.set(&subject.governed.service) {
-        Ok(set) => {
-            record.service(&set.service);
-            let sending = Sending { serving, chosen, set, cors };
-            sending.send(subject, request, (came, drawn), record).await
-        }
-        Err(refusal) => early(Own::refused(refusal, record.is_grpc()), came, &cors, record),
-    }
-}
-
-/// A request on its way to the endpoints that its rule chose.
-struct Sending<'a> {
-    serving: &'a Rc<Serving>,
-    chosen: &'a Chosen,
-    set: Arc<Backends>,
-    cors: CorsHeaders,
-}
-
-impl Sending<'_> {
-    async fn send(
-        &self,
-        subject: &Subject,
-        mut request: Request<ClientBody>,
-        (came, drawn): (Came, Drawn),
-        mut record: Record,
-    ) -> Response<AnswerBody> {
-        let worker = &self.serving.worker;
-        let upgrade = self.upgrade(request.headers_mut());
-        let (mut original, changes, body) = change(request, subject, self.chosen, (came, &worker.recycled));
-        let mut drawn = Some(drawn);
-        if let Some(protocol) = upgrade {
-            headers::set_upgrade(&mut original.headers, protocol);
-            original.switches = true;
-            drawn.take().into_iter().for_each(|drawn| drawn.drop_all(DropReason::Upgrade));
-        }
-        let bodies = Bodies::new(body, worker.limits.replay_bytes, record.started());
-        record.request_body(&bodies);
-        let (rule, is_grpc) = (self.chosen.route.timeout(), record.is_grpc());
-        let mut deadline = Deadline::new(rule, (&mut original.headers, is_grpc), (&bodies, &worker.recycled));
-        let retries = self.chosen.route.retries();
-        let attempts = Attempts::new(worker, &self.set, &original, &bodies, (retries, drawn));
-        let late = || Own::timed_out(&self.set.service, is_grpc);
-        let ended = tokio::select! {
-            biased;
-            ended = attempts.run(&mut record) => ended.map_err(|flags| match flags {
-                Flags::UpstreamTimeout => late(),
-                flags => Own::refused(failure(&bodies, flags, &self.set.service), is_grpc),
-            }),
-            () = deadline.passed() => Err(late()),
-        };
-        match ended {
-            Ok(reached) => self.reached(reached, (&original, &changes), (deadline, record)),
-            Err(mut own) => {
-                self.finish(&mut own.headers, &original, &changes, (own.status, None));
-                own.send(record)
-            }
-        }
-    }
-
-    /// What the request wants to switch to, where that can be: HTTP/2 has no upgrades, and a server may always go on
-    /// without one (RFC 9110 section 7.8).
-    fn upgrade(&self, headers: &mut HeaderMap) -> Option<HeaderValue> {
-        if !headers.contains_key(header::UPGRADE) {
-            return None;
-        }
-        headers::decline_h2c(headers);
-        let client = self.serving.version();
-        let both = [client, client.towards(self.set.spoken_to())];
-        headers::upgrade(headers).filter(|_| both == [HttpVersion::Http1; 2])
-    }
-
-    fn reached(
-        &self,
-        mut reached: Reached,
-        (original, changes): (&Original, &AnswerChanges),
-        (deadline, record): (Deadline, Record),
-    ) -> Response<AnswerBody> {
-        let status = reached.answer.status();
-        if status == StatusCode::SWITCHING_PROTOCOLS {
-            return switch(reached, record);
-        }
-        headers::answer_hop(reached.answer.headers_mut());
-        let upstream = Some(reached.lease.upstream().endpoint.address);
-        self.finish(reached.answer.headers_mut(), original, changes, (status, upstream));
-        answer::relay(&self.serving.worker, reached, deadline, record)
-    }
-
-    /// The rule's last word on an answer's head.
-    fn finish(
-        &self,
-        answer: &mut HeaderMap,
-        original: &Original,
-        changes: &AnswerChanges,
-        about: (StatusCode, Option<std::net::SocketAddr>),
-    ) {
-        changes.apply(answer, Head::of_original(original), Some(self.chosen.destination), about);
-        self.cors.put_into(answer);
     }
 }
 

@@ -93,12 +93,14 @@ pub(super) fn last(status: StatusCode, body: Vec<u8>) -> Response<AnswerBody> {
 }
 
 /// An answer of our own to HEAD has the length of its body and not the body.
-pub(super) fn to_head(answer: &mut Response<AnswerBody>) {
-    if let Kind::Own { text, .. } = &mut answer.body_mut().0
+pub(super) fn to_method(is_head: bool, mut answer: Response<AnswerBody>) -> Response<AnswerBody> {
+    if is_head
+        && let Kind::Own { text, .. } = &mut answer.body_mut().0
         && let Some(text) = text.take()
     {
         answer.headers_mut().insert(header::CONTENT_LENGTH, text.len().into());
     }
+    answer
 }
 
 /// The primary's answer.

@@ -93,7 +93,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// Tries until an answer begins that is final, or nobody is left.
-    pub(super) async fn run(mut self, record: &mut Record) -> Result<Reached, Flags> {
+    pub(super) async fn run(&mut self, record: &mut Record) -> Result<Reached, Flags> {
         loop {
             let ended = self.within_its_time(record).await;
             let Some(pause) = self.pause_before_retry(&ended, record) else {
@@ -215,7 +215,8 @@ impl<'a> Attempts<'a> {
         {
             return Some(pooled);
         }
-        match pool.connect(address, self.version, &self.worker.sockets).await {
+        // Boxed: connecting is rare, and larger than all the rest.
+        match Box::pin(pool.connect(address, self.version, &self.worker.sockets)).await {
             Ok(pooled) => {
                 lease.upstream().connected();
                 Some(pooled)

@@ -5,18 +5,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
-use umbra_routing::{Exchange, Route};
+use umbra_routing::Exchange;
 
 use super::choose::{Chosen, Subject};
+use crate::connection::Worker;
 use crate::headers;
-use crate::recycle::Recycled;
 use crate::serve::{ClientBody, Serving};
 use crate::shadow::Original;
-use crate::tables::Target;
 use crate::version::HttpVersion;
 
 /// How a request came, for values that tell of it.
@@ -34,12 +32,6 @@ pub(super) struct Head<'a> {
     method: &'a Method,
     uri: &'a Uri,
     headers: &'a HeaderMap,
-}
-
-/// What happens to the head of the answer, whoever makes it.
-pub(super) struct AnswerChanges {
-    route: Arc<Route<Target>>,
-    came: Came,
 }
 
 impl Came {
@@ -89,29 +81,27 @@ impl<'a> Head<'a> {
 pub(super) fn change(
     request: Request<ClientBody>,
     subject: &Subject,
-    chosen: &Chosen,
-    (came, recycled): (Came, &Rc<Recycled>),
-) -> (Original, AnswerChanges, ClientBody) {
+    (chosen, came): (&Chosen, &Came),
+    worker: &Worker,
+) -> (Original, ClientBody) {
     let (head, body) = request.into_parts();
-    let (client, family) = (subject.client.clone(), subject.family);
-    let (scheme, version) = (came.scheme, came.spoken);
     let mut original = Original {
         method: head.method,
         uri: head.uri,
         headers: head.headers,
-        client,
-        family,
-        scheme,
-        version,
+        client: subject.client.clone(),
+        family: subject.family,
+        scheme: came.scheme,
+        version: came.spoken,
         switches: false,
-        recycled: Rc::clone(recycled),
+        recycled: Rc::clone(&worker.recycled),
     };
     headers::request_hop(&mut original.headers);
     one_host(&mut original);
     let route = &chosen.route;
     if route.changes_requests() {
         let mut headers = original.headers.clone();
-        let exchange = Head::of_original(&original).exchange(&came, None, None);
+        let exchange = Head::of_original(&original).exchange(came, None, None);
         route.change_request(chosen.destination, &mut headers, &exchange);
         original.headers = headers;
     }
@@ -124,26 +114,19 @@ pub(super) fn change(
             original.uri = uri;
         }
     }
-    (original, AnswerChanges::new(chosen, came), body)
+    (original, body)
 }
 
-impl AnswerChanges {
-    pub(super) fn new(chosen: &Chosen, came: Came) -> Self {
-        Self { route: Arc::clone(&chosen.route), came }
-    }
-
-    /// Changes the head of an answer to `request`. `destination`: the one that it was for, if it got so far.
-    pub(super) fn apply(
-        &self,
-        answer: &mut HeaderMap,
-        request: Head<'_>,
-        destination: Option<usize>,
-        (status, upstream): (StatusCode, Option<SocketAddr>),
-    ) {
-        if self.route.changes_answers() {
-            let exchange = request.exchange(&self.came, upstream, Some(status));
-            self.route.change_answer(destination, answer, request.headers, &exchange);
-        }
+/// Changes the head of an answer to `request`, whoever makes it. `destination`: the one that it was for, if it got so far.
+pub(super) fn change_answer(
+    answer: &mut HeaderMap,
+    request: Head<'_>,
+    (chosen, came): (&Chosen, &Came),
+    (destination, (status, upstream)): (Option<usize>, (StatusCode, Option<SocketAddr>)),
+) {
+    if chosen.route.changes_answers() {
+        let exchange = request.exchange(came, upstream, Some(status));
+        chosen.route.change_answer(destination, answer, request.headers, &exchange);
     }
 }
 

@@ -11,7 +11,9 @@ use super::client::{Upload, UploadError};
 use crate::shadow::tap::UNKNOWN_BLOCK;
 
 /// Streamed, with its trailers. Dropped before its end, it is given up.
+#[derive(Default)]
 pub(crate) enum ClientBody {
+    #[default]
     Empty,
     Http1(Upload),
     Http2(Incoming),

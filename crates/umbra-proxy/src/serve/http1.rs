@@ -146,11 +146,15 @@ async fn exchange(serving: &Rc<Serving>, client: &Rc<Client>, head: RequestHead)
     let RequestHead { request, framing, keep_alive, expects_continue } = head;
     let (version, is_head) = (request.version(), request.method() == Method::HEAD);
     let body = client.body(framing, expects_continue);
-    // Pinned where it is: a future that is passed on is copied.
-    let answering = pin!(forward::answer(serving, request.map(|()| body)));
-    let Some(answer) = client.unless_gone(answering).await else { return Then::Gone };
+    let request = request.map(|()| body);
+    let answer = {
+        // Pinned where it is: a future that is passed on is copied. And gone before the answer is written.
+        let answering = pin!(forward::answer(serving, request));
+        client.unless_gone(answering).await
+    };
+    let Some(answer) = answer else { return Then::Gone };
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(client, answer).await;
+        return Box::pin(switch(client, answer)).await;
     }
     let (mut head, mut body) = answer.into_parts();
     let wanted = !serving.worker.is_draining() && serving.is_in_force();
