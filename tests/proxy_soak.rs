@@ -147,9 +147,8 @@ impl World {
     fn shadowed<'a>(&self, service: &'a Service) -> Shadowed<'a> {
         let backing = &self.versions[service.version];
         let v1 = backing.good[0].primary();
-        let v2 = service
-            .mirror
-            .map(|(does, per_million)| Copies { endpoint: backing.address(does), per_million });
+        let v2 =
+            service.mirror.map(|(does, per_million)| Copies { endpoint: backing.address(does), per_million });
         Shadowed { name: &service.name, v1, v2, rule: Rule::default() }
     }
 

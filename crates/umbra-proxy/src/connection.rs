@@ -14,6 +14,7 @@ use http::HeaderName;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tokio_util::task::TaskTracker;
 use umbra_routing::{Client, Protocol};
 
@@ -181,6 +182,8 @@ impl Worker {
     /// Ends when `wanted` has been false for a whole interval of housekeeping.
     pub(crate) async fn unwanted(&self, wanted: impl Fn() -> bool) {
         let mut interval = tokio::time::interval(self.limits.check_every());
+        // Nobody may have asked for a while: what was missed then is no interval of silence.
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unwanted = false;
         loop {
             interval.tick().await;

@@ -110,8 +110,11 @@ impl<'s> Accepted<'s> {
 
     /// A redirect or a direct response.
     fn own_answer(&self) -> Option<Own> {
-        let (Chosen { route, block, port, .. }, head) = (&self.chosen, self.subject.head(&self.request));
-        let answer = route.answer(&head, *block, *port)?;
+        let Chosen { route, block, port, .. } = &self.chosen;
+        if !route.has_answer() {
+            return None;
+        }
+        let answer = route.answer(&self.subject.head(&self.request), *block, *port)?;
         Some(Own::of_rule(&answer, self.record.is_grpc()))
     }
 
@@ -121,6 +124,9 @@ impl<'s> Accepted<'s> {
         let draw = &mut |bound| self.serving.worker.rng().u64(0..bound);
         if let Some(aborted) = route.abort(self.record.is_grpc(), draw) {
             return Err(self.changed(Own::aborted(aborted)));
+        }
+        if !route.has_cors() {
+            return Ok(CorsHeaders::default());
         }
         match route.cors(&self.subject.head(&self.request)) {
             CorsDecision::Pass => Ok(CorsHeaders::default()),

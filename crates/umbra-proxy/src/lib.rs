@@ -23,6 +23,7 @@
 
 mod acked;
 mod admin;
+mod alarm;
 pub mod args;
 mod arm;
 mod balance;

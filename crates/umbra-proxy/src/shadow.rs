@@ -58,7 +58,7 @@ pub(crate) struct Drawn {
 
 /// What of a request decides whether it is copied.
 pub(crate) struct Asked<'a> {
-    pub(crate) head: umbra_routing::RequestHead<'a>,
+    pub(crate) headers: &'a HeaderMap,
     /// The client's address.
     pub(crate) source: IpAddr,
     /// The client is a pod of this node: nobody else's mark is believed, since it would keep requests from being copied.
@@ -107,10 +107,10 @@ impl Drawn {
     /// Asks each mirror of `route` whether it wants the request.
     pub(crate) fn new(worker: &Worker, route: &Route<Target>, asked: &Asked<'_>) -> Self {
         let draw = &mut |bound| worker.rng().u64(0..bound);
-        let chosen = route.mirrors.iter().filter(|to| to.samples(&asked.head, asked.source, draw));
+        let chosen = route.mirrors.iter().filter(|to| to.samples(asked.headers, asked.source, draw));
         let copies =
             chosen.filter_map(|to| Some((Ledger::new(to.backend.mirror()?), to.backend.set.clone())));
-        let is_marked = |mark: &http::HeaderName| asked.is_local && asked.head.headers.contains_key(mark);
+        let is_marked = |mark: &http::HeaderName| asked.is_local && asked.headers.contains_key(mark);
         let held_back = match asked.disarmed {
             true => Some(DropReason::Stopped),
             false => worker.shadow_mark.as_ref().filter(|mark| is_marked(mark)).map(|_| DropReason::Marked),

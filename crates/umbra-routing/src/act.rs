@@ -192,6 +192,16 @@ impl Rule {
 }
 
 impl<B> Route<B> {
+    /// The rule answers itself, and sends nothing anywhere.
+    pub fn has_answer(&self) -> bool {
+        self.actions.answer.is_some()
+    }
+
+    /// The rule has a CORS policy.
+    pub fn has_cors(&self) -> bool {
+        self.actions.cors.is_some()
+    }
+
     /// The rule's own answer, if it has one. `block` is the one that matched ([`Selection`](crate::Selection)),
     /// `service_port` the one that the client connected to.
     pub fn answer(&self, head: &RequestHead<'_>, block: usize, service_port: u16) -> Option<LocalAnswer<'_>> {

@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
+use http::HeaderMap;
+
 use crate::act::{Actions, RuleError};
 use crate::action::Answer;
 use crate::backends::BackendRef;
-use crate::head::{RequestHead, Split};
+use crate::head::Split;
 use crate::matcher::{Block, MatchError, RequestMatch};
 use crate::sample::Sampling;
 use crate::select::Draw;
@@ -48,10 +50,10 @@ impl<B> RouteMirror<B> {
         })
     }
 
-    /// Whether this request, which came from the pod at `source`, is copied. By chance that is one draw per mirror and
+    /// Whether the request with these headers, which came from the pod at `source`, is copied. By chance that is one draw per mirror and
     /// request; see [`SampleBy`](crate::SampleBy) for the rest.
-    pub fn samples(&self, request: &RequestHead<'_>, source: IpAddr, draw: &mut impl Draw) -> bool {
-        self.sampling.takes(request, source, draw)
+    pub fn samples(&self, headers: &HeaderMap, source: IpAddr, draw: &mut impl Draw) -> bool {
+        self.sampling.takes(headers, source, draw)
     }
 }
 

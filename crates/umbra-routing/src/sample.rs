@@ -6,11 +6,10 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderName, header};
+use http::{HeaderMap, HeaderName, header};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::head::RequestHead;
 use crate::matcher::MatchError;
 use crate::route::{MIRROR_DENOMINATOR, happens};
 use crate::select::Draw;
@@ -62,14 +61,12 @@ impl Sampling {
         Ok(Self { per_million, key })
     }
 
-    pub(crate) fn takes(&self, request: &RequestHead<'_>, source: IpAddr, draw: &mut impl Draw) -> bool {
+    pub(crate) fn takes(&self, headers: &HeaderMap, source: IpAddr, draw: &mut impl Draw) -> bool {
         match &self.key {
             _ if self.per_million >= MIRROR_DENOMINATOR => true,
             Key::Chance => happens(self.per_million, draw),
-            Key::Header(name) => {
-                request.headers.get(name).is_some_and(|value| self.has_in_it(value.as_bytes()))
-            }
-            Key::Cookie(name) => cookie(request, name).is_some_and(|value| self.has_in_it(value)),
+            Key::Header(name) => headers.get(name).is_some_and(|value| self.has_in_it(value.as_bytes())),
+            Key::Cookie(name) => cookie(headers, name).is_some_and(|value| self.has_in_it(value)),
             Key::Source => match source.to_canonical() {
                 IpAddr::V4(ip) => self.has_in_it(&ip.octets()),
                 IpAddr::V6(ip) => self.has_in_it(&ip.octets()),
@@ -85,8 +82,8 @@ impl Sampling {
 }
 
 /// RFC 6265 section 5.4: pairs with `; ` between them. Quotes are part of a value.
-fn cookie<'a>(request: &RequestHead<'a>, name: &str) -> Option<&'a [u8]> {
-    let headers = request.headers.get_all(header::COOKIE).iter();
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let headers = headers.get_all(header::COOKIE).iter();
     let mut pairs = headers.flat_map(|header| header.as_bytes().split(|byte| *byte == b';'));
     pairs.find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }

@@ -177,7 +177,7 @@ impl Prepared {
         }
         let source = std::net::Ipv4Addr::LOCALHOST.into();
         let mirrors = selection.route.mirrors.iter();
-        let sampled: Vec<_> = mirrors.filter(|mirror| mirror.samples(&head, source, draw)).collect();
+        let sampled: Vec<_> = mirrors.filter(|mirror| mirror.samples(head.headers, source, draw)).collect();
         let copies = sampled.iter().filter_map(|mirror| pick(&mirror.backend, draw)).collect();
         let (_, groups) = &selection.route.destinations[selection.destination];
         answer(groups, copies, draw)

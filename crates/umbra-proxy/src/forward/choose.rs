@@ -125,7 +125,7 @@ impl Chosen {
             return Drawn::none();
         }
         let asked = Asked {
-            head: subject.head(request),
+            headers: request.headers(),
             source: serving.peer,
             is_local: subject.client.is_some(),
             disarmed: !serving.is_in_force(),

@@ -2,7 +2,7 @@
 //! that nobody here knows 501, and the connection ends.
 
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::client::Client;
 use super::{Asked, Serving};
+use crate::alarm::Alarm;
 use crate::connection::Worker;
 use crate::descriptors::Open;
 use crate::forward::{self, AnswerBody};
@@ -76,19 +77,16 @@ pub(super) async fn serve(
     let client = Client::new(stream, &first, open, with);
     drop(first);
     let serving = Serving::new(worker, asked, peer, HttpVersion::Http1);
-    let mut silence_ends = pin!(serving.worker.silence_ends());
-    let mut released = pin!(serving.worker.unwanted(|| serving.is_wanted()));
-    let mut idles = pin!(serving.idles());
+    let unwanted = pin!(async {
+        tokio::select! {
+            () = serving.worker.silence_ends() => {}
+            () = serving.worker.unwanted(|| serving.is_wanted()) => {}
+            () = serving.idles() => {}
+        }
+    });
+    let mut unwanted = Alarm::new(unwanted);
     loop {
-        let unwanted = async {
-            tokio::select! {
-                biased;
-                () = silence_ends.as_mut() => {}
-                () = released.as_mut() => {}
-                () = idles.as_mut() => {}
-            }
-        };
-        let head = match next(&serving, &client, pin!(unwanted)).await {
+        let head = match next(&serving, &client, &mut unwanted).await {
             Next::Request(head) => head,
             Next::Gone => return,
             Next::Wrong(wrong) => return refuse(&serving, &client, wrong).await,
@@ -106,7 +104,7 @@ pub(super) async fn serve(
 }
 
 /// Waits for the next head. `unwanted` ends when a connection that says nothing is to be closed.
-async fn next(serving: &Serving, client: &Client, mut unwanted: Pin<&mut impl Future<Output = ()>>) -> Next {
+async fn next(serving: &Serving, client: &Client, unwanted: &mut (impl Future<Output = ()> + Unpin)) -> Next {
     let mut late: Option<Instant> = None;
     loop {
         match client.head() {
@@ -121,7 +119,7 @@ async fn next(serving: &Serving, client: &Client, mut unwanted: Pin<&mut impl Fu
                 // First: a request that has arrived is served, whatever else is to be done.
                 biased;
                 filled = client.fill() => filled,
-                () = &mut unwanted => return Next::Gone,
+                () = &mut *unwanted => return Next::Gone,
             }
         } else {
             let late = *late.get_or_insert_with(|| Instant::now() + serving.worker.limits.header_timeout);

@@ -40,7 +40,7 @@ fn mirrored(by: &SampleBy, per_million: u32) -> RouteTable<()> {
 fn takes(table: &RouteTable<()>, asked: &Asked, source: IpAddr) -> bool {
     let mut draw = |_| panic!("a key decides, and nothing is drawn");
     let selection = table.select(&asked.head(), &mut draw).expect("it takes everything");
-    selection.route.mirrors[0].samples(&asked.head(), source, &mut draw)
+    selection.route.mirrors[0].samples(asked.head().headers, source, &mut draw)
 }
 
 fn is_in(by: &SampleBy, per_million: u32, asked: &Asked, source: IpAddr) -> bool {

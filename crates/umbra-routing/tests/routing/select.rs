@@ -214,7 +214,7 @@ fn mirrors_draw_for_themselves() {
         let selection = table.select(&asked.head(), &mut draw).expect("a catch-all");
         let mirrors = selection.route.mirrors.iter();
         let sampled: Vec<_> =
-            mirrors.map(|mirror| mirror.samples(&asked.head(), SOURCE, &mut draw)).collect();
+            mirrors.map(|mirror| mirror.samples(asked.head().headers, SOURCE, &mut draw)).collect();
         sampled.iter().enumerate().filter(|(_, yes)| **yes).for_each(|(index, _)| counts[index] += 1);
         first_and_b += u32::from(sampled[0] && selection.destination == 1);
         both += u32::from(sampled[0] && sampled[1]);
