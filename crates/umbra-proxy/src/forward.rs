@@ -169,8 +169,13 @@ impl<'s> Accepted<'s> {
         self.record.request_body(&bodies);
         let (rule, is_grpc) = (self.chosen.route.timeout(), self.record.is_grpc());
         let mut deadline = Deadline::new(rule, (&mut original.headers, is_grpc), (&bodies, &worker.recycled));
-        let mut attempts =
-            Attempts::new(worker, set, &original, &bodies, (self.chosen.route.retries(), drawn));
+        let mut attempts = Attempts::new(
+            worker,
+            set,
+            &original,
+            &bodies,
+            (self.chosen.route.retries(), drawn, self.record.started()),
+        );
         let late = || Own::timed_out(&set.service, is_grpc);
         let ended = tokio::select! {
             biased;

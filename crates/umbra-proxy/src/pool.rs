@@ -13,7 +13,7 @@ mod pump;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
 use futures::future::Either;
@@ -116,9 +116,14 @@ where
 
     /// A connection to `address` that has been there for a while, if one is good. `surely`: what is to be sent may not be
     /// sent again, so that a look into the kernel is worth its cost.
-    pub(crate) fn reuse(&self, address: SocketAddr, version: HttpVersion, surely: bool) -> Option<Pooled<B>> {
+    pub(crate) fn reuse(
+        &self,
+        address: SocketAddr,
+        version: HttpVersion,
+        (surely, now): (bool, Instant),
+    ) -> Option<Pooled<B>> {
         match version {
-            HttpVersion::Http1 => self.http1.reuse(address, surely).map(Pooled::Http1),
+            HttpVersion::Http1 => self.http1.reuse(address, (surely, now)).map(Pooled::Http1),
             HttpVersion::Http2 => self.http2.reuse(address).map(Pooled::Http2),
         }
     }
@@ -140,9 +145,9 @@ where
     }
 
     /// Takes back the place of a request whose answer was read to its end.
-    pub(crate) fn put(&self, pooled: Pooled<B>) {
+    pub(crate) fn put(&self, pooled: Pooled<B>, now: Instant) {
         match pooled {
-            Pooled::Http1(connection) => self.http1.put(connection),
+            Pooled::Http1(connection) => self.http1.put(connection, now),
             // Its connection is in the pool all the time.
             Pooled::Http2(stream) => drop(stream),
         }

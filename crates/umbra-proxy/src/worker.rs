@@ -243,7 +243,9 @@ impl Start {
         let (end, ended) = oneshot::channel();
         let run = move || {
             let local = LocalSet::new();
-            let cut = local.block_on(&runtime, self.run());
+            // In a task of its own: what a set runs itself is polled with each of its tasks.
+            let running = async { tokio::task::spawn_local(self.run()).await.expect("it runs to its end") };
+            let cut = local.block_on(&runtime, running);
             drop(local);
             // Nobody waits when the process ends without draining.
             let _ = end.send(cut);

@@ -66,6 +66,8 @@ pub(super) struct Record {
     service: Arc<ServiceName>,
     upstream: Option<Arc<Upstream>>,
     started: Instant,
+    /// When it ended, if somebody has looked at the clock.
+    ended: Option<Instant>,
     request_head: u64,
     request_body: Option<Bodies>,
     answer_bytes: u64,
@@ -183,11 +185,14 @@ impl Relayed {
 
     fn ended(&mut self) {
         self.failed(Flags::None);
-        self.record = None;
+        let now = Instant::now();
+        if let Some(mut record) = self.record.take() {
+            record.ended = Some(now);
+        }
         if let Some((pooled, lease)) = self.loan.take() {
             match pooled.is_sending() {
                 true => self.finish(pooled, lease),
-                false => self.worker.primaries.put(pooled),
+                false => self.worker.primaries.put(pooled, now),
             }
         }
     }
@@ -198,7 +203,7 @@ impl Relayed {
         self.worker.connections.spawn_local(async move {
             let _lease = lease;
             match pooled.finish().await {
-                Ok(()) => worker.primaries.put(pooled),
+                Ok(()) => worker.primaries.put(pooled, Instant::now()),
                 Err(error) => tracing::debug!(%error, "the rest of an answered request was not sent"),
             }
         });
@@ -252,6 +257,7 @@ impl Record {
             service,
             upstream: None,
             started: Instant::now(),
+            ended: None,
             request_head: headers::wire_size(first_line, request.headers()),
             request_body: None,
             answer_bytes: 0,
@@ -326,7 +332,8 @@ impl Drop for Record {
             flags: self.flags,
             shadow: false,
         };
+        let took = self.ended.unwrap_or_else(Instant::now) - self.started;
         let request_bytes = self.request_head + self.request_body.as_ref().map_or(0, Bodies::bytes);
-        self.worker.series(&exchange).record(self.started.elapsed(), request_bytes, self.answer_bytes);
+        self.worker.series(&exchange).record(took, request_bytes, self.answer_bytes);
     }
 }

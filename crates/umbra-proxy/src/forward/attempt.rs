@@ -43,6 +43,8 @@ pub(super) struct Attempts<'a> {
     replaced: bool,
     /// What is spoken to the set's endpoints.
     version: HttpVersion,
+    /// When the attempt began.
+    now: Instant,
 }
 
 /// An answer has begun.
@@ -72,7 +74,7 @@ impl<'a> Attempts<'a> {
         set: &'a Backends,
         original: &'a Original,
         bodies: &'a Bodies,
-        (retries, drawn): (Option<&'a RetryPolicy>, Option<Drawn>),
+        (retries, drawn, now): (Option<&'a RetryPolicy>, Option<Drawn>, Instant),
     ) -> Self {
         let left = retries.map_or(0, |retries| retries.attempts);
         let (tried, refused) = (Vec::new(), Vec::new());
@@ -89,6 +91,7 @@ impl<'a> Attempts<'a> {
             refused,
             replaced: false,
             version: original.version.towards(set.spoken_to()),
+            now,
         }
     }
 
@@ -103,6 +106,7 @@ impl<'a> Attempts<'a> {
             // The answer goes, and its connection with it: nobody reads it to its end.
             drop(ended);
             tokio::time::sleep(pause).await;
+            self.now = Instant::now();
         }
     }
 
@@ -197,7 +201,7 @@ impl<'a> Attempts<'a> {
             return Err(nobody());
         }
         let draw = &mut |bound| self.worker.rng().u64(0..bound);
-        let (family, now) = (self.original.family, Instant::now());
+        let (family, now) = (self.original.family, self.now);
         if !self.tried.is_empty() {
             let avoided = [self.refused.as_slice(), self.tried.as_slice()].concat();
             if let Some(lease) = self.set.choose(&avoided, family, now, draw) {
@@ -211,7 +215,7 @@ impl<'a> Attempts<'a> {
         let address = lease.upstream().endpoint.address;
         let pool = &self.worker.primaries;
         if !self.replaced
-            && let Some(pooled) = pool.reuse(address, self.version, !self.bodies.is_none())
+            && let Some(pooled) = pool.reuse(address, self.version, (!self.bodies.is_none(), self.now))
         {
             return Some(pooled);
         }

@@ -110,11 +110,11 @@ where
 
     /// The connection to `address` that was used last, if one is good. `surely`: the kernel is asked, because what is to be
     /// sent may not be sent again.
-    pub(super) fn reuse(&self, address: SocketAddr, surely: bool) -> Option<Exclusive<B>> {
+    pub(super) fn reuse(&self, address: SocketAddr, (surely, now): (bool, Instant)) -> Option<Exclusive<B>> {
         let mut endpoints = self.endpoints.borrow_mut();
         let endpoint = endpoints.get_mut(&address)?;
         while let Some(Idle { link, since }) = endpoint.idle.pop() {
-            let age = since.elapsed();
+            let age = now.saturating_duration_since(since);
             let quiet = link.seems_quiet() && (!surely || link.is_quiet());
             if quiet && age < endpoint.idle_limit {
                 return Some(Exclusive { link, reused: true, address });
@@ -141,11 +141,10 @@ where
     }
 
     /// Keeps a connection whose answer was read to its end.
-    pub(super) fn put(&self, Exclusive { link, address, .. }: Exclusive<B>) {
+    pub(super) fn put(&self, Exclusive { link, address, .. }: Exclusive<B>, now: Instant) {
         if !link.is_over() {
             return;
         }
-        let now = Instant::now();
         let mut endpoints = self.endpoints.borrow_mut();
         let new = || Endpoint { idle: Vec::new(), idle_limit: self.idle_timeout, last_used: now };
         let endpoint = endpoints.entry(address).or_insert_with(new);

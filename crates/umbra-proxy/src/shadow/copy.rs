@@ -116,7 +116,7 @@ impl Copy {
         let Self { mut ledger, _slot, service, lease, version, head, is_grpc, body, end, client, started } =
             self;
         let head_bytes = head.size();
-        let exchange = exchange(&worker, &ledger, &lease, version, (head, body));
+        let exchange = exchange(&worker, &ledger, &lease, (version, started), (head, body));
         let too_late = async {
             match end.wait().await {
                 Some(reason) => Ended::Cut(reason),
@@ -171,11 +171,11 @@ async fn exchange(
     worker: &Rc<Worker>,
     ledger: &Ledger,
     lease: &CopyLease,
-    version: HttpVersion,
+    (version, started): (HttpVersion, Instant),
     (head, mut body): (Head, CopyBody),
 ) -> Ended {
     let address = lease.upstream().endpoint.address;
-    let mut reuse = worker.mirrors.reuse(address, version, !body.is_end_stream());
+    let mut reuse = worker.mirrors.reuse(address, version, (!body.is_end_stream(), started));
     loop {
         let mut pooled = match reuse.take() {
             Some(pooled) => pooled,
@@ -239,6 +239,6 @@ async fn drain(worker: &Rc<Worker>, pooled: Pooled<CopyBody>, answer: Response<P
             return Ended::Answered { code, grpc_status, bytes };
         }
     }
-    worker.mirrors.put(pooled);
+    worker.mirrors.put(pooled, Instant::now());
     Ended::Answered { code, grpc_status, bytes }
 }
