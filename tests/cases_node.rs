@@ -167,6 +167,8 @@ fn start_proxy(node: &Node) -> Result<Process> {
     let mut command = Netns::command(node.netns(), "setpriv");
     command.args(["--bounding-set=-all,+net_admin", "--inh-caps=-all,+net_admin", "--no-new-privs"]);
     command.arg(program("umbra-proxy")?).args(["--node=n1", "--workers=2", "--push-listen"]);
+    // Copies are counted, however late the machine makes a worker.
+    command.env("UMBRA_SHADOW_MAX_LAG", "60m");
     command.arg(PUSH.to_string());
     command.arg(format!("--node-address={},{}", node.ipv4(), node.ipv6()));
     let log: PathBuf = std::env::temp_dir().join(format!("umbra-cases-{}.log", std::process::id()));

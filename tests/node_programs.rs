@@ -38,6 +38,8 @@ pub(crate) fn start_proxy(server: &ApiServer, node: &Node, flags: &[&str]) -> Re
     let mut command = node.netns().command("setpriv");
     command.args(["--bounding-set=-all,+net_admin", "--inh-caps=-all,+net_admin", "--no-new-privs"]);
     command.arg(program("umbra-proxy")?).args(["--node=n1", "--workers=2"]);
+    // Copies are counted, however late the machine makes a worker.
+    command.env("UMBRA_SHADOW_MAX_LAG", "60m");
     command.arg(format!("--node-address={},{}", node.ipv4(), node.ipv6()));
     command.arg("--tls-dir").arg(server.dir().join("tls")).args(flags);
     Process::start("proxy", &command, &server.dir().join("proxy.log"))

@@ -44,6 +44,8 @@ impl Proxy {
         let address = || Ok::<_, anyhow::Error>(SocketAddr::from(([127, 0, 0, 1], http::free_port()?)));
         let (traffic, push, metrics) = (address()?, address()?, address()?);
         let mut command = Command::new(program("umbra-proxy")?);
+        // Copies are counted, however late the machine makes a worker.
+        command.env("UMBRA_SHADOW_MAX_LAG", "60m");
         command.args(["--node", "n1", "--intercept=off", "--workers=2", "--admin-listen", "127.0.0.1:0"]);
         command.args(flags);
         for (flag, address) in [("--listen", traffic), ("--push-listen", push), ("--metrics-listen", metrics)]

@@ -145,6 +145,8 @@ impl PushProxy {
     /// Starts it; returns when its admin port answers.
     pub(crate) fn start(&mut self) -> Result<()> {
         let mut command = Command::new(program("umbra-proxy")?);
+        // Copies are counted, however late the machine makes a worker.
+        command.env("UMBRA_SHADOW_MAX_LAG", "60m");
         command.args(["--node", &self.node, "--intercept=off", "--workers=1"]);
         command.args(["--listen", &self.traffic.to_string(), "--push-listen", &self.push.to_string()]);
         // Its metrics are on the admin port, too.

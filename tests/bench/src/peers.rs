@@ -189,6 +189,12 @@ impl Peer {
         let mut arguments: Vec<String> = wrapper.to_vec();
         arguments.push(program.display().to_string());
         arguments.extend(match kind {
+            // A tool that counts makes it late, and copies would be given up for its users' sake.
+            Kind::Umbra if !wrapper.is_empty() => {
+                let mut flags = umbra(listens.plain, push, metrics, 1);
+                flags.push("--shadow-max-lag=60m".to_owned());
+                flags
+            }
             Kind::Umbra => umbra(listens.plain, push, metrics, 1),
             Kind::Pair => umbra(listens.plain, push, metrics, 2),
             Kind::Raw => raw(listens, wiring)?,

@@ -23,7 +23,7 @@ pub struct ShadowLimits {
     pub answer_bytes: usize,
     /// A worker that comes so late to what is ready, several times in a row, makes no copies until it is in time again: see
     /// `lag`. At full speed a worker is as late as the others that are ready take; a debug build, with a copy of each
-    /// request: 5 ms for 32 busy connections, 35 ms for 250. At the default a user waits a fifth of a second.
+    /// request: 5 ms for 32 busy connections, 35 ms for 250. At the default a user waits a third of a second.
     pub lag: Duration,
 }
 
@@ -51,7 +51,7 @@ impl Default for ShadowLimits {
             worker_bytes: 14 * 1024 * 1024,
             open_sockets: usize::MAX,
             answer_bytes: 64 * 1024,
-            lag: Duration::from_millis(50),
+            lag: Duration::from_millis(100),
         }
     }
 }
