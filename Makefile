@@ -3,10 +3,11 @@
 NODES ?= 2
 KUBE_PROXY ?= nftables
 CNI ?= ptp
+FUZZ_SECONDS ?= 60
 KUBECONFIG ?= $(CURDIR)/target/cluster/kubeconfig
 export NODES KUBE_PROXY CNI KUBECONFIG
 
-.PHONY: help demo test test-fast test-matrix soak bench bench-quick fmt lint crds images cluster-up cluster-down deploy
+.PHONY: help demo test test-fast test-matrix soak fuzz bench bench-quick fmt lint crds images cluster-up cluster-down deploy
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -26,6 +27,10 @@ test-matrix: ## the cluster tests on kube-proxy iptables, the bridge CNI, three 
 soak: ## one proxy under mixed load, with faults and changes all the time: SOAK_MINUTES=30
 	@cargo build -q -p umbra-proxy --locked
 	@cargo test -q -p umbra-tests --locked --test proxy -- --ignored --nocapture proxy_soak
+
+fuzz: ## changed bytes to every parser, FUZZ_SECONDS=60 each; what fails is written to the corpora
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) HYPER_CASES=$$(($(FUZZ_SECONDS) * 5000)) \
+		cargo test -q -p umbra-proxy --lib --locked http1:: -- --nocapture
 
 bench: ## what a request costs, beside Envoy, nginx, HAProxy and a forwarder of bytes
 	@tests/bench/run.sh full

@@ -10,6 +10,13 @@ pub(crate) mod head;
 pub(crate) mod wire;
 pub(crate) mod write;
 
+#[cfg(test)]
+mod against_hyper;
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod looked;
+
 pub(crate) use body::{BodyError, Decoded, Decoder};
 pub(crate) use head::{HeadError, RequestHead};
 pub(crate) use wire::Wire;
@@ -28,4 +35,20 @@ pub(crate) enum Framing {
     Chunked,
     /// With the connection: answers alone.
     UntilClose,
+}
+
+/// Where `byte` is first.
+fn find(byte: u8, bytes: &[u8]) -> Option<usize> {
+    let at = memchr::memchr(byte, bytes);
+    #[cfg(test)]
+    looked::at(at.map_or(bytes.len(), |at| at + 1));
+    at
+}
+
+/// Where a line's end is first that an empty line follows.
+fn find_empty_line(bytes: &[u8]) -> Option<usize> {
+    let at = memchr::memmem::find(bytes, b"\r\n\r\n");
+    #[cfg(test)]
+    looked::at(at.map_or(bytes.len(), |at| at + 4));
+    at
 }

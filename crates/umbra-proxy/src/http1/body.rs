@@ -3,10 +3,12 @@
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::{Framing, head};
+use super::{Framing, find, find_empty_line, head};
 
 /// Of the line before a chunk; extensions are read over, and nobody needs long ones.
 const LONGEST_SIZE_LINE: usize = 1024;
+/// Of all extensions of a body, in bytes: more are there to keep a proxy busy that counts data alone.
+const MOST_EXTENSIONS: usize = 16 * 1024;
 
 /// A body is not what its head says. Its sender's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +33,8 @@ pub(crate) struct Decoder {
     state: State,
     /// Largest block of trailers, in bytes.
     limit: usize,
+    /// Bytes of extensions so far.
+    extensions: usize,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -38,7 +42,10 @@ enum State {
     Ended,
     Length(u64),
     UntilClose,
-    ChunkSize,
+    ChunkSize {
+        /// No end of the line before this.
+        seen: usize,
+    },
     Chunk(u64),
     /// The line end behind a chunk.
     ChunkEnd,
@@ -53,10 +60,10 @@ impl Decoder {
         let state = match framing {
             Framing::None | Framing::Length(0) => State::Ended,
             Framing::Length(length) => State::Length(length),
-            Framing::Chunked => State::ChunkSize,
+            Framing::Chunked => State::ChunkSize { seen: 0 },
             Framing::UntilClose => State::UntilClose,
         };
-        Self { state, limit }
+        Self { state, limit, extensions: 0 }
     }
 
     /// Nothing of the body is left.
@@ -102,7 +109,7 @@ impl Decoder {
                     self.state = if *left == 0 { State::ChunkEnd } else { State::Chunk(*left) };
                     return Ok(Decoded::Data(data));
                 }
-                State::ChunkSize => self.size(input)?,
+                State::ChunkSize { .. } => self.size(input)?,
                 State::ChunkEnd => self.chunk_end(input)?,
                 State::Trailers { .. } => return self.trailers(input),
             };
@@ -114,13 +121,25 @@ impl Decoder {
 
     /// True: the line is not whole.
     fn size(&mut self, input: &mut BytesMut) -> Result<bool, BodyError> {
-        let seen = &input[..input.len().min(LONGEST_SIZE_LINE)];
-        let Some(end) = memchr::memchr(b'\n', seen) else {
-            // What cannot be a size any more is told at once.
-            return if input.len() < LONGEST_SIZE_LINE { Ok(true) } else { Err(BodyError("a chunk's size")) };
+        let State::ChunkSize { seen } = &mut self.state else { return Ok(false) };
+        let come = &input[..input.len().min(LONGEST_SIZE_LINE)];
+        let Some(at) = find(b'\n', &come[*seen..]) else {
+            *seen = come.len();
+            let is_too_long = come.len() == LONGEST_SIZE_LINE;
+            return if is_too_long {
+                Err(BodyError("the line before a chunk is too long"))
+            } else {
+                Ok(true)
+            };
         };
-        let line = seen[..end].strip_suffix(b"\r").ok_or(BodyError("a line ends without CR"))?;
-        self.state = match size(line)? {
+        let end = *seen + at;
+        let line = come[..end].strip_suffix(b"\r").ok_or(BodyError("a line ends without CR"))?;
+        let (size, extensions) = size(line)?;
+        self.extensions += extensions;
+        if self.extensions > MOST_EXTENSIONS {
+            return Err(BodyError("more extensions than anybody needs"));
+        }
+        self.state = match size {
             0 => State::Trailers { seen: 0 },
             size => State::Chunk(size),
         };
@@ -132,7 +151,7 @@ impl Decoder {
         match &input[..] {
             [b'\r', b'\n', ..] => {
                 input.advance(2);
-                self.state = State::ChunkSize;
+                self.state = State::ChunkSize { seen: 0 };
                 Ok(false)
             }
             [] | [b'\r'] => Ok(true),
@@ -149,7 +168,7 @@ impl Decoder {
         }
         let wrong = BodyError("its trailers");
         let from = seen.saturating_sub(3);
-        let Some(at) = memchr::memmem::find(&input[from..], b"\r\n\r\n") else {
+        let Some(at) = find_empty_line(&input[from..]) else {
             *seen = input.len();
             return if input.len() > self.limit { Err(wrong) } else { Ok(Decoded::More) };
         };
@@ -169,19 +188,20 @@ fn up_to(input: &mut BytesMut, left: &mut u64) -> Bytes {
     input.split_to(count).freeze()
 }
 
-/// Hexadecimal digits, then perhaps spaces (some servers pad with them) and extensions, which are read over.
-fn size(line: &[u8]) -> Result<u64, BodyError> {
+/// Hexadecimal digits, then perhaps spaces (some servers pad with them) and extensions, of which only the length counts.
+fn size(line: &[u8]) -> Result<(u64, usize), BodyError> {
     let wrong = BodyError("a chunk's size");
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, rest) = line.split_at(digits);
-    let rest = rest.trim_ascii_start();
+    let rest = &rest[rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count()..];
     let is_text = |byte: &u8| *byte == b'\t' || !byte.is_ascii_control();
     let extensions = rest.is_empty() || rest.starts_with(b";");
     if !extensions || !rest.iter().all(is_text) || digits.len() > 16 {
         return Err(wrong);
     }
     let digits = std::str::from_utf8(digits).map_err(|_| wrong)?;
-    u64::from_str_radix(digits, 16).map_err(|_| wrong)
+    let size = u64::from_str_radix(digits, 16).map_err(|_| wrong)?;
+    Ok((size, rest.len()))
 }
 
 #[cfg(test)]
@@ -240,6 +260,8 @@ mod tests {
             "+5\r\nhello\r\n",
             "0x5\r\nhello\r\n",
             " 5\r\nhello\r\n",
+            "5\r\r\nhello\r\n",
+            "5\x0c;x\r\nhello\r\n",
             "\r\nhello",
             "5\nhello\r\n",
             "5\r\nhello!\r\n",
@@ -260,6 +282,8 @@ mod tests {
         }
         let endless = format!("1;{}", "x".repeat(2 * LONGEST_SIZE_LINE));
         assert!(decoded(Framing::Chunked, endless.as_bytes(), 100).is_err());
+        let endless = format!("1;{}\r\na\r\n", "x".repeat(100)).repeat(MOST_EXTENSIONS / 100);
+        assert!(decoded(Framing::Chunked, endless.as_bytes(), 100).is_err(), "many short ones");
         let flood = format!("0\r\nx: {}", "y".repeat(300));
         assert!(decoded(Framing::Chunked, flood.as_bytes(), 100).is_err(), "trailers have a limit");
     }

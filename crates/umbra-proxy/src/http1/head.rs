@@ -6,7 +6,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 
-use super::{Framing, MAX_HEADERS};
+use super::{Framing, MAX_HEADERS, find};
 
 /// What is wrong with a head. Its sender's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +45,8 @@ pub(crate) struct AnswerHead {
 pub(crate) struct Scan {
     /// No end of a head before this.
     seen: usize,
+    /// Bytes of empty lines before it.
+    empty: usize,
     /// Parsed when it has this many bytes, whole or not: what is no HTTP is to be told soon.
     parse_at: usize,
 }
@@ -53,7 +55,7 @@ impl Scan {
     /// The length of the head at the start of `bytes`, once it is there.
     fn end(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut from = self.seen;
-        while let Some(at) = memchr::memchr(b'\n', &bytes[from..]) {
+        while let Some(at) = find(b'\n', &bytes[from..]) {
             let line = from + at + 1;
             match &bytes[line..] {
                 [b'\n', ..] => return Some(line + 1),
@@ -74,6 +76,8 @@ impl Scan {
     fn is_due(&mut self, length: usize) -> bool {
         let due = length >= self.parse_at;
         if due {
+            #[cfg(test)]
+            super::looked::at(length);
             self.parse_at = length * 2;
         }
         due
@@ -107,10 +111,16 @@ pub(crate) fn request(
     limit: usize,
     headers: impl FnOnce() -> HeaderMap,
 ) -> Result<Option<RequestHead>, HeadError> {
-    // Empty lines before a request are allowed (RFC 9112 section 2.2).
     if scan.seen == 0 {
-        let empty = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        let empty = empty_lines(input);
         input.advance(empty);
+        scan.empty += empty;
+        if scan.empty > limit {
+            return Err(HeadError::TooLarge);
+        }
+        if input[..] == *b"\r" {
+            return Ok(None);
+        }
     }
     let mut fields = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut parsed = httparse::Request::new(&mut []);
@@ -198,6 +208,18 @@ pub(crate) fn trailers(block: &Bytes) -> Result<HeaderMap, HeadError> {
     Ok(headers)
 }
 
+/// How many bytes of empty lines come before a request, which is allowed (RFC 9112 section 2.2).
+fn empty_lines(input: &[u8]) -> usize {
+    let mut empty = 0;
+    loop {
+        match &input[empty..] {
+            [b'\r', b'\n', ..] => empty += 2,
+            [b'\n', ..] => empty += 1,
+            _ => return empty,
+        }
+    }
+}
+
 fn whole(scan: &mut Scan, input: &[u8], limit: usize) -> Result<Option<usize>, HeadError> {
     let end = scan.end(input);
     match end.unwrap_or(input.len()) > limit {
@@ -243,7 +265,18 @@ fn target_of(bytes: &Bytes, target: &str, method: &Method) -> Result<Uri, HeadEr
     if is_authority != (method == Method::CONNECT) {
         return Err(wrong());
     }
-    Ok(uri)
+    match uri.path_and_query() {
+        Some(target) if !target.as_str().starts_with(['/', '*']) => with_path(uri).ok_or_else(wrong),
+        _ => Ok(uri),
+    }
+}
+
+/// A whole URI may leave the path out, and the next hop is to get one (RFC 9112 section 3.2.1).
+fn with_path(uri: Uri) -> Option<Uri> {
+    let mut parts = uri.into_parts();
+    // As text, an empty path is a slash.
+    parts.path_and_query = Some(parts.path_and_query?.to_string().parse().ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 fn field_of(bytes: &Bytes, field: &httparse::Header<'_>) -> Result<(HeaderName, HeaderValue), HeadError> {
@@ -267,19 +300,23 @@ impl Fields {
         read.headers.reserve(fields.len());
         for field in fields {
             let (name, value) = field_of(bytes, field)?;
-            read.look(&name, value.as_bytes())?;
-            read.headers.append(name, value);
+            if read.look(&name, value.as_bytes())? {
+                read.headers.append(name, value);
+            }
         }
         Ok(read)
     }
 
-    fn look(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), HeadError> {
+    /// False: the field says what another one has said, and only that one is sent on (RFC 9110 section 8.6).
+    fn look(&mut self, name: &HeaderName, value: &[u8]) -> Result<bool, HeadError> {
         if name == header::CONTENT_LENGTH {
             let length = number(value).ok_or(HeadError::Malformed("its Content-Length"))?;
-            if self.length.replace(length).is_some_and(|other| other != length) {
-                return Err(HeadError::Malformed("it has two lengths"));
-            }
-        } else if name == header::TRANSFER_ENCODING {
+            return match self.length.replace(length) {
+                Some(other) if other != length => Err(HeadError::Malformed("it has two lengths")),
+                other => Ok(other.is_none()),
+            };
+        }
+        if name == header::TRANSFER_ENCODING {
             let chunked = self.coding == Coding::None && value.eq_ignore_ascii_case(b"chunked");
             self.coding = if chunked { Coding::Chunked } else { Coding::Unknown };
         } else if name == header::CONNECTION {
@@ -290,7 +327,7 @@ impl Fields {
         } else if name == header::EXPECT {
             self.expects_continue = value.eq_ignore_ascii_case(b"100-continue");
         }
-        Ok(())
+        Ok(true)
     }
 
     fn keeps_alive(&self, minor: u8) -> bool {
@@ -310,6 +347,10 @@ impl Fields {
     }
 
     fn of_answer(&mut self, minor: u8, status: StatusCode, is_head: bool) -> Result<Framing, HeadError> {
+        if self.coding != Coding::None {
+            // The coding counts, and the length may not be sent on (RFC 9112 section 6.3).
+            self.headers.remove(header::CONTENT_LENGTH);
+        }
         let bodiless =
             status.is_informational() || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
         if is_head || bodiless {
@@ -320,11 +361,7 @@ impl Fields {
             (Coding::None, Some(length)) => Ok(Framing::Length(length)),
             (Coding::None, None) => Ok(Framing::UntilClose),
             (_, _) if minor == 0 => Err(HeadError::Malformed("HTTP/1.0 has no transfer codings")),
-            (Coding::Chunked, length) => {
-                // The coding counts, and the length may not be sent on (RFC 9112 section 6.3).
-                length.map(|_| self.headers.remove(header::CONTENT_LENGTH));
-                Ok(Framing::Chunked)
-            }
+            (Coding::Chunked, _) => Ok(Framing::Chunked),
             (Coding::Unknown, _) => Err(HeadError::UnknownCoding),
         }
     }

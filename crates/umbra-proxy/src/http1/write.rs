@@ -62,9 +62,7 @@ pub(crate) fn request(out: &mut Vec<u8>, head: &RequestHead<'_>, framing: Framin
     for part in [head.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
-    for (name, value) in head.headers.iter().filter(|(name, _)| head.mark != Some(name)) {
-        field(out, name, value);
-    }
+    fields(out, head.headers.iter().filter(|(name, _)| head.mark != Some(name)), framing);
     head.mark.into_iter().for_each(|mark| field(out, mark, &MARKED));
     end(out, framing);
 }
@@ -81,7 +79,7 @@ pub(crate) fn answer(
     for part in ["HTTP/1.1 ", status.as_str(), " ", status.canonical_reason().unwrap_or_default(), "\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }
-    fields(out, headers);
+    fields(out, headers.iter(), framing);
     match (version, persists) {
         (_, false) => out.extend_from_slice(b"connection: close\r\n"),
         (Version::HTTP_10, true) => out.extend_from_slice(b"connection: keep-alive\r\n"),
@@ -98,21 +96,32 @@ pub(crate) fn chunk_size(out: &mut Vec<u8>, size: usize) {
 /// The last chunk, with trailers behind it.
 pub(crate) fn trailers(out: &mut Vec<u8>, trailers: &HeaderMap) {
     out.extend_from_slice(b"0\r\n");
-    fields(out, trailers);
+    fields(out, trailers.iter(), Framing::Chunked);
     out.extend_from_slice(b"\r\n");
 }
 
-fn fields(out: &mut Vec<u8>, headers: &HeaderMap) {
-    headers.iter().for_each(|(name, value)| field(out, name, value));
+/// All but what frames the message otherwise than `framing`: HTTP/2 may have said several lengths, of which it heeds the
+/// first.
+fn fields<'a>(
+    out: &mut Vec<u8>,
+    fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+    framing: Framing,
+) {
+    let mut has_length = matches!(framing, Framing::Chunked | Framing::UntilClose);
+    for (name, value) in fields {
+        let is_framing = name == header::TRANSFER_ENCODING
+            || name == header::CONTENT_LENGTH && std::mem::replace(&mut has_length, true);
+        if !is_framing {
+            field(out, name, value);
+        }
+    }
 }
 
 fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-    if name != header::TRANSFER_ENCODING {
-        out.extend_from_slice(name.as_str().as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
-    }
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 fn end(out: &mut Vec<u8>, framing: Framing) {

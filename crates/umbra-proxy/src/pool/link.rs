@@ -89,7 +89,9 @@ where
             state.body = Some(body);
         } else {
             state.spare = Some(body);
-            state.write_failed = state.wire.try_flush().is_err();
+            // A head that was written down when the body had not ended may have announced chunks.
+            let is_whole = state.wire.end(None).is_ok();
+            state.write_failed = !is_whole || state.wire.try_flush().is_err();
         }
         begun
     }

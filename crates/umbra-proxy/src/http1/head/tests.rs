@@ -99,6 +99,7 @@ fn what_is_no_head_is_refused() {
         "GET  / HTTP/1.1\r\n\r\n",
         "GET / HTTP/1.1 \r\n\r\n",
         " GET / HTTP/1.1\r\n\r\n",
+        "\rGET / HTTP/1.1\r\n\r\n",
         "GET / HTTP/1.1\r\nx y: 1\r\n\r\n",
         "GET / HTTP/1.1\r\nx : 1\r\n\r\n",
         "GET / HTTP/1.1\r\n: 1\r\n\r\n",
@@ -119,10 +120,24 @@ fn what_is_no_head_is_refused() {
 }
 
 #[test]
+fn a_whole_uri_without_a_path_gets_one() {
+    for (target, expected) in [("http://x?a=b", "/?a=b"), ("http://x", "/"), ("http://x/y?z", "/y?z")] {
+        let text = format!("GET {target} HTTP/1.1\r\nhost: x\r\n\r\n");
+        let (head, _) = parse(&text, 5).expect("sound").expect("whole");
+        assert_eq!(head.request.uri().path_and_query().expect("a path"), expected);
+        assert_eq!(head.request.uri().host(), Some("x"));
+    }
+}
+
+#[test]
 fn heads_have_a_limit_in_bytes_and_fields() {
     let long = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(LIMIT));
     for piece in [1, 100, LIMIT * 2] {
         assert!(matches!(parse(&long, piece), Err(HeadError::TooLarge)));
+    }
+    let empty = format!("{}GET / HTTP/1.1\r\n\r\n", "\r\n".repeat(LIMIT));
+    for piece in [1, 100, LIMIT * 4] {
+        assert!(matches!(parse(&empty, piece), Err(HeadError::TooLarge)), "empty lines");
     }
     let fields = |count: usize| {
         let fields: String = (0..count).map(|n| format!("x-{n}: 1\r\n")).collect();
