@@ -36,6 +36,7 @@ pub mod fallback;
 mod forward;
 mod headers;
 mod http1;
+mod http2;
 pub mod intercept;
 pub mod listen;
 pub mod metrics;

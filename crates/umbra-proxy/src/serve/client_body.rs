@@ -5,16 +5,16 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::client::{Upload, UploadError};
+use crate::http2::Received;
 use crate::shadow::tap::UNKNOWN_BLOCK;
 
 /// Streamed, with its trailers. Dropped before its end, it is given up.
 pub(crate) enum ClientBody {
     Empty,
     Http1(Upload),
-    Http2(Incoming),
+    Http2(Received),
 }
 
 /// The client left, or sent something else than a body.
@@ -23,7 +23,7 @@ pub(crate) enum ClientError {
     #[error("{0}")]
     Http1(UploadError),
     #[error("{0}")]
-    Http2(hyper::Error),
+    Http2(h2::Error),
 }
 
 impl ClientBody {
@@ -49,9 +49,9 @@ impl Body for ClientBody {
             Self::Http1(upload) => {
                 upload.poll_frame(cx).map(|next| next.map(|frame| frame.map_err(ClientError::Http1)))
             }
-            Self::Http2(incoming) => Pin::new(incoming)
-                .poll_frame(cx)
-                .map(|next| next.map(|frame| frame.map_err(ClientError::Http2))),
+            Self::Http2(received) => {
+                received.poll_frame(cx).map(|next| next.map(|frame| frame.map_err(ClientError::Http2)))
+            }
         }
     }
 
@@ -59,7 +59,7 @@ impl Body for ClientBody {
         match self {
             Self::Empty => true,
             Self::Http1(upload) => upload.has_ended(),
-            Self::Http2(incoming) => incoming.is_end_stream(),
+            Self::Http2(received) => received.is_end_stream(),
         }
     }
 
@@ -67,7 +67,7 @@ impl Body for ClientBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Http1(upload) => upload.left().map_or_else(SizeHint::default, SizeHint::with_exact),
-            Self::Http2(incoming) => incoming.size_hint(),
+            Self::Http2(received) => received.size_hint(),
         }
     }
 }
