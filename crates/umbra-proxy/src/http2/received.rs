@@ -4,21 +4,18 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
-use http_body::{Frame, SizeHint};
+use http_body::Frame;
 
 /// Streamed, with its trailers. Dropped before its end, it gives the stream up.
 pub(crate) struct Received {
     stream: RecvStream,
-    /// Bytes to come, where a head has said it.
-    left: Option<u64>,
     /// What is left are trailers.
     data_ended: bool,
 }
 
 impl Received {
-    /// `length`: what its head says; h2 sees to it that this is true.
-    pub(crate) fn new(stream: RecvStream, length: Option<u64>) -> Self {
-        Self { stream, left: length, data_ended: false }
+    pub(crate) fn new(stream: RecvStream) -> Self {
+        Self { stream, data_ended: false }
     }
 
     pub(crate) fn poll_frame(
@@ -31,7 +28,6 @@ impl Received {
                     // Only fails on a stream that is over.
                     let _ = self.stream.flow_control().release_capacity(chunk.len());
                     if !chunk.is_empty() {
-                        self.left = self.left.map(|left| left.saturating_sub(chunk.len() as u64));
                         return Poll::Ready(Some(Ok(Frame::data(chunk))));
                     }
                 }
@@ -43,9 +39,5 @@ impl Received {
 
     pub(crate) fn is_end_stream(&self) -> bool {
         self.stream.is_end_stream()
-    }
-
-    pub(crate) fn size_hint(&self) -> SizeHint {
-        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

@@ -59,8 +59,7 @@ where
     }
 
     pub(super) fn http2(stream: RecvStream) -> Self {
-        // The head says how long it is, if anybody does.
-        Self::Http2(Received::new(stream, None))
+        Self::Http2(Received::new(stream))
     }
 }
 
@@ -109,7 +108,8 @@ where
         match self {
             Self::Ended => SizeHint::with_exact(0),
             Self::Http1(link) => link.left().map_or_else(SizeHint::default, SizeHint::with_exact),
-            Self::Http2(received) => received.size_hint(),
+            // The head says it, if anybody does.
+            Self::Http2(_) => SizeHint::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The body of a request as its client sends it, whatever it speaks.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -14,7 +14,11 @@ use crate::shadow::tap::UNKNOWN_BLOCK;
 pub(crate) enum ClientBody {
     Empty,
     Http1(Upload),
-    Http2(Received),
+    Http2 {
+        received: Received,
+        /// Bytes to come, where the head has said it; h2 sees to it that this is true.
+        left: Option<u64>,
+    },
 }
 
 /// The client left, or sent something else than a body.
@@ -31,7 +35,7 @@ impl ClientBody {
     pub(crate) fn block(&self) -> usize {
         match self {
             Self::Http1(upload) => upload.block(),
-            Self::Empty | Self::Http2(_) => UNKNOWN_BLOCK,
+            Self::Empty | Self::Http2 { .. } => UNKNOWN_BLOCK,
         }
     }
 }
@@ -49,8 +53,12 @@ impl Body for ClientBody {
             Self::Http1(upload) => {
                 upload.poll_frame(cx).map(|next| next.map(|frame| frame.map_err(ClientError::Http1)))
             }
-            Self::Http2(received) => {
-                received.poll_frame(cx).map(|next| next.map(|frame| frame.map_err(ClientError::Http2)))
+            Self::Http2 { received, left } => {
+                let next = ready!(received.poll_frame(cx));
+                if let (Some(left), Some(Ok(frame))) = (left, &next) {
+                    *left = left.saturating_sub(frame.data_ref().map_or(0, |chunk| chunk.len() as u64));
+                }
+                Poll::Ready(next.map(|frame| frame.map_err(ClientError::Http2)))
             }
         }
     }
@@ -59,7 +67,7 @@ impl Body for ClientBody {
         match self {
             Self::Empty => true,
             Self::Http1(upload) => upload.has_ended(),
-            Self::Http2(received) => received.is_end_stream(),
+            Self::Http2 { received, .. } => received.is_end_stream(),
         }
     }
 
@@ -67,7 +75,7 @@ impl Body for ClientBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Http1(upload) => upload.left().map_or_else(SizeHint::default, SizeHint::with_exact),
-            Self::Http2(received) => received.size_hint(),
+            Self::Http2 { left, .. } => left.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

@@ -89,25 +89,23 @@ async fn run(
     work.push(Either::Left(stay(serving)));
     poll_fn(|cx| {
         loop {
-            while let Poll::Ready(Some(done)) = work.poll_next_unpin(cx) {
-                match done {
-                    Done::Request => {}
-                    // GOAWAY tells without a race which requests are still served, so nobody waits for a quiet moment.
-                    Done::Stay => connection.graceful_shutdown(),
-                }
-            }
-            let mut came = false;
             while let Some(next) = match connection.poll_accept(cx) {
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Ready(next) => next.transpose()?,
                 Poll::Pending => None,
             } {
                 work.push(Either::Right(exchange(serving, next)));
-                came = true;
             }
-            if !came {
+            let mut leaves = false;
+            while let Poll::Ready(Some(done)) = work.poll_next_unpin(cx) {
+                leaves |= matches!(done, Done::Stay);
+            }
+            if !leaves {
+                // With what requests have to say now, they have woken this task.
                 return Poll::Pending;
             }
+            // GOAWAY tells without a race which requests are still served, so nobody waits for a quiet moment.
+            connection.graceful_shutdown();
         }
     })
     .await
@@ -156,7 +154,7 @@ async fn answer(
     let body = match head.method {
         // What follows is no body (RFC 9113 section 8.5), and tunnels are none of ours.
         Method::CONNECT => ClientBody::Empty,
-        _ => ClientBody::Http2(Received::new(stream, length(&head.headers))),
+        _ => ClientBody::Http2 { received: Received::new(stream), left: length(&head.headers) },
     };
     let mut answer = pin!(forward::answer(serving, Request::from_parts(head, body)));
     poll_fn(|cx| match answer.as_mut().poll(cx) {
