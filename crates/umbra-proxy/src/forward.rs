@@ -13,6 +13,7 @@ mod deadline;
 mod local;
 mod understand;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ use crate::body::Bodies;
 use crate::headers;
 use crate::metrics::{DropReason, Flags};
 use crate::serve::{ClientBody, Serving};
-use crate::shadow::Drawn;
+use crate::shadow::{Drawn, Original};
 use crate::upgrade::Switched;
 use crate::version::HttpVersion;
 
@@ -44,7 +45,7 @@ pub(crate) async fn answer(serving: &Rc<Serving>, request: Request<ClientBody>) 
     let is_head = request.method() == Method::HEAD;
     let mut accepted = match Accepted::new(serving, request) {
         Ok(accepted) => accepted,
-        Err(answer) => return answer::to_method(is_head, answer),
+        Err(answer) => return answer::to_method(is_head, *answer),
     };
     let asked = accepted.ask().await;
     answer::to_method(is_head, accepted.answer(asked))
@@ -63,14 +64,18 @@ struct Accepted<'s> {
 
 impl<'s> Accepted<'s> {
     /// Finds the rule of a request, or answers what has none.
-    fn new(serving: &'s Rc<Serving>, mut request: Request<ClientBody>) -> Result<Self, Response<AnswerBody>> {
+    fn new(
+        serving: &'s Rc<Serving>,
+        mut request: Request<ClientBody>,
+    ) -> Result<Self, Box<Response<AnswerBody>>> {
         if let Err(NotUnderstood { reason, status, text }) = understand(&mut request) {
             serving.worker.metrics.bad_request(reason);
-            return Err(answer::last(status, text.into_bytes()));
+            return Err(Box::new(answer::last(status, text.into_bytes())));
         }
         let Some(subject) = Subject::of(serving, &request) else {
             serving.worker.metrics.refused("no_service");
-            return Err(answer::own(StatusCode::NOT_FOUND, b"no governed service has this host\n".to_vec()));
+            let text = b"no governed service has this host\n".to_vec();
+            return Err(Box::new(answer::own(StatusCode::NOT_FOUND, text)));
         };
         name_host(&mut request, &subject);
         let service = Arc::clone(&subject.governed.service);
@@ -80,12 +85,12 @@ impl<'s> Accepted<'s> {
                 let came = Came::new(&request, serving, (&subject, record.started()));
                 Ok(Self { serving, request, subject, chosen, came, record })
             }
-            Err(refusal) => Err(Own::refused(refusal, record.is_grpc()).send(record)),
+            Err(refusal) => Err(Box::new(Own::refused(refusal, record.is_grpc()).send(record))),
         }
     }
 
     /// What the rule makes of it, from its own answer to the primary's.
-    async fn ask(&mut self) -> Result<(Reached, Deadline), Own> {
+    async fn ask(&mut self) -> Result<(Reached, Deadline), Box<Own>> {
         if let Some(own) = self.own_answer() {
             return Err(self.changed(own));
         }
@@ -119,7 +124,7 @@ impl<'s> Accepted<'s> {
     }
 
     /// What belongs to the answer of a request that neither a fault nor CORS answers.
-    fn passes(&self) -> Result<CorsHeaders, Own> {
+    fn passes(&self) -> Result<CorsHeaders, Box<Own>> {
         let route = &self.chosen.route;
         let draw = &mut |bound| self.serving.worker.rng().u64(0..bound);
         if let Some(aborted) = route.abort(self.record.is_grpc(), draw) {
@@ -135,16 +140,16 @@ impl<'s> Accepted<'s> {
             CorsDecision::Answer(headers) => {
                 let mut own = Own::preflight();
                 headers.put_into(&mut own.headers);
-                Err(own)
+                Err(Box::new(own))
             }
         }
     }
 
     /// An answer of our own to a request that went nowhere, with what the rule does to all answers.
-    fn changed(&self, mut own: Own) -> Own {
+    fn changed(&self, mut own: Own) -> Box<Own> {
         let (head, about) = (Head::of(&self.request), (own.status, None));
         change_answer(&mut own.headers, head, (&self.chosen, &self.came), (None, about));
-        own
+        Box::new(own)
     }
 
     /// Sends it to the endpoints that its rule chose.
@@ -153,29 +158,16 @@ impl<'s> Accepted<'s> {
         set: &Backends,
         cors: &CorsHeaders,
         drawn: Drawn,
-    ) -> Result<(Reached, Deadline), Own> {
+    ) -> Result<(Reached, Deadline), Box<Own>> {
         let worker = &self.serving.worker;
-        let upgrade = upgrade(self.serving, set, self.request.headers_mut());
-        let (mut original, body) =
-            change(std::mem::take(&mut self.request), &self.subject, (&self.chosen, &self.came), worker);
-        let mut drawn = Some(drawn);
-        if let Some(protocol) = upgrade {
-            headers::set_upgrade(&mut original.headers, protocol);
-            original.switches = true;
-            drawn.take().into_iter().for_each(|drawn| drawn.drop_all(DropReason::Upgrade));
-        }
-        self.record.service(&set.service);
+        let (mut original, body, drawn) = self.leave(set, drawn);
         let bodies = Bodies::new(body, worker.limits.replay_bytes, self.record.started());
         self.record.request_body(&bodies);
-        let (rule, is_grpc) = (self.chosen.route.timeout(), self.record.is_grpc());
-        let mut deadline = Deadline::new(rule, (&mut original.headers, is_grpc), (&bodies, &worker.recycled));
-        let mut attempts = Attempts::new(
-            worker,
-            set,
-            &original,
-            &bodies,
-            (self.chosen.route.retries(), drawn, self.record.started()),
-        );
+        let (route, is_grpc) = (&self.chosen.route, self.record.is_grpc());
+        let headers = (&mut original.headers, is_grpc);
+        let mut deadline = Deadline::new(route.timeout(), headers, (&bodies, &worker.recycled));
+        let with = (route.retries(), drawn, self.record.started());
+        let mut attempts = Attempts::new(worker, set, &original, &bodies, with);
         let late = || Own::timed_out(&set.service, is_grpc);
         let ended = tokio::select! {
             biased;
@@ -185,30 +177,59 @@ impl<'s> Accepted<'s> {
             }),
             () = deadline.passed() => Err(late()),
         };
-        let change = |headers: &mut HeaderMap, about| {
-            let destination = Some(self.chosen.destination);
-            let head = Head::of_original(&original);
-            change_answer(headers, head, (&self.chosen, &self.came), (destination, about));
-            cors.put_into(headers);
-        };
         match ended {
             Ok(mut reached) => {
-                let status = reached.answer.status();
-                if status != StatusCode::SWITCHING_PROTOCOLS {
-                    let upstream = Some(reached.lease.upstream().endpoint.address);
-                    headers::answer_hop(reached.answer.headers_mut());
-                    change(reached.answer.headers_mut(), (status, upstream));
-                }
+                self.finish(&mut reached, &original, cors);
                 Ok((reached, deadline))
             }
             Err(mut own) => {
-                change(&mut own.headers, (own.status, None));
-                Err(own)
+                self.change(&mut own.headers, &original, cors, (own.status, None));
+                Err(Box::new(own))
             }
         }
     }
 
-    fn answer(self, asked: Result<(Reached, Deadline), Own>) -> Response<AnswerBody> {
+    /// The request as it leaves, with what is copied of it.
+    fn leave(&mut self, set: &Backends, drawn: Drawn) -> (Original, ClientBody, Option<Drawn>) {
+        self.record.service(&set.service);
+        let upgrade = upgrade(self.serving, set, self.request.headers_mut());
+        let request = std::mem::take(&mut self.request);
+        let rule = (&self.chosen, &self.came);
+        let (mut original, body) = change(request, &self.subject, rule, &self.serving.worker);
+        let Some(protocol) = upgrade else { return (original, body, Some(drawn)) };
+        headers::set_upgrade(&mut original.headers, protocol);
+        original.switches = true;
+        drawn.drop_all(DropReason::Upgrade);
+        (original, body, None)
+    }
+
+    /// The head of a primary's answer, as it leaves.
+    fn finish(&self, reached: &mut Reached, original: &Original, cors: &CorsHeaders) {
+        let status = reached.answer.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return;
+        }
+        let upstream = Some(reached.lease.upstream().endpoint.address);
+        let headers = reached.answer.headers_mut();
+        headers::answer_hop(headers);
+        self.change(headers, original, cors, (status, upstream));
+    }
+
+    /// The rule's last word on an answer's head.
+    fn change(
+        &self,
+        headers: &mut HeaderMap,
+        original: &Original,
+        cors: &CorsHeaders,
+        about: (StatusCode, Option<SocketAddr>),
+    ) {
+        let destination = Some(self.chosen.destination);
+        let head = Head::of_original(original);
+        change_answer(headers, head, (&self.chosen, &self.came), (destination, about));
+        cors.put_into(headers);
+    }
+
+    fn answer(self, asked: Result<(Reached, Deadline), Box<Own>>) -> Response<AnswerBody> {
         match asked {
             Ok((reached, _)) if reached.answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 switch(reached, self.record)

@@ -37,6 +37,7 @@ pub mod fallback;
 mod forward;
 mod headers;
 mod http1;
+mod http2;
 pub mod intercept;
 pub mod listen;
 pub mod metrics;

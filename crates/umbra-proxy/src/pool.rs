@@ -8,7 +8,6 @@ mod http2;
 mod link;
 mod message;
 mod peer_body;
-mod pump;
 
 use std::io;
 use std::net::SocketAddr;

@@ -52,7 +52,7 @@ impl AsyncRead for Downstream {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.first.is_empty() {
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            ready!(poll_read_dry(&this.stream, cx, buf))?;
         } else {
             let count = this.first.len().min(buf.remaining());
             buf.put_slice(&this.first[..count]);
@@ -126,32 +126,33 @@ impl Shared {
 
 impl AsyncRead for Shared {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            let room = buf.remaining();
-            match self.stream.try_read_buf(buf) {
-                Ok(count) => {
-                    if (1..room).contains(&count) {
-                        self.read_dry();
-                    }
-                    return Poll::Ready(Ok(()));
+        poll_read_dry(&self.stream, cx, buf)
+    }
+}
+
+/// Reads what is there. A short read has emptied the socket: the next one waits for the kernel's word instead of asking in
+/// vain, which is a system call less per message. What arrives later is announced anew (epoll's edges), so nothing is
+/// missed.
+fn poll_read_dry(stream: &TcpStream, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    loop {
+        ready!(stream.poll_read_ready(cx))?;
+        let room = buf.remaining();
+        match stream.try_read_buf(buf) {
+            Ok(count) => {
+                if (1..room).contains(&count) {
+                    let would_block = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+                    // The error is the message itself.
+                    let _ = stream.try_io(Interest::READABLE, would_block);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                return Poll::Ready(Ok(()));
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Poll::Ready(Err(error)),
         }
     }
 }
 
 impl Shared {
-    /// A short read has emptied the socket: the next one waits for the kernel's word instead of asking in vain, which
-    /// is a system call less per answer. What arrives later is announced anew (epoll's edges), so nothing is missed.
-    fn read_dry(&self) {
-        let would_block = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-        // The error is the message itself.
-        let _ = self.stream.try_io(Interest::READABLE, would_block);
-    }
-
     fn poll_try_write(
         &self,
         cx: &mut Context<'_>,

@@ -24,11 +24,11 @@ const WRITES: Duration = Duration::from_secs(60);
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Count {
-    /// User instructions, one client (callgrind).
+    /// User instructions, one client of HTTP/1 or all of HTTP/2 (callgrind).
     Instructions,
-    /// Calls of malloc and its kin, one client (memcheck).
+    /// Calls of malloc and its kin, as many clients (memcheck).
     Allocations,
-    /// System calls, 16 clients (strace).
+    /// System calls, 16 clients of HTTP/1 or all of HTTP/2 (strace).
     Syscalls,
 }
 
@@ -50,8 +50,14 @@ impl Count {
         }
     }
 
-    fn clients(self) -> usize {
-        if self == Self::Syscalls { 16 } else { 1 }
+    fn clients(self, shape: Shape) -> usize {
+        if shape.is_http2() {
+            shape.clients()
+        } else if self == Self::Syscalls {
+            16
+        } else {
+            1
+        }
     }
 
     /// The command that runs the program and writes its sums to `output`.
@@ -92,7 +98,7 @@ pub(crate) fn count(
     harness: &mut Harness,
     wiring: &Wiring,
     count: Count,
-    (kind, mode): (Kind, Mode),
+    (kind, mode, shape): (Kind, Mode, Shape),
 ) -> Result<f64> {
     let mut run = |requests| {
         let output = wiring.folder.join(format!("{}-{}.out", kind.name(), count.name()));
@@ -101,8 +107,8 @@ pub(crate) fn count(
             std::fs::remove_file(&output)?;
         }
         let peer = Peer::start(kind, wiring, &count.wrapper(&output))?;
-        let target = peer.target(mode, Shape::Small).context("it cannot do that")?;
-        harness.open(&target, Shape::Small, count.clients())?;
+        let target = peer.target(mode, shape).context("it cannot do that")?;
+        harness.open(&target, shape, count.clients(shape))?;
         let counts = harness.run(Until::Requests(requests), copies_each(mode))?;
         harness.close();
         judge(mode, counts).map_err(|void| anyhow::anyhow!("{void}"))?;

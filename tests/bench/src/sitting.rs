@@ -272,7 +272,7 @@ impl Sitting {
             if self.measured.absent.contains_key(&kind) {
                 continue;
             }
-            let one = |_| exact::count(&mut self.harness, &self.wiring, count, (kind, mode));
+            let one = |_| exact::count(&mut self.harness, &self.wiring, count, (kind, mode, Shape::Small));
             let values: Result<Vec<f64>> = (0..repetitions).map(one).collect();
             let values = values.map_err(|error| format!("{error:#}"));
             println!("{} {} {mode:?}: {values:?}", kind.name(), count.name());

@@ -22,9 +22,9 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
-use super::pump::{Chunk, pump};
 use super::{ConnectError, Dialer, Message, Missing, PeerBody, PeerError, Unanswered};
 use crate::descriptors::Sockets;
+use crate::http2::{Chunk, pump};
 use crate::socket;
 use crate::worker::Limits;
 
@@ -274,7 +274,8 @@ where
             Unanswered { error: PeerError::Http2(error), how: Missing::Unsent, untouched: None }
         })?;
         if !ended {
-            self.pump = Some(Aborted(self.tasks.spawn_local(pump(body, stream)).abort_handle()));
+            self.pump =
+                Some(Aborted(self.tasks.spawn_local(pump(body, stream, Reason::CANCEL)).abort_handle()));
         }
         Ok(answer)
     }

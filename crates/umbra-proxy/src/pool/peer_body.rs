@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::link::Link;
 use crate::http1::{BodyError, HeadError};
+use crate::http2::Received;
 
 /// Streamed, with its trailers. Dropped before its end, it gives the answer up.
 pub(crate) enum PeerBody<B: Body> {
@@ -18,13 +19,6 @@ pub(crate) enum PeerBody<B: Body> {
     Ended,
     Http1(Rc<Link<B>>),
     Http2(Received),
-}
-
-/// Of one stream of HTTP/2.
-pub(crate) struct Received {
-    stream: RecvStream,
-    /// What is left are trailers.
-    data_ended: bool,
 }
 
 /// Why an answer is missing or incomplete. Sources are not told on: a peer's reason for ending a stream says nothing about
@@ -65,36 +59,14 @@ where
     }
 
     pub(super) fn http2(stream: RecvStream) -> Self {
-        Self::Http2(Received { stream, data_ended: false })
-    }
-}
-
-impl Received {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
-        while !self.data_ended {
-            match ready!(self.stream.poll_data(cx)) {
-                Some(Ok(chunk)) => {
-                    // The window opens as fast as somebody reads. Only fails on a stream that is over.
-                    let _ = self.stream.flow_control().release_capacity(chunk.len());
-                    if !chunk.is_empty() {
-                        return Poll::Ready(Some(Ok(Frame::data(chunk))));
-                    }
-                }
-                Some(Err(error)) => return Poll::Ready(end_or(error)),
-                None => self.data_ended = true,
-            }
-        }
-        match ready!(self.stream.poll_trailers(cx)) {
-            Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),
-            Err(error) => Poll::Ready(end_or(error)),
-        }
+        Self::Http2(Received::new(stream))
     }
 }
 
 /// A peer that has answered may end the stream like this when it does not want the rest of the request (RFC 9113 section
 /// 8.1).
-fn end_or<T>(error: h2::Error) -> Option<Result<T, h2::Error>> {
-    (error.reason() != Some(Reason::NO_ERROR)).then_some(Err(error))
+fn end_or<T>(error: h2::Error) -> Option<Result<T, PeerError>> {
+    (error.reason() != Some(Reason::NO_ERROR)).then_some(Err(PeerError::Http2(error)))
 }
 
 impl<B> Body for PeerBody<B>
@@ -118,9 +90,9 @@ where
                 }
                 Poll::Ready(next)
             }
-            Self::Http2(received) => {
-                received.poll_frame(cx).map(|next| next.map(|frame| frame.map_err(PeerError::Http2)))
-            }
+            Self::Http2(received) => received
+                .poll_frame(cx)
+                .map(|next| next.and_then(|frame| frame.map_or_else(end_or, |it| Some(Ok(it))))),
         }
     }
 
@@ -128,7 +100,7 @@ where
         match self {
             Self::Ended => true,
             Self::Http1(_) => false,
-            Self::Http2(received) => received.stream.is_end_stream(),
+            Self::Http2(received) => received.is_end_stream(),
         }
     }
 

@@ -1,13 +1,13 @@
 //! The body of a request as its client sends it, whatever it speaks.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::client::{Upload, UploadError};
+use crate::http2::Received;
 use crate::shadow::tap::UNKNOWN_BLOCK;
 
 /// Streamed, with its trailers. Dropped before its end, it is given up.
@@ -16,7 +16,11 @@ pub(crate) enum ClientBody {
     #[default]
     Empty,
     Http1(Upload),
-    Http2(Incoming),
+    Http2 {
+        received: Received,
+        /// Bytes to come, where the head has said it; h2 sees to it that this is true.
+        left: Option<u64>,
+    },
 }
 
 /// The client left, or sent something else than a body.
@@ -25,7 +29,7 @@ pub(crate) enum ClientError {
     #[error("{0}")]
     Http1(UploadError),
     #[error("{0}")]
-    Http2(hyper::Error),
+    Http2(h2::Error),
 }
 
 impl ClientBody {
@@ -33,7 +37,7 @@ impl ClientBody {
     pub(crate) fn block(&self) -> usize {
         match self {
             Self::Http1(upload) => upload.block(),
-            Self::Empty | Self::Http2(_) => UNKNOWN_BLOCK,
+            Self::Empty | Self::Http2 { .. } => UNKNOWN_BLOCK,
         }
     }
 }
@@ -51,9 +55,13 @@ impl Body for ClientBody {
             Self::Http1(upload) => {
                 upload.poll_frame(cx).map(|next| next.map(|frame| frame.map_err(ClientError::Http1)))
             }
-            Self::Http2(incoming) => Pin::new(incoming)
-                .poll_frame(cx)
-                .map(|next| next.map(|frame| frame.map_err(ClientError::Http2))),
+            Self::Http2 { received, left } => {
+                let next = ready!(received.poll_frame(cx));
+                if let (Some(left), Some(Ok(frame))) = (left, &next) {
+                    *left = left.saturating_sub(frame.data_ref().map_or(0, |chunk| chunk.len() as u64));
+                }
+                Poll::Ready(next.map(|frame| frame.map_err(ClientError::Http2)))
+            }
         }
     }
 
@@ -61,7 +69,7 @@ impl Body for ClientBody {
         match self {
             Self::Empty => true,
             Self::Http1(upload) => upload.has_ended(),
-            Self::Http2(incoming) => incoming.is_end_stream(),
+            Self::Http2 { received, .. } => received.is_end_stream(),
         }
     }
 
@@ -69,7 +77,7 @@ impl Body for ClientBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Http1(upload) => upload.left().map_or_else(SizeHint::default, SizeHint::with_exact),
-            Self::Http2(incoming) => incoming.size_hint(),
+            Self::Http2 { left, .. } => left.map_or_else(SizeHint::default, SizeHint::with_exact),
         }
     }
 }

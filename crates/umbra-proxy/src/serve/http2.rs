@@ -1,24 +1,28 @@
 //! HTTP/2 without TLS towards clients, by prior knowledge. A request that is none has its stream reset, a head that is too
 //! large gets 431, and frames that are none end the connection. Whoever is to leave is told with GOAWAY.
 
-use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use bytes::Bytes;
-use http::Request;
-use hyper::body::Incoming;
-use hyper::rt::Executor;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use futures::StreamExt as _;
+use futures::future::Either;
+use futures::stream::FuturesUnordered;
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::{HeaderMap, Method, Request, Response, header};
+use http_body::Body as _;
 use tokio::net::TcpStream;
 
 use super::{Asked, ClientBody, Serving};
 use crate::connection::Worker;
 use crate::descriptors::Open;
-use crate::forward;
+use crate::forward::{self, AnswerBody};
+use crate::headers;
+use crate::http2::{Chunk, Received, pump};
 use crate::socket::Downstream;
 use crate::version::HttpVersion;
 
@@ -34,67 +38,141 @@ const CONNECTION_WINDOW: u32 = 64 * STREAM_WINDOW;
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that a client may open and reset before this process has looked at them (CVE-2023-44487); h2's default.
 const MAX_RESETS_UNSEEN: usize = 20;
-/// Streams of one connection that may be reset for what their client did wrong; hyper's default.
+/// Streams of one connection that may be reset for what their client did wrong; h2's default.
 const MAX_RESETS_FOR_ERRORS: usize = 1024;
 
-/// Runs the connection's requests on this worker's thread. Each ends with its stream, and all with their connection.
-#[derive(Clone, Copy)]
-struct OnThisThread;
-
-impl<F: Future + 'static> Executor<F> for OnThisThread {
-    fn execute(&self, request: F) {
-        tokio::task::spawn_local(request);
-    }
-}
-
-/// Serves a connection to its end.
+/// Serves a connection to its end. Its requests are futures of its own task: what has come by one read is asked for
+/// together, and answers that are ready together leave in one write. All of them end with their connection.
 pub(super) async fn serve(
     worker: Rc<Worker>,
     asked: Asked,
     peer: IpAddr,
     (stream, first, open): (TcpStream, Bytes, Open),
 ) {
-    let io = TokioIo::new(Downstream::new(stream, first, open));
     let serving = Serving::new(worker, asked, peer, HttpVersion::Http2);
-    let per_request = Rc::clone(&serving);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let serving = Rc::clone(&per_request);
-        async move { Ok::<_, Infallible>(forward::answer(&serving, request.map(ClientBody::Http2)).await) }
-    });
-    let head_bytes = serving.worker.limits.head_bytes.try_into().unwrap_or(u32::MAX);
-    let connection = http2::Builder::new(OnThisThread)
-        .auto_date_header(false)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(head_bytes)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_pending_accept_reset_streams(MAX_RESETS_UNSEEN)
-        .max_local_error_reset_streams(MAX_RESETS_FOR_ERRORS)
-        .serve_connection(io, service);
-    // GOAWAY tells without a race which requests are still served, so nobody waits for a quiet moment.
-    let drains = serving.worker.drains();
-    let released = serving.worker.unwanted(|| serving.is_in_force());
-    let idles = serving.idles();
-    tokio::pin!(connection, drains, released, idles);
-    let mut ending = false;
-    loop {
-        tokio::select! {
-            biased;
-            ended = &mut connection => return report(&serving, ended),
-            () = &mut drains, if !ending => ending = true,
-            () = &mut released, if !ending => ending = true,
-            () = &mut idles, if !ending => ending = true,
-        }
-        Pin::as_mut(&mut connection).graceful_shutdown();
-    }
+    let begun = settings(&serving).handshake(Downstream::new(stream, first, open));
+    // As long as a head of HTTP/1 may take.
+    let Ok(begun) = tokio::time::timeout(serving.worker.limits.header_timeout, begun).await else { return };
+    let ended = match begun {
+        Ok(connection) => run(&serving, connection).await,
+        Err(error) => Err(error),
+    };
+    report(&serving, ended);
 }
 
-fn report(serving: &Serving, ended: Result<(), hyper::Error>) {
+fn settings(serving: &Serving) -> h2::server::Builder {
+    let mut settings = h2::server::Builder::new();
+    settings
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(serving.worker.limits.head_bytes.try_into().unwrap_or(u32::MAX))
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_RESETS_UNSEEN)
+        .max_local_error_reset_streams(Some(MAX_RESETS_FOR_ERRORS));
+    settings
+}
+
+/// What a connection's task has to do beside its frames has come to an end.
+enum Done {
+    /// One request, answered or given up.
+    Request,
+    /// Its time: the client is to leave.
+    Stay,
+}
+
+async fn run(
+    serving: &Rc<Serving>,
+    mut connection: Connection<Downstream, Chunk<Bytes>>,
+) -> Result<(), h2::Error> {
+    let mut work = FuturesUnordered::new();
+    work.push(Either::Left(stay(serving)));
+    poll_fn(|cx| {
+        loop {
+            while let Some(next) = match connection.poll_accept(cx) {
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Ready(next) => next.transpose()?,
+                Poll::Pending => None,
+            } {
+                work.push(Either::Right(exchange(serving, next)));
+            }
+            let mut leaves = false;
+            while let Poll::Ready(Some(done)) = work.poll_next_unpin(cx) {
+                leaves |= matches!(done, Done::Stay);
+            }
+            if !leaves {
+                // With what requests have to say now, they have woken this task.
+                return Poll::Pending;
+            }
+            // GOAWAY tells without a race which requests are still served, so nobody waits for a quiet moment.
+            connection.graceful_shutdown();
+        }
+    })
+    .await
+}
+
+/// Ends when the client is to leave.
+async fn stay(serving: &Serving) -> Done {
+    let worker = &serving.worker;
+    tokio::select! {
+        () = worker.drains() => {}
+        () = worker.unwanted(|| serving.is_in_force()) => {}
+        () = serving.idles() => {}
+    }
+    Done::Stay
+}
+
+type Respond = SendResponse<Chunk<Bytes>>;
+
+async fn exchange(serving: &Rc<Serving>, (request, mut respond): (Request<RecvStream>, Respond)) -> Done {
+    let Some(answer) = answer(serving, request, &mut respond).await else { return Done::Request };
+    let (mut head, body) = answer.into_parts();
+    // A rule may have put in what HTTP/2 has not.
+    headers::answer_hop(&mut head.headers);
+    let ended = body.is_end_stream();
+    if !ended && let Some(length) = body.size_hint().exact() {
+        head.headers.entry(header::CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    match respond.send_response(Response::from_parts(head, ()), ended) {
+        Ok(_) if ended => {}
+        Ok(stream) => pump(body, stream, Reason::INTERNAL_ERROR).await,
+        Err(error) => {
+            tracing::debug!(%error, "an answer that cannot be sent");
+            respond.send_reset(Reason::INTERNAL_ERROR);
+        }
+    }
+    Done::Request
+}
+
+/// `None`: the client has given the request up.
+async fn answer(
+    serving: &Rc<Serving>,
+    request: Request<RecvStream>,
+    respond: &mut Respond,
+) -> Option<Response<AnswerBody>> {
+    let (head, stream) = request.into_parts();
+    let body = match head.method {
+        // What follows is no body (RFC 9113 section 8.5), and tunnels are none of ours.
+        Method::CONNECT => ClientBody::Empty,
+        _ => ClientBody::Http2 { received: Received::new(stream), left: length(&head.headers) },
+    };
+    let mut answer = pin!(forward::answer(serving, Request::from_parts(head, body)));
+    poll_fn(|cx| match answer.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => respond.poll_reset(cx).map(|_| None),
+    })
+    .await
+}
+
+/// Of the body, where the head says it.
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn report(serving: &Serving, ended: Result<(), h2::Error>) {
     let Err(error) = ended else { return };
-    let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<h2::Error>());
     // What this end ended the connection for: frames that are none, or too many of a kind.
-    if source.is_some_and(|error| error.is_go_away() && !error.is_remote()) {
+    if error.is_go_away() && !error.is_remote() {
         serving.worker.metrics.bad_request("malformed");
     }
     tracing::debug!(%error, "a client's connection broke");

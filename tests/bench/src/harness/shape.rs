@@ -43,6 +43,15 @@ impl Shape {
         matches!(self, Self::OneStream | Self::ManyStreams)
     }
 
+    /// For people, behind what is said of a request: nothing of HTTP/1.
+    pub(crate) fn spoken(self) -> &'static str {
+        match self {
+            Self::Small | Self::Large => "",
+            Self::OneStream => " over HTTP/2, one at a time",
+            Self::ManyStreams => " over HTTP/2, 32 at a time",
+        }
+    }
+
     pub(super) fn request(self, host: &str) -> Text {
         let size = self.bodies().0;
         let method = if size == 0 { "GET" } else { "POST" };

@@ -1,4 +1,4 @@
-//! A request's body on its way into a stream of HTTP/2.
+//! A body on its way into a stream of HTTP/2.
 //!
 //! Takes: a body. Gives: frames, as fast as the peer's windows let it; one chunk at most waits here. Ends early when the
 //! peer has given up the stream; a body that breaks off gives it up.
@@ -13,7 +13,7 @@ use h2::{Reason, SendStream};
 use http_body::{Body, Frame};
 
 /// What a stream carries: a chunk, or the end that nobody foresaw with the last one.
-pub(super) struct Chunk<D>(Option<D>);
+pub(crate) struct Chunk<D>(Option<D>);
 
 impl<D: Buf> Buf for Chunk<D> {
     fn remaining(&self) -> usize {
@@ -35,8 +35,8 @@ impl<D: Buf> Buf for Chunk<D> {
     }
 }
 
-/// Carries `body` to its end. Dropped before that, it gives the stream up.
-pub(super) async fn pump<B: Body>(body: B, mut stream: SendStream<Chunk<B::Data>>) {
+/// Carries `body` to its end. Dropped before that, it gives the stream up; the peer hears `broken` of a body that breaks off.
+pub(crate) async fn pump<B: Body>(body: B, mut stream: SendStream<Chunk<B::Data>>, broken: Reason) {
     let mut body = pin!(body);
     loop {
         let next = poll_fn(|cx| match stream.poll_reset(cx) {
@@ -46,7 +46,7 @@ pub(super) async fn pump<B: Body>(body: B, mut stream: SendStream<Chunk<B::Data>
         let Some(frame) = next.await else { return };
         let ended = match frame {
             None => stream.send_data(Chunk(None), true).map(|()| true),
-            Some(Err(_)) => return stream.send_reset(Reason::CANCEL),
+            Some(Err(_)) => return stream.send_reset(broken),
             Some(Ok(frame)) => match split(frame) {
                 Split::Data(data) => {
                     let end = body.is_end_stream();
