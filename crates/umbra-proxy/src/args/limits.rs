@@ -39,7 +39,7 @@ pub struct LimitArgs {
     #[arg(long, env = "UMBRA_SHADOW_MAX_PER_SECOND")]
     pub shadow_max_per_second: Option<NonZeroU32>,
     /// A worker thread that comes so late to what is ready, three times in a row, makes no copies until it is in time.
-    #[arg(long, env = "UMBRA_SHADOW_MAX_LAG", value_parser = duration, default_value = "50ms")]
+    #[arg(long, env = "UMBRA_SHADOW_MAX_LAG", value_parser = duration, default_value = "100ms")]
     pub shadow_max_lag: Duration,
     /// Header that is added to copies, with the value 1, and to nothing else. Requests of this node's pods that have it are
     /// not copied again [default: copies are not marked].

@@ -72,7 +72,7 @@ fn held_up(slow: &Arc<AtomicBool>, cost: Duration) -> Mode {
 
 #[tokio::test]
 async fn a_worker_that_keeps_users_waiting_gives_up_copies_until_it_is_in_time() {
-    const LAG: Duration = Duration::from_millis(100);
+    const LAG: Duration = Duration::from_millis(90);
     let (v1, v2) = (Backend::named("v1").await, Backend::named("v2").await);
     let slow = Arc::new(AtomicBool::new(false));
     let limits = limits(|limits| limits.shadow.lag = LAG);
