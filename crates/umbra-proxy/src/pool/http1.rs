@@ -94,7 +94,7 @@ where
 
     /// The socket, with what was read behind the head: the peer speaks something else from here on.
     pub(super) fn detach(self) -> Option<(TcpStream, BytesMut, Open)> {
-        Rc::into_inner(self.link).map(Link::into_stream)
+        Rc::into_inner(self.link).and_then(Link::into_stream)
     }
 }
 

@@ -218,8 +218,11 @@ where
         state.spare.take().or(body)
     }
 
-    pub(super) fn into_stream(self) -> (TcpStream, BytesMut, Open) {
-        self.0.into_inner().wire.into_stream()
+    /// The socket, with what was read and not used; `None`: something of the request is left, which is not to be taken for
+    /// bytes of another protocol.
+    pub(super) fn into_stream(self) -> Option<(TcpStream, BytesMut, Open)> {
+        let State { wire, body, .. } = self.0.into_inner();
+        (body.is_none() && !wire.waits()).then(|| wire.into_stream())
     }
 }
 
