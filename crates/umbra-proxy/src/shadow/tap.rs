@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use hyper::HeaderMap;
 
 use crate::metrics::DropReason;
 
-/// The block of a chunk that hyper has read. It does not say how large that is; it makes none larger than
-/// `Limits::head_bytes`, and for HTTP/2 none larger than a frame, which is a quarter of that.
+/// The block of a chunk that came over HTTP/2. The `h2` crate does not say how large it is; it reads whole frames, of
+/// 16 KiB at most, into blocks of less than this.
 pub(crate) const UNKNOWN_BLOCK: usize = 64 * 1024;
 /// What a frame takes besides its bytes: its place in the queue (about 100 bytes, twice that while the queue grows) and
 /// the allocation of a copied chunk. Without it, a body of one-byte chunks would cost a hundred times its budget.
