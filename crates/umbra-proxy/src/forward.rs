@@ -16,6 +16,7 @@ mod understand;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use umbra_routing::{CorsDecision, CorsHeaders};
@@ -60,6 +61,8 @@ struct Accepted<'s> {
     chosen: Chosen,
     came: Came,
     record: Record,
+    /// When it went on to its destination: a fault's delay is none of its timeout, nor of an endpoint's doing.
+    goes_on: Instant,
 }
 
 impl<'s> Accepted<'s> {
@@ -83,7 +86,8 @@ impl<'s> Accepted<'s> {
         match choose(serving, &subject, &request) {
             Ok(chosen) => {
                 let came = Came::new(&request, serving, (&subject, record.started()));
-                Ok(Self { serving, request, subject, chosen, came, record })
+                let goes_on = record.started();
+                Ok(Self { serving, request, subject, chosen, came, record, goes_on })
             }
             Err(refusal) => Err(Box::new(Own::refused(refusal, record.is_grpc()).send(record))),
         }
@@ -99,6 +103,7 @@ impl<'s> Accepted<'s> {
             self.record.delayed();
             // Boxed, because it is rare and would make every request larger.
             Box::pin(tokio::time::sleep(delay)).await;
+            self.goes_on = Instant::now();
         }
         let cors = self.passes()?;
         // Drawn before anything can fail: what was eligible and did not go out is counted.
@@ -161,12 +166,12 @@ impl<'s> Accepted<'s> {
     ) -> Result<(Reached, Deadline), Box<Own>> {
         let worker = &self.serving.worker;
         let (mut original, body, drawn) = self.leave(set, drawn);
-        let bodies = Bodies::new(body, worker.limits.replay_bytes, self.record.started());
+        let bodies = Bodies::new(body, worker.limits.replay_bytes, self.goes_on);
         self.record.request_body(&bodies);
         let (route, is_grpc) = (&self.chosen.route, self.record.is_grpc());
         let headers = (&mut original.headers, is_grpc);
         let mut deadline = Deadline::new(route.timeout(), headers, (&bodies, &worker.recycled));
-        let with = (route.retries(), drawn, self.record.started());
+        let with = (route.retries(), drawn, self.goes_on);
         let mut attempts = Attempts::new(worker, set, &original, &bodies, with);
         let late = || Own::timed_out(&set.service, is_grpc);
         let ended = tokio::select! {
