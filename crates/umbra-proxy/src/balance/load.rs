@@ -16,6 +16,10 @@ const MEMORY: Duration = Duration::from_secs(5);
 /// has never answered, once it was asked.
 const PENALTY: Duration = Duration::from_secs(1);
 
+/// Answers that come within this are not told apart. Istio's LEAST_REQUEST, whose shares users know, tells none apart; what
+/// requests in flight do not show by themselves is an endpoint that is slower than this.
+const SOON: Duration = Duration::from_millis(100);
+
 /// Below the time of any answer; keeps endpoints that were quiet for long comparable by their requests.
 const FLOOR_MICROS: f32 = 1.0;
 
@@ -90,6 +94,14 @@ impl Load {
     /// As users' requests compare it. What is expected falls with time while nobody waits there, so that an endpoint that
     /// was slow is tried again, by one request: until that is answered, the last figure stands.
     pub(super) fn of_users(&self, now: Instant) -> f32 {
+        let (expected, there) = self.expected(now);
+        // Whoever answers soon is as good as any other that does: among them requests alone count, so that equals get
+        // equal shares, and one slow answer of many is no reason to leave its endpoint.
+        expected.max(micros(SOON)) * (there as f32 + 1.0)
+    }
+
+    /// How long an answer is expected to take, in microseconds, and how many requests are there.
+    pub(super) fn expected(&self, now: Instant) -> (f32, u32) {
         let requests = self.requests.load(Ordering::Relaxed);
         let latency = Latency::from_bits(self.latency.load(Ordering::Relaxed));
         let (waiting, there) = (requests >> 32, requests as u32);
@@ -99,7 +111,7 @@ impl Load {
             (false, 0) => latency.decayed(self.time(now)),
             (false, _) => latency.micros,
         };
-        expected * (there as f32 + 1.0)
+        (expected, there)
     }
 
     /// As copies compare it: by whoever is there.
@@ -185,6 +197,14 @@ impl Latency {
 mod tests {
     use super::*;
 
+    impl Load {
+        /// Finer than requests compare it.
+        fn of_one(&self, now: Instant) -> f32 {
+            let (expected, there) = self.expected(now);
+            expected * (there as f32 + 1.0)
+        }
+    }
+
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
@@ -192,15 +212,15 @@ mod tests {
         let start = Instant::now();
         let load = Load::new(start);
         load.answered(5 * MS, start);
-        let quick = load.of_users(start);
+        let quick = load.of_one(start);
         load.answered(500 * MS, start);
-        assert_eq!(load.of_users(start), 100.0 * quick);
+        assert_eq!(load.of_one(start), 100.0 * quick);
         load.answered(5 * MS, start + MEMORY);
-        let after = load.of_users(start + MEMORY) / quick;
+        let after = load.of_one(start + MEMORY) / quick;
         assert!((37.0..39.0).contains(&after), "{after}");
         // Another 5 s with an answer each 100 ms.
         (1..=50).for_each(|tenth| load.answered(5 * MS, start + MEMORY + tenth * 100 * MS));
-        let later = load.of_users(start + 2 * MEMORY) / quick;
+        let later = load.of_one(start + 2 * MEMORY) / quick;
         assert!((14.0..16.0).contains(&later), "{later}");
     }
 
@@ -210,16 +230,16 @@ mod tests {
         let load = Load::new(start);
         load.answered(1_000 * MS, start);
         let later = start + 4 * MEMORY;
-        assert!(load.of_users(later) < 0.02 * load.of_users(start));
-        let before = load.of_users(start);
+        assert!(load.of_one(later) < 0.02 * load.of_one(start));
+        let before = load.of_one(start);
         load.begins();
-        assert_eq!(load.of_users(later), 2.0 * before, "one asks: the others rather not");
+        assert_eq!(load.of_one(later), 2.0 * before, "one asks: the others rather not");
         load.has_waited();
         load.answered(5 * MS, later);
         load.ends();
-        assert!(load.of_users(later) < 0.03 * before, "and was answered quickly");
+        assert!(load.of_one(later) < 0.03 * before, "and was answered quickly");
         let in_a_year = start + Duration::from_secs(365 * 86_400);
-        assert!(load.of_users(in_a_year) > 0.0);
+        assert!(load.of_one(in_a_year) > 0.0);
     }
 
     #[test]
@@ -229,7 +249,7 @@ mod tests {
         load.begins();
         load.has_waited();
         load.answered(2_000 * MS, start);
-        assert!(load.of_users(start + 10 * MEMORY) < 0.001 * load.of_users(start));
+        assert!(load.of_one(start + 10 * MEMORY) < 0.001 * load.of_one(start));
     }
 
     #[test]
@@ -240,16 +260,16 @@ mod tests {
         failing.failed(MS, start);
         silent.silent(30_000 * MS, start);
         left.silent(MS, start);
-        let expected = [1.0, 200.0, 200.0, 1.0].map(|times| times * quick.of_users(start));
-        assert_eq!([&quick, &failing, &silent, &left].map(|load| load.of_users(start)), expected);
+        let expected = [1.0, 200.0, 200.0, 1.0].map(|times| times * quick.of_one(start));
+        assert_eq!([&quick, &failing, &silent, &left].map(|load| load.of_one(start)), expected);
         let new = Load::new(start);
-        assert_eq!(new.of_users(start), 0.0, "unknown, so it is asked");
+        assert_eq!(new.of_one(start), 0.0, "unknown, so it is asked");
         new.begins();
-        assert!(new.of_users(start) > failing.of_users(start), "by one");
+        assert!(new.of_one(start) > failing.of_one(start), "by one");
         new.has_waited();
         new.silent(MS, start);
         new.ends();
-        assert_eq!(new.of_users(start), failing.of_users(start), "to whom it gave nothing");
+        assert_eq!(new.of_one(start), failing.of_one(start), "to whom it gave nothing");
     }
 
     #[test]
@@ -257,14 +277,14 @@ mod tests {
         let start = Instant::now();
         let load = Load::new(start);
         load.answered(5 * MS, start);
-        let before = load.of_users(start);
+        let before = load.of_one(start);
         load.copy_begins();
-        assert_eq!((load.of_users(start), load.of_all()), (before, 1.0));
+        assert_eq!((load.of_one(start), load.of_all()), (before, 1.0));
         load.begins();
         assert_eq!(load.of_all(), 2.0);
         load.copy_ends();
         load.has_waited();
         load.ends();
-        assert_eq!((load.of_users(start), load.of_all()), (before, 0.0));
+        assert_eq!((load.of_one(start), load.of_all()), (before, 0.0));
     }
 }
