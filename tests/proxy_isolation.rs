@@ -219,9 +219,7 @@ fn services(backends: &Backends, mirrored: bool) -> Result<Put> {
         Shadowed { name: does.name(), v1: backends.primary(), v2, rule: Rule::default() }
     };
     let all: Vec<_> = backends.mirrors().iter().map(service).collect();
-    let mut put = table::put(&all)?;
-    put.resources.extend([table::endpoints(Does::IsNotThere.name(), "v2", &[])?]);
-    Ok(put)
+    table::put(&all)
 }
 
 impl Case {

@@ -46,7 +46,7 @@ pub(crate) struct RequestBody {
 #[derive(Clone)]
 pub(crate) struct Bodies {
     source: Option<Rc<RefCell<Source>>>,
-    /// When the head had come.
+    /// When the request went on to its destination.
     began: Instant,
 }
 

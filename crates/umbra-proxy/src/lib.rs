@@ -19,7 +19,9 @@
 //! When this process cannot serve, `fallback` has left the kernel a way to the primary.
 //!
 //! Beside it: `run` starts and ends everything; `push` takes what the controller sends, and `config` owns it and brings it
-//! into force, by `reach`, which knows what this node lets us take over; `admin` shows it; `deadman` says whether the workers live; `descriptors` keeps sockets for users.
+//! into force, by `reach`, which knows what this node lets us take over; `admin` shows it; `deadman` says whether the workers live;
+//! `descriptors` keeps sockets for users; `recycle` keeps what requests leave behind for the next ones, and `alarm` what
+//! hardly ever has anything to say.
 
 mod acked;
 mod admin;

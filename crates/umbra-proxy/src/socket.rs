@@ -130,9 +130,14 @@ impl AsyncRead for Shared {
     }
 }
 
-/// Reads what is there. A short read has emptied the socket: the next one waits for the kernel's word instead of asking in
-/// vain, which is a system call less per message. What arrives later is announced anew (epoll's edges), so nothing is
-/// missed.
+/// A short read has emptied the socket: the next one waits for the kernel's word instead of asking in vain, which is a
+/// system call less per message. What arrives later is announced anew (epoll's edges), so nothing is missed.
+pub(crate) fn read_dry(stream: &TcpStream) {
+    let would_block = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+    // The error is the message itself.
+    let _ = stream.try_io(Interest::READABLE, would_block);
+}
+
 fn poll_read_dry(stream: &TcpStream, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
     loop {
         ready!(stream.poll_read_ready(cx))?;
@@ -140,9 +145,7 @@ fn poll_read_dry(stream: &TcpStream, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>
         match stream.try_read_buf(buf) {
             Ok(count) => {
                 if (1..room).contains(&count) {
-                    let would_block = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-                    // The error is the message itself.
-                    let _ = stream.try_io(Interest::READABLE, would_block);
+                    read_dry(stream);
                 }
                 return Poll::Ready(Ok(()));
             }

@@ -43,7 +43,7 @@ pub(super) struct Attempts<'a> {
     replaced: bool,
     /// What is spoken to the set's endpoints.
     version: HttpVersion,
-    /// When the attempt began.
+    /// When the endpoint that is asked now was chosen.
     now: Instant,
 }
 
@@ -162,7 +162,9 @@ impl<'a> Attempts<'a> {
             let mut lease = self.choose()?;
             record.upstream(lease.upstream());
             let Some(pooled) = self.connection(&lease).await else {
-                lease.refused(Instant::now());
+                // The next one is not to be blamed for the time that this one took.
+                self.now = Instant::now();
+                lease.refused(self.now);
                 self.refused.push(Arc::clone(lease.upstream()));
                 continue;
             };
@@ -177,6 +179,7 @@ impl<'a> Attempts<'a> {
                 Err(Failed::Again) => {
                     self.worker.metrics.replaced_connections.inc();
                     self.replaced = true;
+                    self.now = Instant::now();
                 }
                 Err(Failed::Final(how)) => {
                     // A request that its client has left unfinished says nothing of the endpoint.
