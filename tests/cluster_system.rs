@@ -10,6 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use umbra_testkit::{CEILING, Cluster, ClusterNamespace, PodNetwork, Samples, Shadows, repository, wait_for};
 
+use crate::cluster_users::Client;
+
 /// Where umbra lives.
 pub(crate) const UMBRA: &str = "umbra-system";
 /// Where proxies serve their metrics.
@@ -102,7 +104,18 @@ impl Example {
             example.kubectl(&["wait", "--for=condition=Available", "deployments", "--all", "--timeout=0s"])
         })
         .inspect_err(|_| eprintln!("{}", cluster.describe(example.name())))?;
+        example.wait_served()?;
         Ok(example)
+    }
+
+    /// Until every node's kube-proxy has the Service: it learns of ready endpoints after the Deployment says so, and refuses
+    /// until then.
+    fn wait_served(&self) -> Result<()> {
+        for pod in self.clients()? {
+            let mut client = Client::new(self, &pod)?;
+            wait_for(&format!("kube-proxy of {} serves sa-logic", pod.node), CEILING, || client.connect())?;
+        }
+        Ok(())
     }
 
     /// Applies the example's DestinationRule and VirtualService, and waits until every node serves them.
