@@ -6,9 +6,6 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 profile=${PROFILE:-release}
-# The toolchain's own target, named: else the flags below would reach build scripts and macros, which cannot be static.
-target=$(rustc -vV | sed -n 's/^host: //p')
-out=target/static/$target/${profile/#dev/debug}
 
 # image -> package/binary
 declare -A built=(
@@ -28,6 +25,5 @@ done
 # As a feature: what does not depend on it is not built a second time.
 [[ " ${names[*]} " != *-next-wire* ]] || arguments+=(--features next-wire)
 
-RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
-  cargo build --locked --profile "$profile" --target "$target" --target-dir target/static "${arguments[@]}"
+out=$(deploy/static.sh --profile "$profile" "${arguments[@]}")
 for name in "${names[@]}"; do deploy/image.sh "$name" "$out/${built[$name]#*/}"; done

@@ -100,13 +100,18 @@ pub(crate) fn count(
     count: Count,
     (kind, mode, shape): (Kind, Mode, Shape),
 ) -> Result<f64> {
+    let mut wiring = wiring.clone();
+    if count == Count::Allocations {
+        // In the program that is deployed, a static one, memcheck sees none.
+        wiring.umbra = None;
+    }
     let mut run = |requests| {
         let output = wiring.folder.join(format!("{}-{}.out", kind.name(), count.name()));
         // An old one would be taken for the new one's.
         if output.exists() {
             std::fs::remove_file(&output)?;
         }
-        let peer = Peer::start(kind, wiring, &count.wrapper(&output))?;
+        let peer = Peer::start(kind, &wiring, &count.wrapper(&output))?;
         let target = peer.target(mode, shape).context("it cannot do that")?;
         harness.open(&target, shape, count.clients(shape))?;
         let counts = harness.run(Until::Requests(requests), copies_each(mode))?;

@@ -33,7 +33,7 @@ const LIMITS: &[(Count, Mode, Shape, f64)] = &[
 /// What is checked.
 #[derive(Debug, Args)]
 pub(crate) struct Gates {
-    /// An optimised umbra-proxy [default: the one beside this program, built as this is].
+    /// An optimised umbra-proxy, for all but allocations [default: the one beside this program, built as this is].
     #[arg(long)]
     release: Option<PathBuf>,
     /// These alone. In a static program memcheck sees no allocations.

@@ -27,6 +27,8 @@ mod socket;
 mod void;
 mod workers;
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::{Args, Parser};
 
@@ -63,6 +65,10 @@ struct Times {
     /// These parts alone.
     #[arg(long, value_enum)]
     only: Vec<Part>,
+    /// umbra-proxy as it is deployed, for all but allocations: memcheck sees none in a static program [default: the one
+    /// beside this program].
+    #[arg(long)]
+    release: Option<PathBuf>,
 }
 
 impl Times {
@@ -70,7 +76,7 @@ impl Times {
     fn effort(self, rounds: usize, parts: &[Part]) -> Effort {
         let mut parts = if self.only.is_empty() { parts.to_vec() } else { self.only };
         parts.retain(|part| !self.timed_only || *part != Part::Counts);
-        Effort { rounds: self.rounds.unwrap_or(rounds), seconds: self.seconds, parts }
+        Effort { rounds: self.rounds.unwrap_or(rounds), seconds: self.seconds, parts, umbra: self.release }
     }
 }
 

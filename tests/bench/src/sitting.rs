@@ -1,6 +1,6 @@
 //! One sitting: the proxies are started, measured part by part, and the table is printed and written.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
@@ -32,6 +32,8 @@ pub(crate) struct Effort {
     pub(crate) seconds: f64,
     /// In any order.
     pub(crate) parts: Vec<Part>,
+    /// umbra-proxy; `None`: the one beside this program.
+    pub(crate) umbra: Option<PathBuf>,
 }
 
 /// What can be measured by itself.
@@ -79,7 +81,8 @@ impl Sitting {
         let harness = Harness::new()?;
         let (primary, mirror) = harness.backends()?;
         let mirror = Some(mirror);
-        let wiring = Wiring { configs: peers::configs(), folder, primary, mirror, umbra: None };
+        let wiring =
+            Wiring { configs: peers::configs(), folder, primary, mirror, umbra: effort.umbra.clone() };
         println!("proxies on core {}, clients and backends on core {}", cores.proxy, cores.load);
         Ok(Self { harness, wiring, cores, effort: effort.clone(), measured: Measured::default() })
     }
