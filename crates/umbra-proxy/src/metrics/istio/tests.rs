@@ -165,15 +165,34 @@ fn a_source_tells_the_same_of_nobody_and_of_an_endpoint_that_says_nothing_of_its
 fn a_cache_that_starts_anew_goes_on_with_its_counts() {
     let metrics = Metrics::new();
     let mut cache = SeriesCache::new(&metrics);
+    // All of them are there until the end: none is let go of because it is gone.
     let (first, pods) = (Parties::new("pay", 1), (0..10_000).map(|port| Parties::new("pay", port)));
+    let pods: Vec<_> = pods.collect();
     cache.get(&first.exchange(200, false)).record(Duration::from_millis(1), 1, 1);
-    for pod in pods {
+    for pod in &pods {
         cache.get(&pod.exchange(200, false)).record(Duration::from_millis(1), 1, 1);
     }
     cache.get(&first.exchange(200, false)).record(Duration::from_millis(1), 1, 1);
     let text = metrics.encode();
     assert_eq!(numbers(&text, "istio_requests_total", &["reporter=\"source\""]), [10_002.0]);
-    assert!(Arc::strong_count(&first.upstream) <= 2, "kept once, if at all");
+    assert!(cache.kinds() < pods.len(), "{}", cache.kinds());
+}
+
+#[test]
+fn pods_that_are_gone_are_not_kept() {
+    let metrics = Metrics::new();
+    let mut cache = SeriesCache::new(&metrics);
+    let stays = Parties::new("pay", 1);
+    cache.get(&stays.exchange(200, false)).record(Duration::from_millis(1), 1, 1);
+    for port in 0..10_000 {
+        let goes = Parties { service: Arc::clone(&stays.service), ..Parties::new("pay", port) };
+        cache.get(&goes.exchange(200, false)).record(Duration::from_millis(1), 1, 1);
+        assert_eq!(Arc::strong_count(&goes.upstream), 1, "its place alone is kept");
+    }
+    cache.get(&stays.exchange(200, false)).record(Duration::from_millis(1), 1, 1);
+    assert!(cache.kinds() <= 64, "{}", cache.kinds());
+    let text = metrics.encode();
+    assert_eq!(numbers(&text, "istio_requests_total", &["reporter=\"source\""]), [10_002.0]);
 }
 
 #[test]
