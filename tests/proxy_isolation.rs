@@ -262,10 +262,8 @@ impl Case {
         };
         let excused: &[DropReason] = match self.does {
             Does::IsNotThere => &[DropReason::NoEndpoint],
-            // A reset may come before the connection was seen to be there.
-            Does::Refuses | Does::ResetsAtOnce | Does::ResetsHalfWay => {
-                &[DropReason::Breaker, DropReason::BodyBudget]
-            }
+            // What it resets, it took before.
+            Does::Refuses => &[DropReason::Breaker, DropReason::BodyBudget],
             _ => &[DropReason::BodyBudget],
         };
         let count = |reason: &DropReason| self.dropped.get(reason.as_str()).copied().unwrap_or(0);
