@@ -191,14 +191,7 @@ fn a_controller_cut_off_from_one_node_serves_the_others() {
 fn two_controllers_on_empty_secrets_agree() {
     with_example("secrets", Second::Right, |example| {
         let kubectl = example.cluster().kubectl();
-        let replicas = kubectl.run(&[
-            "-n",
-            UMBRA,
-            "get",
-            "deploy/umbra-controller",
-            "-o",
-            "jsonpath={.status.readyReplicas}",
-        ])?;
+        let replicas = example.controllers("status.readyReplicas")?;
         ensure!(replicas == "2", "{replicas} controllers are ready");
         let secrets = ["umbra-ca", "umbra-controller-tls", "umbra-proxy-tls"];
         let contents: Vec<Value> = secrets

@@ -87,16 +87,7 @@ struct NoController<'a>(&'a Example, String);
 
 impl<'a> NoController<'a> {
     fn new(example: &'a Example) -> Result<Self> {
-        let kubectl = example.cluster().kubectl();
-        let replicas = kubectl.run(&[
-            "-n",
-            UMBRA,
-            "get",
-            "deploy/umbra-controller",
-            "-o",
-            "jsonpath={.spec.replicas}",
-        ])?;
-        let guard = Self(example, replicas);
+        let guard = Self(example, example.controllers("spec.replicas")?);
         guard.scale("0")?;
         wait_for("no controller is left", CEILING, || {
             let pods = example.cluster().pods(UMBRA, CONTROLLER)?;
@@ -208,15 +199,9 @@ fn a_clusterip_that_another_service_got_leads_there_once_proxies_are_back() {
 #[test]
 fn a_pod_of_v1_that_calls_its_own_service_is_answered_without_a_proxy() {
     with_example("hairpin", Second::Right, |example| {
-        example.kubectl(&["scale", "deployment/sa-logic", "--replicas=1"])?;
-        wait_for("one pod is v1", CEILING, || {
-            let pods = example.v1()?;
-            ensure!(pods.len() == 1, "{pods:?}");
-            Ok(())
-        })?;
+        let v1 = example.one_v1()?;
         example.route()?;
         wait_for_copies_of(example)?;
-        let v1 = example.v1()?.remove(0);
         wait_for_slots(example, &v1.node, &v1.address.to_string())?;
         let away = NoProxies::new(example)?;
         let mut client = Client::new(example, &v1)?.with_patience(Duration::from_secs(3));

@@ -44,12 +44,7 @@ fn a_v1_that_closes_idle_connections_fails_no_request() {
         let idle = format!("IDLE_SECONDS={}", IDLE.as_secs());
         roll_out(example, &["set", "env", "deployment/sa-logic", &idle])?;
         // One pod, so that each request takes the connection of the round before.
-        example.kubectl(&["scale", "deployment/sa-logic", "--replicas=1"])?;
-        wait_for("one pod is v1", CEILING, || {
-            let pods = example.v1()?;
-            ensure!(pods.len() == 1, "{pods:?}");
-            Ok(())
-        })?;
+        example.one_v1()?;
         let clients = example.clients()?;
         closes_idle_connections(example)?;
         let before = replaced(example)?;

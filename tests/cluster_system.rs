@@ -171,6 +171,22 @@ impl Example {
         self.pods(&format!("app=sa-logic,{V1}"))
     }
 
+    /// Leaves one pod of the first version.
+    pub(crate) fn one_v1(&self) -> Result<ExamplePod> {
+        self.kubectl(&["scale", "deployment/sa-logic", "--replicas=1"])?;
+        wait_for("one pod is v1", CEILING, || {
+            let mut pods = self.v1()?;
+            ensure!(pods.len() == 1, "{pods:?}");
+            Ok(pods.remove(0))
+        })
+    }
+
+    /// How many pods the controller has, by this field of its Deployment.
+    pub(crate) fn controllers(&self, field: &str) -> Result<String> {
+        let path = format!("jsonpath={{.{field}}}");
+        self.cluster().kubectl().run(&["-n", UMBRA, "get", "deploy/umbra-controller", "-o", &path])
+    }
+
     /// The pods of sa-logic's second version, by node.
     pub(crate) fn v2(&self) -> Result<Vec<ExamplePod>> {
         self.pods(&format!("app=sa-logic,{V2}"))

@@ -333,15 +333,7 @@ pub(crate) fn who(answer: &http::Answer) -> Result<String> {
 impl Logic {
     fn start(server: &ApiServer, node: &Node, name: &str, arguments: &[&str]) -> Result<Self> {
         let pod = node.pod()?;
-        let mut command = pod.netns().command(program("sa-logic")?);
-        command.args(arguments).args(["--listen", "[::]:5000"]);
-        let mut process = Process::start(name, &command, &server.dir().join(format!("{name}.log")))?;
-        wait_for(&format!("{name} answers"), CEILING, || {
-            if let Err(dead) = process.alive() {
-                return Ok(Err(dead));
-            }
-            http::get((pod.ipv4, 5000).into(), "/healthz").map(|_| Ok(()))
-        })??;
+        let process = pod.serve(name, ("sa-logic", arguments), server.dir(), CEILING)?;
         Ok(Self { process, pod })
     }
 

@@ -9,6 +9,7 @@ mod proxy_isolation;
 mod proxy_kinds;
 mod proxy_mirrors;
 mod proxy_refused;
+mod proxy_refused_cases;
 mod proxy_requests;
 mod proxy_soak;
 mod proxy_system;

@@ -11,9 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use proptest::test_runner::{
-    Config as ProptestConfig, FileFailurePersistence, RngAlgorithm, TestCaseError, TestRng, TestRunner,
-};
+use proptest::test_runner::TestCaseError;
+use umbra_testkit::generated::runner;
 use umbra_testkit::http;
 
 use crate::proxy_drawn::{Answered, Answering, Body, Connection, Field, Hop, Request, connection};
@@ -22,6 +21,7 @@ use crate::proxy_wire::{Answer, Fields, Framing, ID, Message, Reader, Recorder, 
 
 /// Some seconds in a debug build.
 const CASES: u32 = 128;
+const KEPT: &str = "proxy_alike_regressions.txt";
 /// Writes for a connection's requests; what is left then goes at once.
 const PIECES: usize = 64;
 const PAUSE: Duration = Duration::from_millis(2);
@@ -32,7 +32,7 @@ fn backends_get_what_clients_send_and_clients_what_backends_answer() -> Result<(
     let (primary, mirror) = (Recorder::start()?, Recorder::start()?);
     proxy.route(primary.address(), Some(mirror.address()))?;
     let done = AtomicU64::new(0);
-    let ran = runner().run(&connection(), |connection| {
+    let ran = runner(CASES, KEPT).run(&connection(), |connection| {
         let asked = ask(&proxy, (&primary, &mirror), &connection, &done);
         asked.map_err(|error| TestCaseError::fail(format!("{error:#}")))
     });
@@ -41,18 +41,6 @@ fn backends_get_what_clients_send_and_clients_what_backends_answer() -> Result<(
     ensure!(shadows.answered == shadows.eligible, "{shadows:?}");
     println!("measured: alike: {} drawn requests, their copies and their answers as sent", shadows.eligible);
     Ok(())
-}
-
-fn runner() -> TestRunner {
-    let kept = FileFailurePersistence::Direct("proxy_alike_regressions.txt");
-    let config = ProptestConfig { failure_persistence: Some(Box::new(kept)), ..ProptestConfig::default() };
-    match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => TestRunner::new(config),
-        None => {
-            let config = ProptestConfig { cases: CASES, ..config };
-            TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
-        }
-    }
 }
 
 /// Sends all requests of a connection, and compares what everybody got.

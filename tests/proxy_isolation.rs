@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use umbra_proxy::metrics::DropReason;
 use umbra_routing::{Put, Rule};
 use umbra_testkit::table::{self, Copies, Shadowed};
 use umbra_testkit::{Samples, Shadows, wait_for};
@@ -52,7 +53,7 @@ struct Case {
     failed: Vec<String>,
     altered: Vec<String>,
     shadows: Shadows,
-    /// By reason.
+    /// By reason, each of all that there are.
     dropped: BTreeMap<&'static str, u64>,
 }
 
@@ -231,12 +232,12 @@ impl Case {
                 Wrong::Altered(error) => altered.push(format!("{does}: altered: {error:#}")),
             }
         }
-        let reasons = ["body_budget", "breaker", "no_endpoint", "overflow", "incomplete", "primary_failed"];
-        let count = |reason: &&str| {
-            let labels = [("service", &*fqdn(does)), ("reason", *reason)];
+        let count = |reason| {
+            let labels = [("service", &*fqdn(does)), ("reason", reason)];
             samples.sum("umbra_shadow_dropped_total", &labels) as u64
         };
-        let dropped = reasons.into_iter().map(|reason| (reason, count(&reason)));
+        let reasons = DropReason::ALL.map(DropReason::as_str);
+        let dropped = reasons.into_iter().map(|reason| (reason, count(reason)));
         let dropped = dropped.filter(|(_, count)| *count > 0).collect();
         Self { does, failed, altered, shadows, dropped }
     }
@@ -259,15 +260,17 @@ impl Case {
             | Does::HalfCloses => answered + timed_out,
             Does::IsNotThere | Does::FailsSometimes => answered + timed_out + failed,
         };
-        let excused: &[&str] = match self.does {
-            Does::IsNotThere => &["no_endpoint"],
-            // A reset may come before the connection was seen to be there.
-            Does::Refuses | Does::ResetsAtOnce | Does::ResetsHalfWay => &["breaker", "body_budget"],
-            _ => &["body_budget"],
+        let excused: &[DropReason] = match self.does {
+            Does::IsNotThere => &[DropReason::NoEndpoint],
+            // What it resets, it took before.
+            Does::Refuses => &[DropReason::Breaker, DropReason::BodyBudget],
+            _ => &[DropReason::BodyBudget],
         };
-        let small = size < MIB && self.dropped.contains_key("body_budget");
-        let excused: u64 = excused.iter().filter_map(|reason| self.dropped.get(reason)).sum();
-        (unlikely > 0 || dropped > excused || small)
+        let count = |reason: &DropReason| self.dropped.get(reason.as_str()).copied().unwrap_or(0);
+        let small = size < MIB && count(&DropReason::BodyBudget) > 0;
+        let excused: u64 = excused.iter().map(count).sum();
+        let unnamed = dropped != self.dropped.values().sum::<u64>();
+        (unlikely > 0 || dropped > excused || small || unnamed)
             .then(|| format!("{}: {:?}, dropped {:?}", self.does, self.shadows, self.dropped))
     }
 }

@@ -4,7 +4,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use umbra_testkit::{Netns, Node, Pod, Process, http, objects, program, wait_for};
+use umbra_testkit::{Netns, Node, Pod, Process, http, objects, wait_for};
 
 use crate::push_system::{CEILING, PushProxy, System, condition, with_system};
 
@@ -267,15 +267,7 @@ fn served_by(system: &System, index: usize, version: &str, when: &str) -> Result
 impl Backend {
     fn start(node: &Node, system: &System, name: &str, version: &str) -> Result<Self> {
         let pod = node.pod()?;
-        let mut command = pod.netns().command(program("sa-logic")?);
-        command.args(["--version", version, "--listen", "[::]:5000"]);
-        let mut process = Process::start(name, &command, &system.server.dir().join(format!("{name}.log")))?;
-        wait_for(&format!("{name} answers"), CEILING, || {
-            if let Err(dead) = process.alive() {
-                return Ok(Err(dead));
-            }
-            http::get((pod.ipv4, 5000).into(), "/healthz").map(|_| Ok(()))
-        })??;
+        let process = pod.serve(name, ("sa-logic", &["--version", version]), system.server.dir(), CEILING)?;
         Ok(Self { process, pod })
     }
 

@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set its stage fails")]
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use umbra_routing::Rule;
+use umbra_testkit::table::{Copies, Shadowed, put};
 
 const OBJECTS: &str = r#"
 apiVersion: v1
@@ -245,4 +249,64 @@ spec:
     }
     let sometimes = file.json(&["http://own/sometimes"]);
     assert_eq!((&sometimes["status"], &sometimes["mirrors"][0]["percent"]), (&Value::Null, &json!(100.0)));
+}
+
+/// The admin port of a node that has these resources, until the test ends.
+fn node(resources: Value) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(&stream).lines().map(Result::unwrap);
+            let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+            assert_eq!(head[0], "GET /config HTTP/1.0");
+            write!(stream, "HTTP/1.0 200 OK\r\n\r\n{resources}").unwrap();
+        }
+    });
+    address
+}
+
+/// This object with one field more, unless that is null.
+fn with(object: &Value, name: &str, value: &Value) -> Value {
+    let mut object = object.clone();
+    if !value.is_null() {
+        object[name] = value.clone();
+    }
+    object
+}
+
+/// No object says this yet: it is what a node has that counts.
+#[test]
+fn a_mirror_says_what_chooses_its_requests() {
+    let (v1, v2) = (SocketAddr::from(([10, 0, 0, 1], 80)), SocketAddr::from(([10, 0, 0, 2], 80)));
+    let copies = Copies { endpoint: Some(v2), per_million: 250_000 };
+    let web = Shadowed { name: "web", v1, v2: Some(copies), rule: Rule::default() };
+    let put = serde_json::to_string(&put(&[web]).unwrap().resources).unwrap();
+    let mut resources: Value = serde_json::from_str(&put).unwrap();
+    let mirrors = &mut resources["service/default/web"]["ports"][0]["variants"][0]["rules"][0]["mirrors"];
+    let by = |by, name| json!({"by": by, "name": name});
+    let keys = [Value::Null, by("header", "x-user"), by("cookie", "session"), json!({"by": "source"})];
+    let chance = mirrors[0].clone();
+    *mirrors = keys.iter().map(|key| with(&chance, "sample", key)).collect();
+    let address = node(resources).to_string();
+    let explain = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_umbra"));
+        let out = command.args(["explain", "--node", &address, "http://web/"]).args(more).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let text = explain(&[]);
+    let to = " to subset v2 of web.default.svc.cluster.local port 80: 10.0.0.2:80";
+    let said: Vec<_> = text.lines().filter_map(|line| line.trim().strip_suffix(to)).collect();
+    let all = [
+        "a copy of 25 %",
+        "a copy of 25 %, chosen by header x-user,",
+        "a copy of 25 %, chosen by cookie session,",
+        "a copy of 25 %, chosen by the client's address,",
+    ];
+    assert_eq!(said, all, "{text}");
+    let answer: Value = serde_json::from_str(&explain(&["--output", "json"])).unwrap();
+    let samples: Vec<_> = (0..4).map(|at| answer["mirrors"][at]["sample"].clone()).collect();
+    assert_eq!(samples, keys);
 }

@@ -52,7 +52,7 @@ pub(crate) struct Bodies {
 
 impl Bodies {
     pub(crate) fn new(incoming: ClientBody, keep_limit: usize, began: Instant) -> Self {
-        if incoming.is_end_stream() {
+        if incoming.has_ended() {
             return Self { source: None, began };
         }
         let hint = incoming.size_hint();
@@ -147,7 +147,7 @@ impl Source {
             return Poll::Ready(None);
         }
         self.untouched = false;
-        match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+        match ready!(self.incoming.poll_frame(cx)) {
             Some(Ok(frame)) => {
                 self.pass(&frame);
                 Poll::Ready(Some(Ok(frame)))
@@ -172,7 +172,7 @@ impl Source {
             let block = self.incoming.block();
             self.taps.iter().for_each(|tap| tap.data(chunk, block));
             self.keep(chunk);
-            if self.incoming.is_end_stream() {
+            if self.incoming.has_ended() {
                 self.end();
             }
         } else if let Some(trailers) = frame.trailers_ref() {

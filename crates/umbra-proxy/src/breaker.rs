@@ -1,5 +1,5 @@
-//! What cannot be reached is left alone for a while. Only failed connects count: what is slow or answers errors is
-//! reachable.
+//! What cannot be reached is left alone for a while. Only failed connects count: what is slow, answers errors or
+//! resets what it took is reachable.
 //!
 //! Takes: how connects ended, and the time. Gives: whether to try again now, to one caller at the end of each pause.
 

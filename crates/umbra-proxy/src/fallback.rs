@@ -25,7 +25,8 @@ use tokio::sync::oneshot;
 
 use crate::metrics::Metrics;
 use crate::nft::beat::{BeatError, Beats};
-use crate::nft::netlink::{Netlink, NetlinkError};
+use crate::nft::error::NetlinkError;
+use crate::nft::netlink::Netlink;
 use adopt::Adopted;
 use keep::Change;
 use keeper::Keeper;

@@ -9,7 +9,8 @@
 //! 2. `listen` accepts it on one of `worker`'s threads and asks the kernel where it was headed;
 //! 3. `connection` finds its service in `tables`, its pod, and by its first bytes (`sniff`) its protocol; what is not
 //!    HTTP goes to `passthrough`;
-//! 4. `serve` reads requests of HTTP/1 (`http1`) or HTTP/2 and answers what is not one;
+//! 4. `serve` reads requests of HTTP/1 (`http1`, a codec of our own) or HTTP/2 (`http2`, on the `h2` crate) and answers what
+//!    is not one;
 //! 5. `forward` selects the rule, draws destination and mirrors, cleans `headers`, chooses an endpoint that takes
 //!    connections (`breaker`) and is expected to answer soon (`balance`), takes a connection (`pool`) that speaks what the
 //!    endpoint does (`version`) and streams the `body`; `upgrade` joins what switched protocols;

@@ -89,7 +89,7 @@ impl Metrics {
             passthrough_connections: registered(
                 &mut registry,
                 "umbra_passthrough_connections",
-                "Connections that are not HTTP/1, passed through as bytes",
+                "Connections that are not HTTP, passed through as bytes",
             ),
             passthrough_bytes: registered(&mut registry, "umbra_passthrough_bytes", "Bytes passed through"),
             bad_requests: registered(&mut registry, "umbra_bad_requests", "Request heads that were refused"),

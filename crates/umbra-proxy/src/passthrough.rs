@@ -1,4 +1,4 @@
-//! Passthrough: connections that are not HTTP/1 go to the primary as bytes, untouched and counted.
+//! Passthrough: connections that are not HTTP go to the primary as bytes, untouched and counted.
 //!
 //! Takes: a connection and its first bytes. Gives: the same bytes at an endpoint of the catch-all rule's destination, and
 //! what comes back. Never looks at a byte.

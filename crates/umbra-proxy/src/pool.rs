@@ -3,16 +3,16 @@
 //! Takes: an endpoint's address and what is spoken there. Gives: a place for one request on a connection: one of its own
 //! with HTTP/1, a stream among others with HTTP/2.
 
+mod dial;
 mod http1;
 mod http2;
 mod link;
 mod message;
 mod peer_body;
 
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 use futures::future::Either;
@@ -22,10 +22,11 @@ use tokio::net::TcpStream;
 
 use crate::descriptors::{Open, Sockets};
 use crate::recycle::Recycled;
-use crate::socket;
 use crate::version::HttpVersion;
 use crate::worker::Limits;
+use dial::Dialer;
 
+pub(crate) use dial::ConnectError;
 pub(crate) use message::{Message, Written};
 pub(crate) use peer_body::{PeerBody, PeerError};
 
@@ -39,22 +40,6 @@ pub(crate) struct Pool<B: Body> {
 pub(crate) enum Pooled<B: Body> {
     Http1(http1::Exclusive<B>),
     Http2(http2::Stream<B>),
-}
-
-/// There is no connection.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum ConnectError {
-    #[error("{0}")]
-    Io(Rc<io::Error>),
-    #[error("no answer in time")]
-    TimedOut,
-    /// Nobody was asked.
-    #[error("there are as many connections as are allowed")]
-    TooMany,
-    #[error("it does not speak HTTP/2; does its Service's port say so, by appProtocol or its name?")]
-    NotHttp2,
-    #[error("{0}")]
-    Http(Rc<PeerError>),
 }
 
 /// A request got no answer.
@@ -79,24 +64,6 @@ pub(crate) enum Missing {
         /// Not a byte of an answer had come.
         silent: bool,
     },
-}
-
-/// What a connection begins with.
-struct Dialer {
-    connect_timeout: Duration,
-    recycled: Rc<Recycled>,
-}
-
-impl Dialer {
-    async fn dial(&self, address: SocketAddr, sockets: &Sockets) -> Result<(TcpStream, Open), ConnectError> {
-        let open = sockets.try_open().ok_or(ConnectError::TooMany)?;
-        let io_error = |error| ConnectError::Io(Rc::new(error));
-        let connecting = tokio::time::timeout(self.connect_timeout, TcpStream::connect(address));
-        let stream = connecting.await.map_err(|_| ConnectError::TimedOut)?.map_err(io_error)?;
-        stream.set_nodelay(true).map_err(io_error)?;
-        socket::keep_alive(&stream);
-        Ok((stream, open))
-    }
 }
 
 impl<B> Pool<B>

@@ -3,6 +3,7 @@
 //! Takes: a request that the primary has been given, and the mirrors that sampling chose. Gives: a task per copy, on its
 //! own connection, within its own bounds, and exactly one outcome per eligible request. Never waited for by a primary.
 
+pub(crate) mod budget;
 pub(crate) mod copy;
 pub(crate) mod lag;
 pub(crate) mod limits;

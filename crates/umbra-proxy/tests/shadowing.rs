@@ -10,7 +10,8 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
 use rig::{
-    Backend, Proxy, Pushed, TestClient, get, read_head, refusing, rule, subset, to, undefined, until, within,
+    Backend, Proxy, Pushed, TestClient, get, read_head, refusing, resetting, rule, subset, to, undefined,
+    until, within,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -134,6 +135,21 @@ async fn a_refusing_mirror_fails_then_opens_the_breaker() {
     assert!(failed >= 5 && breaker > 0 && failed + breaker == 20, "{failed} failed, {breaker} held back");
     let uf = ["request_role=\"shadow\"", "response_code=\"503\"", "response_flags=\"UF\""];
     assert_eq!(proxy.count("istio_requests_total", &uf), failed);
+}
+
+#[tokio::test]
+async fn a_mirror_that_resets_what_it_took_fails_and_leaves_the_breaker_closed() {
+    let v1 = Backend::named("v1").await;
+    let proxy = Proxy::start(&mirrored(v1.address, vec![resetting()]));
+    let mut client = proxy.client().await;
+    // Of so many, some resets are there when connecting ends, and five of them in a row.
+    for _ in 0..200 {
+        assert_eq!(client.get("/").await.body(), "v1");
+    }
+    proxy.settled(200).await;
+    assert_eq!((proxy.result("failed"), proxy.dropped("breaker")), (200, 0));
+    let uc = ["request_role=\"shadow\"", "response_code=\"503\"", "response_flags=\"UC\""];
+    assert_eq!(proxy.count("istio_requests_total", &uc), 200);
 }
 
 #[tokio::test]

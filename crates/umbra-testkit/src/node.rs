@@ -4,12 +4,14 @@
 //! 10.245.K.P and fd00:245:K::P. They do not meet those of the cluster of `tests/cluster`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::Netns;
 use crate::netns::ip;
+use crate::{Netns, Process, http, program, wait_for};
 
 const BRIDGE: &str = "umbra-test";
 /// First and last K: what fits the third byte of a pod's address, above the bridge's own address.
@@ -182,6 +184,30 @@ impl Pod {
     pub fn address(&self) -> IpAddr {
         self.ipv4.into()
     }
+
+    /// Starts one of the example's programs here, on port 5000 as its image does, and waits until it is healthy. `name` is
+    /// that of its log in `logs`.
+    ///
+    /// # Errors
+    /// It has not been built, or ends.
+    pub fn serve(
+        &self,
+        name: &str,
+        (of, arguments): (&str, &[&str]),
+        logs: &Path,
+        ceiling: Duration,
+    ) -> Result<Process> {
+        let mut command = self.netns.command(program(of)?);
+        command.args(arguments).args(["--listen", "[::]:5000"]);
+        let mut process = Process::start(name, &command, &logs.join(format!("{name}.log")))?;
+        wait_for(&format!("{name} answers"), ceiling, || {
+            if let Err(dead) = process.alive() {
+                return Ok(Err(dead));
+            }
+            http::get((self.ipv4, 5000).into(), "/healthz").map(|_| Ok(()))
+        })??;
+        Ok(process)
+    }
 }
 
 impl Drop for Node {
@@ -211,10 +237,8 @@ fn make_bridge() -> Result<()> {
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
-    use std::time::Duration;
 
     use super::*;
-    use crate::wait_for;
 
     /// Says its address to whoever connects.
     fn serve(pod: &Pod, address: IpAddr) {

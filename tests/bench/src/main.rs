@@ -6,7 +6,7 @@
 //!
 //! `peers` starts the proxies on one core; `harness` is clients and backends on another; `rounds` measures CPU and latency,
 //! `exact` counts, `isolation`, `memory` and `workers` measure what their names say; `void` says what does not count;
-//! `sitting` does all of it in order; `ratio` and `rows` make the table, `report` writes it. `gates` holds counts to limits.
+//! `sitting` does all of it in order; `ratio`, `measured` and `rows` make the table, `report` writes it. `gates` holds counts to limits.
 
 #![allow(clippy::print_stdout, reason = "what is measured is read by people")]
 
@@ -15,6 +15,7 @@ mod exact;
 mod gates;
 mod harness;
 mod isolation;
+mod measured;
 mod memory;
 mod peers;
 mod ratio;

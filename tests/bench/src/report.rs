@@ -8,10 +8,11 @@ use serde::Serialize;
 use crate::exact::Count;
 use crate::harness::Shape;
 use crate::isolation::{Case, Fared};
+use crate::measured::Measured;
 use crate::peers::{Kind, Mode};
 use crate::ratio::Figure;
 use crate::rounds::{Load, Measure, Subject};
-use crate::rows::{Measured, ROWS, Row};
+use crate::rows::{ROWS, Row};
 
 /// One entry of `bench.json`. Rows that are missing have none.
 #[derive(Debug, Serialize)]

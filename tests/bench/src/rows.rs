@@ -1,14 +1,11 @@
-//! The table: which figure stands in which row, against whom, and what it has to be. Pure.
-
-use std::collections::BTreeMap;
+//! The table: which figure stands in which row, against whom, and what it has to be. `measured` makes the figures.
 
 use crate::exact::Count;
 use crate::harness::Shape;
-use crate::isolation::{Case, Fared, Isolation};
-use crate::memory::{self, Growth};
+use crate::isolation::Case;
+use crate::memory;
 use crate::peers::{Kind, Mode};
-use crate::ratio::Figure;
-use crate::rounds::{Load, Measure, Rounds, Subject};
+use crate::rounds::{Load, Measure};
 
 /// One figure of the table.
 #[derive(Clone, Copy, Debug)]
@@ -63,25 +60,6 @@ pub(crate) enum Unit {
     Connections,
 }
 
-/// Everything that was measured.
-#[derive(Debug, Default)]
-pub(crate) struct Measured {
-    /// By how requests came.
-    pub(crate) rounds: BTreeMap<Load, Rounds>,
-    /// One value of each repetition.
-    pub(crate) exact: BTreeMap<(Count, Kind, Mode), Result<Vec<f64>, String>>,
-    /// Resident bytes before the first request.
-    pub(crate) idle: BTreeMap<Kind, u64>,
-    /// Resident bytes that each client's connection adds, once it has been asked on.
-    pub(crate) idle_connection: BTreeMap<Kind, f64>,
-    /// How users fared before faulty mirrors.
-    pub(crate) isolation: Isolation,
-    /// What mirrors that keep their copies made a proxy grow by.
-    pub(crate) growth: BTreeMap<(Case, Kind), Result<Growth, String>>,
-    /// Peers that could not be started, and why.
-    pub(crate) absent: BTreeMap<Kind, String>,
-}
-
 const fn cpu(
     number: u8,
     metric: &'static str,
@@ -108,10 +86,10 @@ const fn own(number: u8, metric: &'static str, count: Count, mode: Mode, must: f
     Row { number, metric, must: Some(must), aim, source: Source::Own(count, mode) }
 }
 
-const SMALL: Shape = Shape::Small;
+pub(crate) const SMALL: Shape = Shape::Small;
 const LARGE: Shape = Shape::Large;
-const PLAIN: Mode = Mode::Plain;
-const MIRRORED: Mode = Mode::Mirrored;
+pub(crate) const PLAIN: Mode = Mode::Plain;
+pub(crate) const MIRRORED: Mode = Mode::Mirrored;
 const MANY: Shape = Shape::ManyStreams;
 const ONE: Shape = Shape::OneStream;
 
@@ -216,289 +194,9 @@ impl Row {
     }
 }
 
-impl Measured {
-    /// The figure of a row.
-    ///
-    /// # Errors
-    /// Why it is missing.
-    pub(crate) fn figure(&self, row: &Row) -> Result<Figure, String> {
-        match row.source {
-            Source::Timed(load, measure, mode, (kind, other)) => {
-                self.of_rounds((load, measure), &[Kind::Umbra, kind], |of| {
-                    Some(of(Kind::Umbra, mode)? / of(kind, other)?)
-                })
-            }
-            Source::MirrorCost => {
-                let cpu = (Load::Closed(SMALL), Measure::Cpu);
-                self.of_rounds(cpu, &[Kind::Umbra, Kind::Raw], |of| {
-                    let cost = |kind| Some(of(kind, MIRRORED)? - of(kind, PLAIN)?);
-                    Some(cost(Kind::Umbra)? / cost(Kind::Raw).filter(|cost| *cost > 0.0)?)
-                })
-            }
-            Source::Workers => self.of_rounds((Load::Workers, Measure::Cpu), &[Kind::Pair], |of| {
-                Some(of(Kind::Pair, PLAIN)? / of(Kind::Umbra, PLAIN)?)
-            }),
-            Source::Isolated(measure) => self.worst(measure),
-            Source::Failed => figure(vec![self.fared()?.map(|(_, fared)| fared.failed as f64).sum()]),
-            Source::Grown(case, unit) => figure(vec![self.grown(case, unit)?]),
-            Source::Idle(kind) => {
-                if let Some(why) = self.absent.get(&kind) {
-                    return Err(why.clone());
-                }
-                let bytes =
-                    |kind| self.idle.get(&kind).map(|bytes| *bytes as f64).ok_or("it was not asked for");
-                figure(vec![bytes(Kind::Umbra)? / bytes(kind)?])
-            }
-            Source::IdleConnection => {
-                let bytes = self.idle_connection.get(&Kind::Umbra).ok_or("it was not asked for")?;
-                figure(vec![*bytes])
-            }
-            Source::Own(count, mode) => figure(self.exactly(count, Kind::Umbra, mode)?.to_vec()),
-            Source::Counted(count, mode, (kind, other)) => {
-                let ours = self.exactly(count, Kind::Umbra, mode)?;
-                figure(paired(ours, self.exactly(count, kind, other)?, |ours, theirs| ours / theirs))
-            }
-            Source::MirrorCount(count, kind) => {
-                let cost = |kind| {
-                    let (with, without) =
-                        (self.exactly(count, kind, MIRRORED)?, self.exactly(count, kind, PLAIN)?);
-                    Ok::<_, String>(paired(with, without, |with, without| with - without))
-                };
-                figure(paired(&cost(Kind::Umbra)?, &cost(kind)?, |ours, theirs| ours / theirs))
-            }
-        }
-    }
-
-    /// Whether the machine was too unsteady for this row's figure to prove anything.
-    pub(crate) fn is_noisy(&self, row: &Row) -> bool {
-        let load = match row.source {
-            Source::Timed(load, ..) => load,
-            Source::MirrorCost => Load::Closed(SMALL),
-            Source::Workers => Load::Workers,
-            Source::Isolated(_) => {
-                return self.fared().is_ok_and(|mut all| all.any(|(_, fared)| !fared.is_sound()));
-            }
-            // Failures say nothing where there are some without a mirror, too.
-            Source::Failed => {
-                return self.fared().is_ok_and(|mut all| all.any(|(_, fared)| fared.failed_without > 0));
-            }
-            _ => return false,
-        };
-        self.rounds.get(&load).is_none_or(|rounds| !rounds.is_sound())
-    }
-
-    fn of_rounds(
-        &self,
-        (load, measure): (Load, Measure),
-        kinds: &[Kind],
-        value: impl Fn(&dyn Fn(Kind, Mode) -> Option<f64>) -> Option<f64>,
-    ) -> Result<Figure, String> {
-        if let Some(why) = kinds.iter().find_map(|kind| self.absent.get(kind)) {
-            return Err(why.clone());
-        }
-        let rounds = self.rounds.get(&load).ok_or("it was not asked for")?;
-        let values = rounds.values(|round| value(&|kind, mode| round.mean(Subject { kind, mode }, measure)));
-        Figure::of(&values).ok_or_else(|| {
-            let void = rounds.void.iter().find(|(subject, _)| kinds.contains(&subject.kind));
-            void.map_or_else(|| "no round counts".to_owned(), |(_, why)| format!("every run is void: {why}"))
-        })
-    }
-
-    /// umbra's cases, all of which were measured.
-    fn fared(&self) -> Result<impl Iterator<Item = (Case, &Fared)>, String> {
-        let ours = || self.isolation.iter().filter(|((_, kind), _)| *kind == Kind::Umbra);
-        if ours().next().is_none() {
-            return Err("it was not asked for".to_owned());
-        }
-        let mut all = Vec::new();
-        for ((case, _), fared) in ours() {
-            all.push((*case, fared.as_ref().map_err(|why| format!("{}: {why}", case.name()))?));
-        }
-        Ok(all.into_iter())
-    }
-
-    fn worst(&self, measure: Measure) -> Result<Figure, String> {
-        let mut worst: Option<Figure> = None;
-        for (case, fared) in self.fared()? {
-            let void = || fared.rounds.void.first().map_or("no round counts", |(_, why)| why).to_owned();
-            let ratio =
-                fared.ratio(Kind::Umbra, measure).ok_or_else(|| format!("{}: {}", case.name(), void()))?;
-            if worst.is_none_or(|worst| worst.value < ratio.value) {
-                worst = Some(ratio);
-            }
-        }
-        worst.ok_or_else(|| "it was not asked for".to_owned())
-    }
-
-    fn grown(&self, case: Case, unit: Unit) -> Result<f64, String> {
-        let of = |kind| match self.growth.get(&(case, kind)) {
-            Some(growth) => growth.clone(),
-            None => Err(self.absent.get(&kind).cloned().unwrap_or_else(|| "it was not asked for".to_owned())),
-        };
-        let ours = of(Kind::Umbra)?;
-        Ok(match unit {
-            Unit::Cap => ours.bytes() / memory::CAP,
-            Unit::Connections => ours.connections() / memory::CONNECTIONS,
-            Unit::Envoy => ours.bytes() / of(Kind::Envoy)?.bytes(),
-        })
-    }
-
-    fn exactly(&self, count: Count, kind: Kind, mode: Mode) -> Result<&[f64], String> {
-        if let Some(why) = self.absent.get(&kind) {
-            return Err(why.clone());
-        }
-        let values = self.exact.get(&(count, kind, mode)).ok_or("it was not asked for")?;
-        values.as_deref().map_err(Clone::clone)
-    }
-}
-
-/// By repetition; of the shorter one's length.
-fn paired(these: &[f64], those: &[f64], of: impl Fn(f64, f64) -> f64) -> Vec<f64> {
-    these.iter().zip(those).map(|(this, that)| of(*this, *that)).collect()
-}
-
-fn figure(values: Vec<f64>) -> Result<Figure, String> {
-    Figure::of(&values).ok_or_else(|| "it is no number".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harness::Fault;
-    use crate::rounds::tests::round;
-
-    fn row(metric: &str) -> &'static Row {
-        ROWS.iter().find(|row| row.metric == metric).unwrap()
-    }
-
-    /// umbra, raw and Envoy, on a machine that is `pace` times slower.
-    fn at(pace: f64) -> crate::rounds::Round {
-        let visits = |cost: f64| vec![cost * pace, cost * pace];
-        let all = [
-            (Kind::Umbra, PLAIN, visits(12.0)),
-            (Kind::Umbra, MIRRORED, visits(18.0)),
-            (Kind::Raw, PLAIN, visits(10.0)),
-            (Kind::Raw, MIRRORED, visits(14.0)),
-            (Kind::Envoy, PLAIN, visits(30.0)),
-        ];
-        round(&all.each_ref().map(|(kind, mode, visits)| (*kind, *mode, visits.as_slice())))
-    }
-
-    fn measured() -> Measured {
-        let rounds = Rounds { all: [1.0, 1.3, 1.7].map(at).to_vec(), void: vec![] };
-        Measured { rounds: BTreeMap::from([(Load::Closed(SMALL), rounds)]), ..Measured::default() }
-    }
-
-    fn near(figure: Result<Figure, String>, want: f64) {
-        let figure = figure.unwrap();
-        assert!((figure.value - want).abs() < 1e-9 && (figure.high - figure.low).abs() < 1e-9, "{figure:?}");
-    }
-
-    #[test]
-    fn a_machine_that_slows_down_changes_no_ratio() {
-        near(measured().figure(row("cpu_vs_envoy")), 0.4);
-        near(measured().figure(row("cpu_vs_raw")), 1.2);
-        near(measured().figure(row("mirror_cost_vs_raw")), 1.5);
-    }
-
-    #[test]
-    fn what_is_missing_says_why() {
-        let mut measured = measured();
-        let why = |measured: &Measured, metric| measured.figure(row(metric)).unwrap_err();
-        assert_eq!(why(&measured, "cpu_64k_vs_envoy"), "it was not asked for");
-        assert_eq!(why(&measured, "isolation_p50"), "it was not asked for");
-        assert_eq!(why(&measured, "cpu_vs_nginx"), "no round counts");
-        measured.absent.insert(Kind::Nginx, "nginx is not here".into());
-        assert_eq!(why(&measured, "cpu_vs_nginx"), "nginx is not here");
-        let rounds = measured.rounds.get_mut(&Load::Closed(SMALL)).unwrap();
-        let subject = Subject { kind: Kind::Envoy, mode: MIRRORED };
-        rounds.void.push((subject, "7 copies came, 9 are configured".into()));
-        let void = "every run is void: 7 copies came, 9 are configured";
-        assert_eq!(why(&measured, "cpu_mirrored_vs_envoy"), void);
-    }
-
-    #[test]
-    fn counted_figures_are_paired_by_repetition() {
-        let mut measured = Measured::default();
-        let key = |count, mode| (count, Kind::Umbra, mode);
-        measured.exact.insert(key(Count::Instructions, Mode::Unsampled), Ok(vec![101.0, 202.0]));
-        measured.exact.insert(key(Count::Instructions, PLAIN), Ok(vec![100.0, 200.0]));
-        measured.exact.insert(key(Count::Syscalls, PLAIN), Ok(vec![4.1]));
-        measured.exact.insert(key(Count::Allocations, PLAIN), Err("valgrind is not here".into()));
-        near(measured.figure(row("instructions_unsampled_mirror")), 1.01);
-        near(measured.figure(row("syscalls")), 4.1);
-        measured.idle_connection = BTreeMap::from([(Kind::Umbra, 4000.0)]);
-        near(measured.figure(row("bytes_per_idle_connection")), 4000.0);
-        measured.idle = BTreeMap::from([(Kind::Umbra, 6), (Kind::Envoy, 60)]);
-        near(measured.figure(row("rss_idle_vs_envoy")), 0.1);
-        assert_eq!(measured.figure(row("allocations")).unwrap_err(), "valgrind is not here");
-    }
-
-    #[test]
-    fn a_mirror_s_share_of_the_instructions_is_what_it_adds() {
-        let mut measured = Measured::default();
-        let all = [(Kind::Umbra, PLAIN, 20.0), (Kind::Umbra, MIRRORED, 25.0)];
-        for (kind, mode, value) in
-            all.into_iter().chain([(Kind::Nginx, PLAIN, 20.0), (Kind::Nginx, MIRRORED, 40.0)])
-        {
-            measured.exact.insert((Count::Instructions, kind, mode), Ok(vec![value]));
-        }
-        near(measured.figure(row("instructions_vs_nginx")), 1.0);
-        near(measured.figure(row("instructions_mirror_vs_nginx")), 0.25);
-    }
-
-    #[test]
-    fn latencies_come_from_the_open_loop_alone() {
-        let mut measured = measured();
-        assert_eq!(measured.figure(row("p50_vs_envoy")).unwrap_err(), "it was not asked for");
-        let closed = measured.rounds.remove(&Load::Closed(SMALL)).unwrap();
-        measured.rounds.insert(Load::Open, closed);
-        near(measured.figure(row("p50_vs_envoy")), 0.4);
-        near(measured.figure(row("p99_mirrored_vs_plain")), 1.5);
-    }
-
-    #[test]
-    fn isolation_is_that_of_the_worst_case_and_growth_that_beyond_the_start() {
-        let case = |fault| (Case { fault, shape: SMALL }, Kind::Umbra);
-        let fared = |mirrored: f64| {
-            let visits = [(Kind::Umbra, PLAIN, [10.0; 2]), (Kind::Umbra, MIRRORED, [mirrored; 2])];
-            let round =
-                round(&visits.each_ref().map(|(kind, mode, visits)| (*kind, *mode, visits.as_slice())));
-            Fared {
-                rounds: Rounds { all: vec![round; 3], void: vec![] },
-                planned: 9,
-                failed: 2,
-                failed_without: 0,
-            }
-        };
-        let mut measured = Measured::default();
-        measured.isolation.insert(case(Fault::Healthy), Ok(fared(10.0)));
-        measured.isolation.insert(case(Fault::Silent), Ok(fared(11.0)));
-        near(measured.figure(row("isolation_p50")), 1.1);
-        near(measured.figure(row("isolation_failed")), 4.0);
-        assert!(!measured.is_noisy(row("isolation_p50")) && !measured.is_noisy(row("isolation_failed")));
-        let overloaded = Fared { failed_without: 1, ..fared(10.0) };
-        measured.isolation.insert(case(Fault::Drip), Ok(overloaded));
-        assert!(measured.is_noisy(row("isolation_p50")) && measured.is_noisy(row("isolation_failed")));
-        measured.isolation.remove(&case(Fault::Drip));
-        measured.isolation.insert(case(Fault::Deaf), Err("the mirror was never asked".into()));
-        let why = measured.figure(row("isolation_p99")).unwrap_err();
-        assert_eq!(why, "never_reads: the mirror was never asked");
-
-        let growth = |more: u64| {
-            let (resident, descriptors) = ((1 << 20, (1 << 20) + more), (40, 40 + 128));
-            Ok(Growth { resident, descriptors, planned: 1, failed: 0 })
-        };
-        measured.growth.insert((memory::SILENT, Kind::Umbra), growth(8 << 20));
-        measured.growth.insert((memory::SILENT, Kind::Envoy), growth(80 << 20));
-        near(measured.figure(row("silent_mirror_growth_over_cap")), 0.5);
-        near(measured.figure(row("silent_mirror_growth_vs_envoy")), 0.1);
-        near(measured.figure(row("silent_mirror_connections")), 0.5);
-        assert_eq!(
-            measured.figure(row("deaf_mirror_64k_growth_over_cap")).unwrap_err(),
-            "it was not asked for"
-        );
-    }
 
     #[test]
     fn metrics_are_distinct_and_rows_in_order() {

@@ -10,12 +10,12 @@ use crate::cpu::{self, Cores};
 use crate::exact::{self, Count};
 use crate::harness::{Fault, Harness, Shape};
 use crate::isolation::{self, Case};
+use crate::measured::Measured;
 use crate::memory;
 use crate::peers::{self, Kind, Mode, Peer, Wiring};
 use crate::ratio::Figure;
 use crate::report;
 use crate::rounds::{Load, Measure, Round, Rounds, Subject, Visitor};
-use crate::rows::Measured;
 use crate::workers;
 
 /// Rounds of each isolation case, at most: there are many, and each is a ratio to its own control.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde::Serialize;
-use umbra_routing::{BackendRef, Rule, ServiceName};
+use umbra_routing::{BackendRef, Rule, SampleBy, ServiceName};
 
 use super::own::Own;
 use super::request::Wanted;
@@ -86,6 +86,9 @@ pub struct Copies {
     pub place: Place,
     /// How many of the rule's requests.
     pub percent: f64,
+    /// What decides which; absent: chance, request by request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample: Option<SampleBy>,
 }
 
 /// A rule that does not serve.
@@ -146,7 +149,11 @@ impl Answer {
             .collect();
         let mirrors = rule.mirrors.iter();
         self.mirrors = mirrors
-            .map(|to| Copies { place: place(&to.backend), percent: f64::from(to.per_million) / 10_000.0 })
+            .map(|to| Copies {
+                place: place(&to.backend),
+                percent: f64::from(to.per_million) / 10_000.0,
+                sample: to.sample.clone(),
+            })
             .collect();
         self.policies = policies(rule);
     }

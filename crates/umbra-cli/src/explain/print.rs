@@ -2,6 +2,8 @@
 
 use std::io::{Result, Write, stdout};
 
+use umbra_routing::SampleBy;
+
 use super::answer::{Answer, Place, Skipped};
 use crate::args::Output;
 
@@ -38,7 +40,8 @@ fn text(out: &mut impl Write, answer: &Answer) -> Result<()> {
         writeln!(out, "    weight {} to {}", to.weight, place(&to.place))?;
     }
     for to in &answer.mirrors {
-        writeln!(out, "    a copy of {} % to {}", to.percent, place(&to.place))?;
+        let chosen = chosen_by(to.sample.as_ref());
+        writeln!(out, "    a copy of {} %{chosen} to {}", to.percent, place(&to.place))?;
     }
     for (field, value) in answer.policies.as_object().into_iter().flatten() {
         writeln!(out, "    {field}: {value}")?;
@@ -62,6 +65,15 @@ fn named(object: Option<&str>, rule: Option<usize>, name: &str) -> String {
 
 fn reasons(skipped: &Skipped) -> String {
     if skipped.because.is_empty() { "it is not reached".to_owned() } else { skipped.because.join("; ") }
+}
+
+fn chosen_by(sample: Option<&SampleBy>) -> String {
+    match sample {
+        None => String::new(),
+        Some(SampleBy::Header { name }) => format!(", chosen by header {name},"),
+        Some(SampleBy::Cookie { name }) => format!(", chosen by cookie {name},"),
+        Some(SampleBy::Source) => ", chosen by the client's address,".to_owned(),
+    }
 }
 
 fn place(place: &Place) -> String {

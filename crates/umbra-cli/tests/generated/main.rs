@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use alike::Outcomes;
 use node::Node;
 use proptest::prelude::*;
-use proptest::test_runner::{FileFailurePersistence, RngAlgorithm, TestCaseError, TestRng, TestRunner};
+use proptest::test_runner::TestCaseError;
 use requests::{Asked, CLIENTS};
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -31,26 +31,15 @@ use tokio::task::LocalSet;
 use umbra_cli::explain::{Answer, RequestError, Source, Wanted, explain};
 use umbra_cli::files::Object;
 use umbra_routing::{Config, Key, Reply};
+use umbra_testkit::generated::runner;
 use world::{Pods, decoded, one_by_one, put};
 
 /// Some seconds in a debug build.
 const CASES: u32 = 64;
+const KEPT: &str = "tests/generated/regressions.txt";
 
 /// Requests of a configuration that are explained by what the node has, too: that it has the same is seen by few.
 const ASKED_OF_NODE: usize = 3;
-
-/// [`CASES`], always the same; or as many new ones as the environment says.
-fn runner() -> TestRunner {
-    let kept = FileFailurePersistence::Direct("tests/generated/regressions.txt");
-    let config = ProptestConfig { failure_persistence: Some(Box::new(kept)), ..ProptestConfig::default() };
-    match std::env::var_os("PROPTEST_CASES") {
-        Some(_) => TestRunner::new(config),
-        None => {
-            let config = ProptestConfig { cases: CASES, ..config };
-            TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha))
-        }
-    }
-}
 
 /// A proxy for a whole run: what it was pushed last is all it has.
 struct Stage {
@@ -134,7 +123,7 @@ fn decide_alike(stage: &Stage, pods: &Pods, rules: &[Value], all: &[Asked]) -> R
 
 #[test]
 fn explain_and_the_proxy_decide_alike() {
-    let (stage, mut runner) = (Stage::new(), runner());
+    let (stage, mut runner) = (Stage::new(), runner(CASES, KEPT));
     let cases = runner.config().cases;
     let generated = (world::pods(), objects::rules(), requests::requests());
     let run =
@@ -157,7 +146,7 @@ fn the_order_in_which_objects_come_changes_no_byte() {
         let objects = decoded(&world::objects(&pods, &rules, &at));
         (Just(objects.clone()), Just(objects).prop_shuffle())
     });
-    let run = runner().run(&generated, |(objects, shuffled)| {
+    let run = runner(CASES, KEPT).run(&generated, |(objects, shuffled)| {
         let (first, second) = (put(&one_by_one(objects.iter())), put(&one_by_one(shuffled.iter())));
         prop_assert_eq!(bytes(&first), bytes(&second));
         let listed = put(&Object::index(shuffled.iter()));
@@ -216,7 +205,7 @@ fn whatever_is_written_brings_nobody_down_and_what_is_pushed_is_taken() {
     let stage = Stage::new();
     let counts = RefCell::new(Blundered::default());
     let generated = (world::pods(), objects::rules(), blunders::blunders(), requests::requests());
-    let run = runner().run(&generated, |(pods, rules, blunders, requests)| {
+    let run = runner(CASES, KEPT).run(&generated, |(pods, rules, blunders, requests)| {
         let rules = blunders::with(rules, &blunders);
         let written = world::objects(&pods, &rules, &stage.node.borrow().backends).len();
         let objects = harmless(&stage, &pods, &rules, &requests)?;
@@ -243,7 +232,7 @@ fn whatever_is_asked_is_explained_or_refused() {
     let asked = ("(GET|OPTIONS|\\PC{0,4})", url, prop::collection::vec(header, 0..3), from);
     let generated = (world::pods(), objects::rules(), prop::collection::vec(asked, 20));
     let explained = std::cell::Cell::new(0);
-    let run = runner().run(&generated, |(pods, rules, all)| {
+    let run = runner(CASES, KEPT).run(&generated, |(pods, rules, all)| {
         let objects = decoded(&world::objects(&pods, &rules, &at));
         let source = Source::of_objects(objects.iter());
         for (method, url, headers, from) in all {

@@ -14,7 +14,8 @@ use super::keep::{Found, Kept, Origin};
 use super::resets::Resets;
 use super::ruleset::{self, TABLE};
 use crate::intercept::{Sources, Target};
-use crate::nft::netlink::{Netlink, NetlinkError};
+use crate::nft::error::NetlinkError;
+use crate::nft::netlink::Netlink;
 use crate::nft::table::Element;
 
 /// `NFTA_OBJ_NAME`

@@ -19,7 +19,8 @@ use super::ruleset::{self, TABLE};
 use super::{Command, FallbackError, Settings};
 use crate::metrics::Metrics;
 use crate::nft::beat::Beats;
-use crate::nft::netlink::{Netlink, NetlinkError};
+use crate::nft::error::NetlinkError;
+use crate::nft::netlink::Netlink;
 use crate::nft::table::Change as Message;
 
 /// How often the table is looked at, without changing it.

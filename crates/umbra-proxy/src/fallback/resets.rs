@@ -14,8 +14,9 @@ use std::time::Duration;
 
 use netlink_packet_netfilter::nftables::{InetHookNumber, TableFlags};
 
+use crate::nft::error::NetlinkError;
 use crate::nft::expression::{self, Expression};
-use crate::nft::netlink::{Netlink, NetlinkError};
+use crate::nft::netlink::Netlink;
 use crate::nft::table::{Change, Table};
 
 /// The chain and the timeouts.

@@ -28,7 +28,7 @@ use tokio::sync::mpsc::{Sender, channel, error::TrySendError};
 use tokio::sync::{oneshot, watch};
 
 pub use crate::nft::beat::BeatError;
-pub use crate::nft::netlink::NetlinkError;
+pub use crate::nft::error::NetlinkError;
 pub use ruleset::Target;
 pub use sources::{CidrError, Sources};
 pub use unseen::Adopt;

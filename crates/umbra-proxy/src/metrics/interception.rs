@@ -7,7 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use super::Labels;
+use super::{Labels, registered};
 
 /// Why armed services were not taken over for a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,37 +58,38 @@ pub(crate) struct KernelCounts {
 
 impl InterceptionMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let metrics = Self {
+            lapses: registered(
+                registry,
+                "umbra_interception_lapses",
+                "Times in which armed services were not taken over, by reason",
+            ),
+            disarmed: registered(
+                registry,
+                "umbra_interception_disarmed_seconds",
+                "Seconds for which armed services were not taken over, by reason",
+            ),
+            intercepted: registered(
+                registry,
+                "umbra_intercepted_connections",
+                "First packets that the kernel gave to the listener: connections, more when some do not arrive",
+            ),
+            unseen: registered(
+                registry,
+                "umbra_unseen_connections",
+                "Connections of local pods past umbra while their service is armed",
+            ),
+            unlisted: registered(
+                registry,
+                "umbra_unseen_unlisted_packets",
+                "Packets of connections past umbra that are not counted, being too many",
+            ),
+        };
         for reason in LapseReason::ALL {
             // Shown from the start, so that an alert on their increase sees the first.
             drop(metrics.lapses.get_or_create(&reason.labels()));
             drop(metrics.disarmed.get_or_create(&reason.labels()));
         }
-        registry.register(
-            "umbra_interception_lapses",
-            "Times in which armed services were not taken over, by reason",
-            metrics.lapses.clone(),
-        );
-        registry.register(
-            "umbra_interception_disarmed_seconds",
-            "Seconds for which armed services were not taken over, by reason",
-            metrics.disarmed.clone(),
-        );
-        registry.register(
-            "umbra_intercepted_connections",
-            "First packets that the kernel gave to the listener: connections, more when some do not arrive",
-            metrics.intercepted.clone(),
-        );
-        registry.register(
-            "umbra_unseen_connections",
-            "Connections of local pods past umbra while their service is armed",
-            metrics.unseen.clone(),
-        );
-        registry.register(
-            "umbra_unseen_unlisted_packets",
-            "Packets of connections past umbra that are not counted, being too many",
-            metrics.unlisted.clone(),
-        );
         metrics
     }
 

@@ -7,18 +7,21 @@ use std::io;
 use std::time::Duration;
 
 use netlink_packet_core::{
-    DecodeError, DefaultNla, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    NetlinkBuffer, NetlinkMessage, NetlinkPayload, NlaBuffer, NlasIterator, Parseable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
+    NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 use netlink_packet_netfilter::none::ControlMessage;
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-};
+use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::sys::socket::sockopt::SndBufForce;
 
+use super::error::NetlinkError;
 use super::listing;
+use super::message::{
+    append, batch_edge, deserialized, error_of, messages_in, name_of, not_understood, of_table, packets,
+    refused,
+};
 use super::table::{Change, Element, Table};
 
 /// The kernel answers from within the call; this only keeps a mistake of ours from hanging the proxy.
@@ -34,65 +37,6 @@ const RECEIVE_BUFFER: usize = 64 << 10;
 const LISTINGS: usize = 10;
 /// What fits the least send buffer that Linux gives by default (`net.core.wmem_max` = 212,992).
 pub(crate) const MAX_BATCH_BYTES: usize = 200_000;
-
-/// Why the kernel's table is not as it should be.
-#[derive(Debug, thiserror::Error)]
-pub enum NetlinkError {
-    /// The environment's fault: no netlink, or out of memory.
-    #[error("netlink: {0}")]
-    Socket(#[from] io::Error),
-    /// The kernel refused a batch as a whole; nothing has changed.
-    #[error("nftables: {what}: {source}{}", advice(.source))]
-    Refused {
-        /// The first message that was refused.
-        what: &'static str,
-        /// The kernel's reason.
-        source: io::Error,
-    },
-    /// The kernel did not acknowledge; a fault of ours.
-    #[error("nftables: no acknowledgement from the kernel within 5 s")]
-    Silent,
-    /// An answer that makes no sense; a fault of ours.
-    #[error("nftables: the kernel's answer is not understood: {0}")]
-    Answer(String),
-}
-
-fn advice(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EPERM) => " (the proxy needs CAP_NET_ADMIN, and to be the only umbra-proxy on this node)",
-        Some(libc::EEXIST) => {
-            " (if it is the table, another umbra-proxy runs on this node, or somebody made a table inet umbra: \
-             nft delete table inet umbra)"
-        }
-        _ => "",
-    }
-}
-
-impl NetlinkError {
-    /// What to do when this kernel has not what a table needs, for an error of making one. Kernels before 5.12 refuse
-    /// the owner flag as an invalid argument, later ones what they do not know as not supported; without `nf_tables`
-    /// the whole batch, or the socket, is refused so, and without one of its modules an object is not found.
-    pub(crate) fn cannot(&self) -> Option<&'static str> {
-        const NO_TABLES: &str = "this kernel has no nf_tables: load the modules nf_tables, nft_nat, nft_ct and \
-            nft_reject_inet on the node, then restart umbra-proxy there";
-        const NO_OWNERS: &str = "this kernel has no tables with an owner (Linux 5.12): run umbra on nodes with a newer \
-            kernel";
-        match self {
-            Self::Socket(error) => match error.raw_os_error()? {
-                libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT => Some(NO_TABLES),
-                _ => None,
-            },
-            Self::Refused { what, source } => match (*what, source.raw_os_error()?) {
-                ("creating the table", libc::EOPNOTSUPP | libc::EINVAL) => Some(NO_OWNERS),
-                (_, libc::EOPNOTSUPP | libc::ENOENT | libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT) => {
-                    Some(NO_TABLES)
-                }
-                _ => None,
-            },
-            Self::Silent | Self::Answer(_) => None,
-        }
-    }
-}
 
 /// The socket.
 pub(crate) struct Netlink {
@@ -277,130 +221,5 @@ impl Netlink {
     fn next(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence
-    }
-}
-
-fn messages_in(datagram: &[u8]) -> impl Iterator<Item = Result<NetlinkBuffer<&[u8]>, NetlinkError>> {
-    let mut rest = datagram;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let message = match NetlinkBuffer::new_checked(rest) {
-            Ok(message) => message,
-            Err(error) => {
-                rest = &[];
-                return Some(Err(not_understood(error)));
-            }
-        };
-        // Messages start at multiples of four bytes.
-        rest = &rest[(message.length() as usize).next_multiple_of(4).min(rest.len())..];
-        Some(Ok(message))
-    })
-}
-
-fn not_understood(error: DecodeError) -> NetlinkError {
-    NetlinkError::Answer(error.to_string())
-}
-
-fn deserialized(message: &NetlinkBuffer<&[u8]>) -> Result<NetlinkMessage<NetfilterMessage>, NetlinkError> {
-    NetlinkMessage::deserialize(message.clone().into_inner()).map_err(not_understood)
-}
-
-fn error_of(message: &NetlinkBuffer<&[u8]>) -> NetlinkError {
-    match deserialized(message) {
-        Ok(NetlinkMessage { payload: NetlinkPayload::Error(error), .. }) => refused("listing", error.code),
-        Ok(other) => NetlinkError::Answer(format!("{other:?}")),
-        Err(error) => error,
-    }
-}
-
-fn refused(what: &'static str, code: Option<std::num::NonZeroI32>) -> NetlinkError {
-    let code = -code.map_or(0, std::num::NonZeroI32::get);
-    NetlinkError::Refused { what, source: io::Error::from_raw_os_error(code) }
-}
-
-fn batch_edge(edge: ControlMessage) -> NetfilterMessage {
-    let subsystem = libc::NFNL_SUBSYS_NFTABLES as u16;
-    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, subsystem.to_be()), edge)
-}
-
-fn of_table(message: NfTablesMessage) -> NetfilterMessage {
-    NetfilterMessage::new(NetfilterHeader::new(NetfilterProtoFamily::Inet, 0, 0), message)
-}
-
-fn append(bytes: &mut Vec<u8>, message: NetfilterMessage, flags: u16, sequence: u32) {
-    let mut message = NetlinkMessage::from(message);
-    message.header.flags = flags;
-    message.header.sequence_number = sequence;
-    message.finalize();
-    let start = bytes.len();
-    // Messages start at multiples of four bytes.
-    bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
-    message.serialize(&mut bytes[start..]);
-}
-
-fn name_of(message: &NfTablesMessage) -> &'static str {
-    match message {
-        NfTablesMessage::NewTable(_) => "creating the table",
-        NfTablesMessage::NewSet(_) => "creating a set",
-        NfTablesMessage::NewChain(_) => "creating a chain",
-        NfTablesMessage::NewRule(_) => "creating a rule",
-        NfTablesMessage::NewObject(_) => "creating an object",
-        NfTablesMessage::NewSetElement(_) => "adding elements",
-        NfTablesMessage::DeleteSetElement(_) => "deleting elements",
-        _ => "a change",
-    }
-}
-
-/// `NFTA_OBJ_DATA` of a counter holds `NFTA_COUNTER_PACKETS`.
-fn packets(message: &NfTablesMessage) -> Result<u64, NetlinkError> {
-    const OBJECT_DATA: u16 = 4;
-    const COUNTER_PACKETS: u16 = 2;
-    let wrong = || NetlinkError::Answer(format!("{message:?}"));
-    let NfTablesMessage::NewObject(attributes) = message else {
-        return Err(wrong());
-    };
-    let find = |kind: u16, all: &[DefaultNla]| -> Option<Vec<u8>> {
-        use netlink_packet_core::Nla;
-        let nla = all.iter().find(|nla| nla.kind() & !netlink_packet_core::NLA_F_NESTED == kind)?;
-        let mut value = vec![0; nla.value_len()];
-        nla.emit_value(&mut value);
-        Some(value)
-    };
-    let data = find(OBJECT_DATA, attributes).ok_or_else(wrong)?;
-    let inner: Result<Vec<DefaultNla>, _> = NlasIterator::new(&data)
-        .map(|nla| nla.and_then(|nla: NlaBuffer<_>| DefaultNla::parse(&nla)))
-        .collect();
-    let packets = find(COUNTER_PACKETS, &inner.map_err(|_| wrong())?).ok_or_else(wrong)?;
-    Ok(u64::from_be_bytes(packets.try_into().map_err(|_| wrong())?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_kernel_cannot_is_told_from_what_it_forbids() {
-        let refused = |what, code| NetlinkError::Refused { what, source: io::Error::from_raw_os_error(code) };
-        let socket = |code| NetlinkError::Socket(io::Error::from_raw_os_error(code));
-        let owners =
-            [refused("creating the table", libc::EOPNOTSUPP), refused("creating the table", libc::EINVAL)];
-        assert!(owners.iter().all(|error| error.cannot().is_some_and(|what| what.contains("5.12"))));
-        let tables = [
-            socket(libc::EPROTONOSUPPORT),
-            refused("the batch", libc::EOPNOTSUPP),
-            refused("creating a rule", libc::ENOENT),
-        ];
-        assert!(tables.iter().all(|error| error.cannot().is_some_and(|what| what.contains("nf_tables"))));
-        let others = [
-            refused("the batch", libc::EPERM),
-            refused("creating the table", libc::EPERM),
-            refused("creating the table", libc::EEXIST),
-            refused("creating a set", libc::EINVAL),
-            socket(libc::ENOMEM),
-            NetlinkError::Silent,
-        ];
-        assert!(others.iter().all(|error| error.cannot().is_none()));
     }
 }

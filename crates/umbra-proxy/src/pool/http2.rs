@@ -194,7 +194,7 @@ where
         match tokio::time::timeout(self.dialer.connect_timeout, is_ready).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return Err(ConnectError::NotHttp2),
-            Err(_) => return Err(ConnectError::TimedOut),
+            Err(_) => return Err(ConnectError::Silent),
         }
         Ok(Rc::new(Connection {
             sender: RefCell::new(sender),

@@ -1,10 +1,9 @@
 //! The body of a request as its client sends it, whatever it speaks.
 
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 
 use super::client::{Upload, UploadError};
 use crate::http2::Received;
@@ -40,17 +39,13 @@ impl ClientBody {
             Self::Empty | Self::Http2 { .. } => UNKNOWN_BLOCK,
         }
     }
-}
 
-impl Body for ClientBody {
-    type Data = Bytes;
-    type Error = ClientError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
+    /// What comes next of it. Errors are final.
+    pub(crate) fn poll_frame(
+        &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientError>>> {
-        match &mut *self {
+        match self {
             Self::Empty => Poll::Ready(None),
             Self::Http1(upload) => {
                 upload.poll_frame(cx).map(|next| next.map(|frame| frame.map_err(ClientError::Http1)))
@@ -65,7 +60,8 @@ impl Body for ClientBody {
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    /// Nothing comes any more.
+    pub(crate) fn has_ended(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Http1(upload) => upload.has_ended(),
@@ -73,7 +69,8 @@ impl Body for ClientBody {
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    /// How much comes, as far as its head has said.
+    pub(crate) fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Http1(upload) => upload.left().map_or_else(SizeHint::default, SizeHint::with_exact),

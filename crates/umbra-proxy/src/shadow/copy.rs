@@ -181,8 +181,7 @@ async fn exchange(
             Some(pooled) => pooled,
             None => match connect(worker, ledger, (address, version)).await {
                 Ok(pooled) => pooled,
-                Err(ConnectError::TooMany) => return Ended::Cut(DropReason::Connections),
-                Err(_) => return Ended::NotConnected,
+                Err(error) => return unconnected(&error),
             },
         };
         let reused = pooled.is_reused();
@@ -213,9 +212,21 @@ async fn connect(
         Ok(_) => ledger.mirror.breaker.connected(),
         // The mirror was not asked.
         Err(ConnectError::TooMany) => {}
+        // What it did then is what we came to see.
+        Err(error) if error.was_taken() => ledger.mirror.breaker.connected(),
         Err(_) => ledger.mirror.breaker.failed(Instant::now()),
     }
     connected
+}
+
+/// What it is for a copy that there is no connection: one that the mirror took and ended is one of those that it ends.
+fn unconnected(error: &ConnectError) -> Ended {
+    match error {
+        ConnectError::TooMany => Ended::Cut(DropReason::Connections),
+        ConnectError::Silent => Ended::TimedOut,
+        error if error.was_taken() => Ended::Broken,
+        _ => Ended::NotConnected,
+    }
 }
 
 /// Reads the answer to its end, so that the connection lives on; a long one costs the connection, or its stream.

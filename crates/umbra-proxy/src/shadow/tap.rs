@@ -1,8 +1,7 @@
 //! A tap: what a request's body hands to one of its shadows without ever waiting for it.
 //!
 //! Takes: chunks, as the primary gets them, with the size of the block that each is a part of. Gives: a body for the copy.
-//! What this keeps in memory counts against three budgets until the copy's connection has let go of it: the copy's own, its
-//! mirror's and its worker's. Past any of them, the copy is cut.
+//! What this keeps in memory counts against `budget` until the copy's connection has let go of it. Past it, the copy is cut.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -10,13 +9,13 @@ use std::io::IoSlice;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
+use super::budget::{Budgets, Charge};
 use crate::metrics::DropReason;
 
 /// The block of a chunk that came over HTTP/2. The `h2` crate does not say how large it is; it reads whole frames, of
@@ -70,73 +69,6 @@ enum State {
     Cut(DropReason),
     /// Nobody reads any more.
     Abandoned,
-}
-
-/// Bytes that are held. Clones count together.
-#[derive(Clone, Default)]
-pub(crate) struct Used(Arc<AtomicUsize>);
-
-/// Bytes that may be held together with others.
-pub(crate) struct Budget {
-    used: Used,
-    limit: usize,
-}
-
-/// What one copy may hold: on its own, and together with others of its mirror and of its worker.
-pub(crate) struct Budgets {
-    own: AtomicUsize,
-    own_limit: usize,
-    shared: [Budget; 2],
-}
-
-struct Charge {
-    of: Arc<Budgets>,
-    bytes: usize,
-}
-
-impl Used {
-    /// A share in these, of which there may be `limit`.
-    pub(crate) fn up_to(&self, limit: usize) -> Budget {
-        Budget { used: self.clone(), limit }
-    }
-}
-
-impl Budgets {
-    /// `own_limit` for one copy, and what it has with others.
-    pub(crate) fn new(own_limit: usize, shared: [Budget; 2]) -> Self {
-        Self { own: AtomicUsize::new(0), own_limit, shared }
-    }
-
-    /// Each count with its limit.
-    fn counts(&self) -> [(&AtomicUsize, usize); 3] {
-        let [a, b] = &self.shared;
-        [(&self.own, self.own_limit), (&a.used.0, a.limit), (&b.used.0, b.limit)]
-    }
-
-    /// All of it, or nothing.
-    fn charge(self: &Arc<Self>, bytes: usize) -> Option<Charge> {
-        let counts = self.counts();
-        for (at, (used, limit)) in counts.iter().enumerate() {
-            let more = |used: usize| used.checked_add(bytes).filter(|used| used <= limit);
-            if used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
-                give_back(&counts[..at], bytes);
-                return None;
-            }
-        }
-        Some(Charge { of: Arc::clone(self), bytes })
-    }
-}
-
-fn give_back(counts: &[(&AtomicUsize, usize)], bytes: usize) {
-    for (used, _) in counts {
-        used.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        give_back(&self.of.counts(), self.bytes);
-    }
 }
 
 /// Bytes that count against the budgets until they are dropped.
@@ -321,6 +253,7 @@ impl Buf for Charged {
 mod tests {
     use std::task::Waker;
 
+    use super::super::budget::Used;
     use super::*;
 
     fn poll(body: &mut CopyBody) -> Poll<Option<Result<Frame<Charged>, CutError>>> {
@@ -334,10 +267,6 @@ mod tests {
         (tap(|| Budgets::new(limit, shared), SizeHint::default()), worker)
     }
 
-    fn held(used: &Used) -> usize {
-        used.0.load(Ordering::Relaxed)
-    }
-
     /// A chunk that is all of its block.
     fn whole(tap: &Tap, chunk: &'static [u8]) {
         tap.data(&Bytes::from_static(chunk), chunk.len());
@@ -347,16 +276,16 @@ mod tests {
     fn bytes_count_until_they_are_let_go() {
         let ((tap, mut body, end), worker) = tapped(FRAME_COST + 10);
         whole(&tap, b"12345678");
-        assert_eq!(held(&worker), 8 + FRAME_COST);
+        assert_eq!(worker.now(), 8 + FRAME_COST);
         let Poll::Ready(Some(Ok(frame))) = poll(&mut body) else { panic!("a frame is there") };
-        assert_eq!(held(&worker), 8 + FRAME_COST, "the connection still has it");
+        assert_eq!(worker.now(), 8 + FRAME_COST, "the connection still has it");
         drop(frame);
-        assert_eq!(held(&worker), 0);
+        assert_eq!(worker.now(), 0);
         whole(&tap, b"12345678");
         assert_eq!(end.cut(), None);
         whole(&tap, b"123");
         assert_eq!(end.cut(), Some(DropReason::BodyBudget));
-        assert_eq!(held(&worker), 0, "a cut copy holds nothing");
+        assert_eq!(worker.now(), 0, "a cut copy holds nothing");
         assert!(matches!(poll(&mut body), Poll::Ready(Some(Err(_)))));
     }
 
@@ -378,7 +307,7 @@ mod tests {
             first.0.data(&Bytes::from(vec![0; 60 * FRAME_COST]), 0);
             assert_eq!(first.2.cut(), Some(DropReason::BodyBudget), "{limits:?}");
             drop((first, second));
-            assert_eq!((held(&of_mirror), held(&of_worker)), (0, 0), "{limits:?}");
+            assert_eq!((of_mirror.now(), of_worker.now()), (0, 0), "{limits:?}");
         }
     }
 
@@ -390,7 +319,7 @@ mod tests {
             let ((tap, mut body, _end), worker) = tapped(BLOCK + FRAME_COST);
             let chunk = block.slice(..bytes);
             tap.data(&chunk, BLOCK);
-            assert_eq!(held(&worker), if shared { BLOCK } else { bytes } + FRAME_COST, "{bytes}");
+            assert_eq!(worker.now(), if shared { BLOCK } else { bytes } + FRAME_COST, "{bytes}");
             let Poll::Ready(Some(Ok(frame))) = poll(&mut body) else { panic!("a frame is there") };
             let data = frame.into_data().unwrap_or_else(|_| panic!("data"));
             assert_eq!(
@@ -411,9 +340,9 @@ mod tests {
         let ((tap, mut body, end), worker) = tapped(budget);
         let trailers = HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("1"))]);
         tap.trailers(&trailers);
-        assert_eq!(held(&worker), 2 * FRAME_COST + 5);
+        assert_eq!(worker.now(), 2 * FRAME_COST + 5);
         assert!(matches!(poll(&mut body), Poll::Ready(Some(Ok(_)))));
-        assert_eq!(held(&worker), 0, "handed over");
+        assert_eq!(worker.now(), 0, "handed over");
         (0..16).for_each(|_| tap.trailers(&trailers));
         assert_eq!(end.cut(), Some(DropReason::BodyBudget));
     }

@@ -12,8 +12,8 @@ use crate::breaker::Breaker;
 use crate::connection::Worker;
 use crate::descriptors::{Counter, Sockets};
 use crate::metrics::ShadowCounters;
+use crate::shadow::budget::Used;
 use crate::shadow::rate::Bucket;
-use crate::shadow::tap::Used;
 
 /// Failed connects in a row after which a mirror is left alone for a while.
 const MIRROR_FAILURES: u8 = 5;

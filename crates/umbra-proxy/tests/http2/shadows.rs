@@ -9,7 +9,10 @@ use umbra_proxy::worker::Limits;
 use umbra_routing::SpokenTo;
 
 use crate::peer::{Asked, peer};
-use crate::rig::{Backend, Http2Client, Proxy, Pushed, full, grpc, rule, subset, to, with_trailers, within};
+use crate::rig::{
+    Backend, Http2Client, Proxy, Pushed, full, grpc, raw_backend, resetting, rule, subset, to, with_trailers,
+    within,
+};
 use crate::{speaking, value};
 
 fn mirrored(v1: std::net::SocketAddr, v2: std::net::SocketAddr) -> Pushed {
@@ -153,4 +156,42 @@ async fn a_mirror_that_gives_up_streams_or_its_connection_is_a_failure_of_its_ow
     assert_eq!(proxy.result("failed"), 1);
     let labels = ["request_role=\"shadow\"", "response_flags=\"UR\""];
     assert_eq!(proxy.count("istio_requests_total", &labels), 1);
+}
+
+#[tokio::test]
+async fn a_mirror_that_ends_what_it_took_before_it_spoke_http_2_leaves_the_breaker_closed() {
+    let (v1, not_http2) = (speaking(Version::HTTP_2).await, Backend::named("v2").await);
+    for v2 in [resetting(), not_http2.address] {
+        let proxy = Proxy::start(&mirrored(v1.address, v2));
+        let mut client = Http2Client::connect(proxy.address()).await;
+        for number in 1..=20 {
+            assert_eq!(client.send(post(3)).await.body, "ok");
+            proxy.settled(number).await;
+        }
+        assert_eq!((proxy.result("failed"), proxy.dropped("breaker")), (20, 0));
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_that_takes_connections_and_never_speaks_times_out_and_leaves_the_breaker_closed() {
+    let v1 = Backend::named("v1").await;
+    let v2 = raw_backend(|_, stream| async move {
+        let _silent = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    // Loopback connects at once, so that this is for what HTTP/2 begins with alone.
+    let quick = limits(|limits| limits.connect_timeout = Duration::from_millis(20));
+    let pushed = Pushed {
+        spoken_to: SpokenTo::Http1,
+        mirrors_spoken_to: Some(SpokenTo::Http2),
+        ..mirrored(v1.address, v2)
+    };
+    let proxy = Proxy::with(&pushed, quick, Mode::ByHost);
+    let mut client = Http2Client::connect(proxy.address()).await;
+    for number in 1..=10 {
+        assert_eq!(client.send(post(3)).await.body, "v1");
+        proxy.settled(number).await;
+    }
+    assert_eq!((proxy.result("timed_out"), proxy.dropped("breaker")), (10, 0));
 }

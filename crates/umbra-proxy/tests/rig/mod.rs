@@ -17,6 +17,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::value::to_raw_value;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use umbra_proxy::listen::Mode;
@@ -353,6 +354,20 @@ where
         for number in 0.. {
             let (stream, _) = listener.accept().await.expect("listening");
             tokio::spawn(serve(number, stream));
+        }
+    });
+    address
+}
+
+/// A backend that takes connections and resets them: at once, often before whoever connects has looked.
+pub fn resetting() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    // On a thread of its own, which is woken by the handshake alone; it ends with the test's process.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = stream.expect("listening");
+            SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a socket");
         }
     });
     address

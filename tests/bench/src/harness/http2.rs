@@ -1,13 +1,13 @@
 //! HTTP/2 as the harness speaks it (RFC 9113), by prior knowledge: either end of one connection. No sockets here.
 //!
-//! Takes: what came. Gives: the messages that are whole, and bytes to send. It encodes heads once and refers to the peer's
-//! table from then on, as clients and servers do, and decodes nothing but a status: what it costs is not measured, but it
-//! has to keep up.
+//! Takes: what came. Gives: the messages that are whole, and bytes to send. Heads are encoded once (`head`), as clients and
+//! servers do, and nothing is decoded but a status: what it costs is not measured, but it has to keep up.
 
 use std::collections::{HashMap, VecDeque};
 
 use anyhow::{Result, bail, ensure};
 
+use super::head::status;
 use super::message::Message;
 use super::shape::Text;
 
@@ -42,50 +42,6 @@ const PADDED: u8 = 8;
 const TABLE_SIZE: u16 = 1;
 const MAX_STREAMS: u16 = 3;
 const INITIAL_WINDOW: u16 = 4;
-
-/// An encoded head (RFC 7541): what is sent first leaves its fields in the peer's table, what comes next names them there.
-#[derive(Debug)]
-pub(super) struct Block {
-    first: Vec<u8>,
-    next: Vec<u8>,
-}
-
-impl Block {
-    pub(super) fn request(method: &str, fields: &[(&str, &str)]) -> Self {
-        // The static table's :method, :scheme http and :path /.
-        Self::new(&[if method == "GET" { 0x82 } else { 0x83 }, 0x86, 0x84], fields)
-    }
-
-    pub(super) fn answer(status: u16, fields: &[(&str, &str)]) -> Self {
-        let start = if status == 200 { vec![0x88] } else { literal(8, &status.to_string()) };
-        Self::new(&start, fields)
-    }
-
-    fn new(start: &[u8], fields: &[(&str, &str)]) -> Self {
-        let (mut first, mut next) = (start.to_vec(), start.to_vec());
-        for (at, (name, value)) in fields.iter().enumerate() {
-            // Places in the static table.
-            let place = match *name {
-                "host" => 1,
-                "accept-encoding" => 16,
-                "accept" => 19,
-                "content-length" => 28,
-                "content-type" => 31,
-                "user-agent" => 58,
-                other => unreachable!("the harness sends no {other}"),
-            };
-            // 01: a literal that is added to the table, whose latest entry is number 62.
-            first.extend(literal(0x40 | place, value));
-            next.push(0x80 | (61 + fields.len() - at) as u8);
-        }
-        Self { first, next }
-    }
-}
-
-/// A value of under 127 bytes, not compressed.
-fn literal(start: u8, value: &str) -> Vec<u8> {
-    [&[start, value.len() as u8], value.as_bytes()].concat()
-}
 
 /// A message that is whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,18 +259,6 @@ fn number(bytes: &[u8]) -> Result<u32> {
     Ok(u32::from_be_bytes(*bytes))
 }
 
-/// 200, or 0 for any other: pseudo-headers come first, and all peers name 200 by its place in the static table.
-fn status(block: &[u8]) -> u16 {
-    let is_resize = |byte: &u8| byte & 0xe0 == 0x20;
-    let mut rest = block;
-    // A change of the table's size may come before (RFC 7541 section 6.3): a number of one byte or of several.
-    while let Some((first, after)) = rest.split_first().filter(|(first, _)| is_resize(first)) {
-        let more = after.iter().take_while(|byte| **byte & 0x80 != 0).count() + 1;
-        rest = if first & 0x1f == 0x1f { after.get(more..).unwrap_or_default() } else { after };
-    }
-    if rest.first() == Some(&0x88) { 200 } else { 0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::shape::{Shape, answer};
@@ -380,17 +324,6 @@ mod tests {
         }
         let answers = pair.talk(&answer(503, 5), 1 << 20);
         assert!(answers.iter().all(|whole| whole.message == Message { status: Some(0), body: 5 }));
-        assert_eq!(status(&[0x20, 0x3f, 0xe1, 0x1f, 0x88]), 200, "after changes of the table's size");
-        assert_eq!(status(&[0x8d]), 0);
-    }
-
-    #[test]
-    fn later_heads_refer_to_the_first() {
-        let fields = [("host", "a"), ("user-agent", "b"), ("accept", "c")];
-        let block = Block::request("GET", &fields);
-        assert_eq!(block.first, b"\x82\x86\x84\x41\x01a\x7a\x01b\x53\x01c");
-        // The latest is 62.
-        assert_eq!(block.next, [0x82, 0x86, 0x84, 0x80 | 64, 0x80 | 63, 0x80 | 62]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! judges: `void` does.
 
 mod fault;
+mod head;
 mod http2;
 mod message;
 mod open;

@@ -1,6 +1,6 @@
 //! What clients ask, and what backends answer: the bytes of both versions of HTTP, made once.
 
-use super::http2::Block;
+use super::head::Block;
 
 /// What is asked and answered, and by how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
