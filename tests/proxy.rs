@@ -4,13 +4,17 @@
 mod proxy_alike;
 mod proxy_bad_answers;
 mod proxy_bodies;
+mod proxy_differences;
 mod proxy_drawn;
 mod proxy_isolation;
 mod proxy_kinds;
 mod proxy_mirrors;
+mod proxy_recorder;
 mod proxy_refused;
 mod proxy_requests;
 mod proxy_soak;
+mod proxy_streams;
 mod proxy_system;
 mod proxy_users;
 mod proxy_wire;
+mod proxy_written;
