@@ -3,6 +3,7 @@
 mod allocations;
 mod apiserver;
 mod cluster;
+pub mod frames;
 pub mod http;
 mod kubectl;
 mod netns;

@@ -6,9 +6,11 @@ mod grpc;
 mod hostile;
 mod messages;
 mod peer;
+mod raw;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod shadows;
+mod unfinished;
 
 use std::net::SocketAddr;
 
