@@ -27,6 +27,15 @@ fn only(v1: SocketAddr, spoken_to: SpokenTo) -> Pushed {
     }
 }
 
+fn mirrored(v1: SocketAddr, v2: SocketAddr) -> Pushed {
+    Pushed {
+        rules: vec![rule(vec![to(subset("v1"), 0)], vec![subset("v2")])],
+        sets: vec![(subset("v1"), vec![v1]), (subset("v2"), vec![v2])],
+        spoken_to: SpokenTo::Http2,
+        ..Pushed::default()
+    }
+}
+
 async fn speaking(version: Version) -> Backend {
     Backend::speaking(version, |_| Response::new(full("ok"))).await
 }

@@ -9,17 +9,8 @@ use umbra_proxy::worker::Limits;
 use umbra_routing::SpokenTo;
 
 use crate::peer::{Asked, peer};
-use crate::rig::{Backend, Http2Client, Proxy, Pushed, full, grpc, rule, subset, to, with_trailers, within};
-use crate::{speaking, value};
-
-fn mirrored(v1: std::net::SocketAddr, v2: std::net::SocketAddr) -> Pushed {
-    Pushed {
-        rules: vec![rule(vec![to(subset("v1"), 0)], vec![subset("v2")])],
-        sets: vec![(subset("v1"), vec![v1]), (subset("v2"), vec![v2])],
-        spoken_to: SpokenTo::Http2,
-        ..Pushed::default()
-    }
-}
+use crate::rig::{Backend, Http2Client, Proxy, full, grpc, with_trailers, within};
+use crate::{mirrored, speaking, value};
 
 fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
     let mut limits = Limits::default();
