@@ -2,6 +2,7 @@
 //! connections that end, and copies.
 
 mod connections;
+mod endings;
 mod grpc;
 mod hostile;
 mod messages;
@@ -11,6 +12,7 @@ mod raw;
 mod rig;
 mod shadows;
 mod unfinished;
+mod uploads;
 
 use std::net::SocketAddr;
 
