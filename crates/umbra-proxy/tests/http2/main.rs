@@ -13,6 +13,7 @@ mod rig;
 mod shadows;
 mod unfinished;
 mod uploads;
+mod windows;
 
 use std::net::SocketAddr;
 
