@@ -6,6 +6,7 @@ mod proxy_bad_answers;
 mod proxy_bodies;
 mod proxy_differences;
 mod proxy_drawn;
+mod proxy_floods;
 mod proxy_isolation;
 mod proxy_kinds;
 mod proxy_mirrors;
