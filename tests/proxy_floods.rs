@@ -20,7 +20,7 @@ const MIB: u64 = 1 << 20;
 /// its allocator take with it.
 const CAP: u64 = 32 * MIB;
 /// Requests of others while a client that floods reads nothing.
-const OTHERS: usize = 50;
+const OTHERS: usize = 20;
 /// What is written at a time.
 const BLOCK: usize = 64 * KIB;
 
@@ -161,10 +161,10 @@ fn floods() -> Vec<Flood> {
             let last = frame(CONTINUATION, END_HEADERS, stream(number), &[]);
             first.into_iter().chain(rest).chain(last).collect()
         }),
-        flood("SETTINGS", vec![], 300_000, |_| frame(SETTINGS, 0, 0, &[])),
-        flood("PING", vec![], 300_000, |_| frame(PING, 0, 0, &[0; 8])),
-        flood("WINDOW_UPDATE", vec![], 300_000, |_| frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes())),
-        flood("PRIORITY", vec![], 300_000, |number| frame(PRIORITY, 0, stream(number), &[0, 0, 0, 0, 16])),
+        flood("SETTINGS", vec![], 160_000, |_| frame(SETTINGS, 0, 0, &[])),
+        flood("PING", vec![], 160_000, |_| frame(PING, 0, 0, &[0; 8])),
+        flood("WINDOW_UPDATE", vec![], 160_000, |_| frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes())),
+        flood("PRIORITY", vec![], 160_000, |number| frame(PRIORITY, 0, stream(number), &[0, 0, 0, 0, 16])),
         flood("data of nothing", uploads.clone(), 500_000, |_| frame(DATA, 0, 1, &[])),
         // As many bytes as the first window allows.
         flood("data of a byte", uploads, 65_000, |_| frame(DATA, 0, 1, b"x")),
