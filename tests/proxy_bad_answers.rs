@@ -6,8 +6,9 @@ use std::io::Write as _;
 use anyhow::{Result, ensure};
 use umbra_testkit::http;
 
+use crate::proxy_recorder::{Answer, Recorder};
 use crate::proxy_system::Proxy;
-use crate::proxy_wire::{Answer, ID, Message, Reader, Recorder};
+use crate::proxy_wire::{ID, Message, Reader};
 
 /// What a client may get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ fn what_is_no_answer_reaches_nobody_as_one() -> Result<()> {
     let all = answers();
     for (number, (what, bytes, expected)) in all.iter().enumerate() {
         let ids = [format!("bad-{number}"), format!("copied-{number}"), format!("next-{number}")];
-        let answer = Answer { bytes: bytes.clone(), closes: !what.starts_with("kept: ") };
+        let answer = Answer::Bytes { bytes: bytes.clone(), closes: !what.starts_with("kept: ") };
         primary.records().answers.insert(ids[0].clone(), answer.clone());
         mirror.records().answers.insert(ids[1].clone(), answer);
         if let Err(error) = right(&proxy, &ids[0], *expected) {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use proptest::prelude::*;
 
+use crate::proxy_requests::Version;
 use crate::proxy_wire::ID;
 
 pub(crate) type Field = (String, Bytes);
@@ -66,10 +67,34 @@ pub(crate) enum Answered {
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
     pub(crate) requests: Vec<Request>,
-    /// Lengths of the pieces that are written, and whether a pause follows.
+    /// Lengths of the pieces that are written, and whether a pause follows: bytes in HTTP/1.1, frames of data in HTTP/2.
     pub(crate) pieces: Vec<(usize, bool)>,
     /// All at once, or each after the answer to the one before.
     pub(crate) pipelined: bool,
+    /// What a client of HTTP/2 takes of an answer before it has read some.
+    pub(crate) window: u32,
+}
+
+/// Who speaks which version of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spoken {
+    pub(crate) client: Version,
+    pub(crate) primary: Version,
+    pub(crate) mirror: Version,
+}
+
+/// Somebody speaks HTTP/2.
+pub(crate) fn mixed() -> impl Strategy<Value = Spoken> {
+    let version = || prop::sample::select(vec![Version::Http1, Version::Http2]);
+    let spoken = (version(), version(), version());
+    let spoken = spoken.prop_map(|(client, primary, mirror)| Spoken { client, primary, mirror });
+    spoken.prop_filter("HTTP/2", |spoken| *spoken != Spoken::HTTP1)
+}
+
+impl Spoken {
+    /// Nobody does.
+    pub(crate) const HTTP1: Self =
+        Self { client: Version::Http1, primary: Version::Http1, mirror: Version::Http1 };
 }
 
 /// What a client may do on one connection.
@@ -77,10 +102,12 @@ pub(crate) fn connection() -> impl Strategy<Value = Connection> {
     let length = prop_oneof![1..4_usize, 1..100_usize, 1..20_000_usize];
     let pieces = prop::collection::vec((length, prop::bool::weighted(0.1)), 0..16);
     let requests = prop::collection::vec(request(), 1..6);
-    (requests, pieces, any::<bool>()).prop_map(|(requests, pieces, pipelined)| Connection {
+    let window = prop_oneof![1_000..65_535_u32, Just(65_535_u32)];
+    (requests, pieces, any::<bool>(), window).prop_map(|(requests, pieces, pipelined, window)| Connection {
         requests,
         pieces,
         pipelined,
+        window,
     })
 }
 

@@ -11,10 +11,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use umbra_testkit::http;
 
+use crate::proxy_recorder::{Recorder, Records};
 use crate::proxy_refused_cases::Expected::{Refused, RefusedOr, RefusedOrLast, Served};
 use crate::proxy_refused_cases::{self, Case};
 use crate::proxy_system::Proxy;
-use crate::proxy_wire::{Framing, ID, Message, Reader, Recorder, Records};
+use crate::proxy_wire::{Framing, ID, Message, Reader};
 
 /// What a server may say of a request that it does not take: its client's fault, or more than it can do.
 const REFUSALS: [&str; 8] = ["400", "408", "411", "413", "414", "431", "501", "505"];

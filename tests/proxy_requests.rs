@@ -3,6 +3,7 @@
 //! Takes: an address, a version of HTTP, a service and a size. Gives: an answer that was checked, or what is wrong with
 //! it. `check` and `said` are the backends' half of it.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::OnceLock;
@@ -33,6 +34,15 @@ const MANY: [&str; 2] = ["one, two", "three"];
 pub(crate) enum Version {
     Http1,
     Http2,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http1 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        })
+    }
 }
 
 /// A request: its size says what is in its body, its number who it is.

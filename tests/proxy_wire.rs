@@ -1,13 +1,11 @@
 //! HTTP/1.1 as strictly as RFC 9112 has it, on bytes: what a peer must understand and nothing that it may overlook.
 //!
-//! Takes: a stream. Gives: messages as they were framed, or what is wrong with them. `Recorder` is a backend that keeps
-//! all that it gets, and answers as it was told.
+//! Takes: a stream. Gives: messages as they were framed, or what is wrong with them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::io::{ErrorKind, Read as _};
+use std::net::TcpStream;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -221,86 +219,6 @@ fn length(fields: &Fields) -> Result<Option<usize>> {
     Ok(Some(std::str::from_utf8(length)?.parse()?))
 }
 
-/// What a recorder answers: bytes, and whether the connection ends with them.
-#[derive(Clone, Debug)]
-pub(crate) struct Answer {
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) closes: bool,
-}
-
-/// A strict backend. Requests are told apart by [`ID`].
-pub(crate) struct Recorder {
-    address: SocketAddr,
-    kept: Arc<Kept>,
-}
-
-#[derive(Default)]
-struct Kept {
-    records: Mutex<Records>,
-    more: Condvar,
-}
-
-/// What a recorder got.
-#[derive(Default)]
-pub(crate) struct Records {
-    /// To be answered so, once each; others get 200.
-    pub(crate) answers: HashMap<String, Answer>,
-    /// In the order in which they were whole.
-    pub(crate) requests: Vec<Message>,
-    /// What was no request, or none that is whole.
-    pub(crate) wrong: Vec<String>,
-}
-
-impl Recorder {
-    pub(crate) fn start() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let (address, kept) = (listener.local_addr()?, Arc::<Kept>::default());
-        let all = Arc::clone(&kept);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                let kept = Arc::clone(&all);
-                std::thread::spawn(move || {
-                    if let Err(error) = record(stream, &kept) {
-                        kept.locked().wrong.push(format!("{error:#}"));
-                        kept.more.notify_all();
-                    }
-                });
-            }
-        });
-        Ok(Self { address, kept })
-    }
-
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    pub(crate) fn records(&self) -> MutexGuard<'_, Records> {
-        self.kept.locked()
-    }
-
-    /// Waits until what was recorded is so.
-    pub(crate) fn wait(&self, is_so: impl Fn(&Records) -> bool) -> Result<MutexGuard<'_, Records>> {
-        let not_yet = |records: &mut Records| !is_so(records);
-        let waited = self.kept.more.wait_timeout_while(self.records(), CEILING, not_yet);
-        let (records, timeout) = waited.expect("no panic while holding it");
-        ensure!(!timeout.timed_out(), "not so after {} s", CEILING.as_secs());
-        Ok(records)
-    }
-}
-
-impl Kept {
-    fn locked(&self) -> MutexGuard<'_, Records> {
-        self.records.lock().expect("no panic while holding it")
-    }
-}
-
-impl Records {
-    /// All requests of this id.
-    pub(crate) fn of(&self, id: &str) -> Vec<Message> {
-        self.requests.iter().filter(|request| request.id().as_deref() == Some(id)).cloned().collect()
-    }
-}
-
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {:?}, {} bytes", self.start, self.framing, self.body.len())?;
@@ -313,29 +231,8 @@ impl fmt::Display for Message {
 }
 
 impl Message {
-    fn id(&self) -> Option<String> {
+    /// Which request it is.
+    pub(crate) fn id(&self) -> Option<String> {
         Some(String::from_utf8_lossy(self.fields.get(ID)?.first()?).into_owned())
     }
-}
-
-fn record(stream: TcpStream, kept: &Kept) -> Result<()> {
-    stream.set_nodelay(true)?;
-    let mut write = stream.try_clone()?;
-    let mut reader = Reader::new(stream)?;
-    while let Some(request) = reader.request()? {
-        let mut records = kept.locked();
-        let told = request.id().and_then(|id| records.answers.remove(&id));
-        records.requests.push(request);
-        drop(records);
-        kept.more.notify_all();
-        let answer = told.unwrap_or_else(|| Answer {
-            bytes: b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_vec(),
-            closes: false,
-        });
-        // The proxy may have left meanwhile: what it had sent is recorded.
-        if write.write_all(&answer.bytes).is_err() || answer.closes {
-            return Ok(());
-        }
-    }
-    Ok(())
 }

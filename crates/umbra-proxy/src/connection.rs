@@ -287,27 +287,41 @@ async fn client(worker: &Worker, peer: SocketAddr, matters: bool) -> Option<Arc<
 
 /// Reads until the protocol is clear. `None`: the client left without a word, or said none for too long.
 async fn sniff(worker: &Worker, stream: &mut TcpStream, port: Protocol) -> Option<(Spoken, Bytes)> {
-    let mut first = BytesMut::with_capacity(sniff::ENOUGH);
-    let decide = async {
-        loop {
-            if let Some(spoken) = sniff::spoken(&first, port) {
-                return Some(spoken);
+    let (limits, mut first) = (&worker.limits, BytesMut::with_capacity(sniff::ENOUGH));
+    let spoken = match port {
+        Protocol::Http => {
+            // An idle HTTP client is little trouble; the time limit of its head begins with the first byte.
+            tokio::time::timeout(limits.client_idle_timeout, stream.readable()).await.ok()?.ok()?;
+            match tokio::time::timeout(limits.header_timeout, decide(stream, &mut first, port)).await {
+                Ok(spoken) => spoken?,
+                // What it speaks is not known, and nobody can be answered.
+                Err(_) => {
+                    worker.metrics.bad_request("stalled");
+                    return None;
+                }
             }
-            let room = sniff::ENOUGH - first.len();
-            let mut part = [0; sniff::ENOUGH];
-            match stream.read(&mut part[..room]).await {
-                Ok(0) | Err(_) => return None,
-                Ok(count) => first.extend_from_slice(&part[..count]),
+        }
+        Protocol::Unknown => {
+            match tokio::time::timeout(limits.sniff_timeout, decide(stream, &mut first, port)).await {
+                Ok(spoken) => spoken?,
+                Err(_) => Spoken::Bytes,
             }
         }
     };
-    let spoken = match port {
-        // An idle HTTP client is little trouble; the time limit of its head begins with the first byte.
-        Protocol::Http => tokio::time::timeout(worker.limits.client_idle_timeout, decide).await.ok()??,
-        Protocol::Unknown => match tokio::time::timeout(worker.limits.sniff_timeout, decide).await {
-            Ok(spoken) => spoken?,
-            Err(_) => Spoken::Bytes,
-        },
-    };
     Some((spoken, first.freeze()))
+}
+
+/// `None`: the client left before.
+async fn decide(stream: &mut TcpStream, first: &mut BytesMut, port: Protocol) -> Option<Spoken> {
+    loop {
+        if let Some(spoken) = sniff::spoken(first, port) {
+            return Some(spoken);
+        }
+        let room = sniff::ENOUGH - first.len();
+        let mut part = [0; sniff::ENOUGH];
+        match stream.read(&mut part[..room]).await {
+            Ok(0) | Err(_) => return None,
+            Ok(count) => first.extend_from_slice(&part[..count]),
+        }
+    }
 }

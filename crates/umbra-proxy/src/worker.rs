@@ -48,7 +48,7 @@ pub struct Options {
 pub struct Limits {
     /// On a port of unknown protocol a client silent for this long is passed through as bytes.
     pub sniff_timeout: Duration,
-    /// A request's head has to be whole this long after its first byte, else 408.
+    /// A request's head has to be whole this long after its first byte, else 408; HTTP/2's preface, too, without an answer.
     pub header_timeout: Duration,
     /// How long the pod behind a connection may be unknown, where that makes a difference.
     pub client_wait: Duration,
@@ -56,7 +56,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// Longest age of an idle upstream connection that is used again.
     pub idle_timeout: Duration,
-    /// A client's connection without a request is closed after this long, at the latest after twice as long.
+    /// A client's connection without a request is closed after this long, at the latest after twice as long. A client of
+    /// HTTP/2 is told so; one that does not leave has as long again.
     pub client_idle_timeout: Duration,
     /// Connections of all clients to this process; more are closed at once. `Proxy::start` lowers it to half of what the
     /// process may open.

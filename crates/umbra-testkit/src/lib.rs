@@ -3,6 +3,7 @@
 mod allocations;
 mod apiserver;
 mod cluster;
+pub mod frames;
 pub mod generated;
 pub mod http;
 mod kubectl;

@@ -102,6 +102,19 @@ fn subset(service: &str, version: &str) -> BackendRef {
 /// # Errors
 /// When something cannot be written as JSON.
 pub fn endpoints(service: &str, version: &str, addresses: &[SocketAddr]) -> Result<(Key, Box<RawValue>)> {
+    speaking(service, version, addresses, SpokenTo::default())
+}
+
+/// The same, with what is spoken to them: what [`put`] says of them is that they are spoken to as the client speaks.
+///
+/// # Errors
+/// When something cannot be written as JSON.
+pub fn speaking(
+    service: &str,
+    version: &str,
+    addresses: &[SocketAddr],
+    spoken_to: SpokenTo,
+) -> Result<(Key, Box<RawValue>)> {
     let backend = subset(service, version);
     let key = backend.key().context("a defined subset has a key")?;
     let endpoint = |&address| Endpoint {
@@ -120,7 +133,7 @@ pub fn endpoints(service: &str, version: &str, addresses: &[SocketAddr]) -> Resu
         service: backend.service,
         port: 80,
         selector,
-        spoken_to: SpokenTo::default(),
+        spoken_to,
         endpoints: addresses.iter().map(endpoint).collect(),
     };
     Ok((key, to_raw_value(&set)?))

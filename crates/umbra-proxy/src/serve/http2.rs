@@ -85,8 +85,8 @@ async fn run(
     serving: &Rc<Serving>,
     mut connection: Connection<Downstream, Chunk<Bytes>>,
 ) -> Result<(), h2::Error> {
-    let mut work = FuturesUnordered::new();
-    work.push(Either::Left(stay(serving)));
+    let (mut work, mut told) = (FuturesUnordered::new(), false);
+    work.push(Either::Left(stay(serving, told)));
     poll_fn(|cx| {
         loop {
             while let Some(next) = match connection.poll_accept(cx) {
@@ -104,19 +104,25 @@ async fn run(
                 // With what requests have to say now, they have woken this task.
                 return Poll::Pending;
             }
+            if told && work.is_empty() {
+                // It answers nothing any more, and nothing of its is under way.
+                return Poll::Ready(Ok(()));
+            }
             // GOAWAY tells without a race which requests are still served, so nobody waits for a quiet moment.
             connection.graceful_shutdown();
+            told = true;
+            work.push(Either::Left(stay(serving, told)));
         }
     })
     .await
 }
 
-/// Ends when the client is to leave.
-async fn stay(serving: &Serving) -> Done {
+/// Ends when the client is to leave. `told`: it has been told, and has gone on for too long.
+async fn stay(serving: &Serving, told: bool) -> Done {
     let worker = &serving.worker;
     tokio::select! {
-        () = worker.drains() => {}
-        () = worker.unwanted(|| serving.is_in_force()) => {}
+        () = worker.drains(), if !told => {}
+        () = worker.unwanted(|| serving.is_in_force()), if !told => {}
         () = serving.idles() => {}
     }
     Done::Stay

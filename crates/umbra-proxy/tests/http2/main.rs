@@ -2,13 +2,18 @@
 //! connections that end, and copies.
 
 mod connections;
+mod endings;
 mod grpc;
 mod hostile;
 mod messages;
 mod peer;
+mod raw;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod shadows;
+mod unfinished;
+mod uploads;
+mod windows;
 
 use std::net::SocketAddr;
 
@@ -21,6 +26,15 @@ fn only(v1: SocketAddr, spoken_to: SpokenTo) -> Pushed {
         rules: vec![rule(vec![to(subset("v1"), 0)], vec![])],
         sets: vec![(subset("v1"), vec![v1])],
         spoken_to,
+        ..Pushed::default()
+    }
+}
+
+fn mirrored(v1: SocketAddr, v2: SocketAddr) -> Pushed {
+    Pushed {
+        rules: vec![rule(vec![to(subset("v1"), 0)], vec![subset("v2")])],
+        sets: vec![(subset("v1"), vec![v1]), (subset("v2"), vec![v2])],
+        spoken_to: SpokenTo::Http2,
         ..Pushed::default()
     }
 }

@@ -10,19 +10,9 @@ use umbra_routing::SpokenTo;
 
 use crate::peer::{Asked, peer};
 use crate::rig::{
-    Backend, Http2Client, Proxy, Pushed, full, grpc, raw_backend, resetting, rule, subset, to, with_trailers,
-    within,
+    Backend, Http2Client, Proxy, Pushed, full, grpc, raw_backend, resetting, with_trailers, within,
 };
-use crate::{speaking, value};
-
-fn mirrored(v1: std::net::SocketAddr, v2: std::net::SocketAddr) -> Pushed {
-    Pushed {
-        rules: vec![rule(vec![to(subset("v1"), 0)], vec![subset("v2")])],
-        sets: vec![(subset("v1"), vec![v1]), (subset("v2"), vec![v2])],
-        spoken_to: SpokenTo::Http2,
-        ..Pushed::default()
-    }
-}
+use crate::{mirrored, speaking, value};
 
 fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
     let mut limits = Limits::default();
