@@ -17,6 +17,7 @@ use futures::future::{LocalBoxFuture, Shared, WeakShared};
 use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
 use http::Response;
+use http::uri::Authority;
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
@@ -42,7 +43,8 @@ const SEND_BUFFER: usize = 64 * 1024;
 
 /// One worker's connections of HTTP/2.
 pub(super) struct Connections<B: Body> {
-    endpoints: RefCell<HashMap<SocketAddr, Endpoint<B>>>,
+    /// Hashed quickly: nobody can choose addresses that collide.
+    endpoints: RefCell<HashMap<SocketAddr, Endpoint<B>, foldhash::fast::RandomState>>,
     idle_timeout: Duration,
     head_bytes: usize,
     dialer: Rc<Dialer>,
@@ -61,6 +63,8 @@ type Connecting<B> = LocalBoxFuture<'static, Result<Rc<Connection<B>>, ConnectEr
 struct Connection<B: Body> {
     sender: RefCell<SendRequest<Chunk<B::Data>>>,
     socket: socket::Shared,
+    /// What the last request on it named: the next one mostly names the same.
+    named: RefCell<Option<Authority>>,
     /// Requests on it.
     streams: Cell<usize>,
     /// When it last had one.
@@ -124,8 +128,14 @@ where
     pub(super) fn reuse(&self, address: SocketAddr) -> Option<Stream<B>> {
         let mut endpoints = self.endpoints.borrow_mut();
         let Endpoint { open, .. } = endpoints.get_mut(&address)?;
-        open.retain(|connection| connection.is_usable(self.idle_timeout));
-        let emptiest = open.iter().min_by_key(|connection| connection.streams.get())?;
+        let emptiest = loop {
+            let all = open.iter().enumerate();
+            let (at, emptiest) = all.min_by_key(|(_, connection)| connection.streams.get())?;
+            if emptiest.is_usable(self.idle_timeout) {
+                break &open[at];
+            }
+            open.swap_remove(at);
+        };
         let fits = emptiest.has_room() || open.len() >= MAX_CONNECTIONS;
         fits.then(|| self.stream(emptiest, true))
     }
@@ -199,6 +209,7 @@ where
         Ok(Rc::new(Connection {
             sender: RefCell::new(sender),
             socket,
+            named: RefCell::default(),
             streams: Cell::new(0),
             last_used: Cell::new(Instant::now()),
             task: guard,
@@ -224,7 +235,8 @@ async fn drive<D: Buf>(
     let mut ready = Some(ready);
     let ended = std::future::poll_fn(|cx| {
         let ended = Pin::new(&mut connection).poll(cx);
-        if connection.max_concurrent_send_streams() > 0
+        if ready.is_some()
+            && connection.max_concurrent_send_streams() > 0
             && let Some(ready) = ready.take()
         {
             // Nobody waits any more when the request has gone.
@@ -270,8 +282,11 @@ where
             return Err(Unanswered { error, how: Missing::Unsent, untouched: Some(body) });
         }
         let ended = body.is_end_stream();
-        let (answer, stream) = sender.send_request(message.for_http2(), ended).map_err(|error| {
-            Unanswered { error: PeerError::Http2(error), how: Missing::Unsent, untouched: None }
+        let request = message.for_http2(&mut self.connection.named.borrow_mut());
+        let (answer, stream) = sender.send_request(request, ended).map_err(|error| Unanswered {
+            error: PeerError::Http2(error),
+            how: Missing::Unsent,
+            untouched: None,
         })?;
         if !ended {
             self.pump =

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use http::Request;
+use http::uri::Authority;
 use http_body::Body;
 
 use super::link::Asked;
@@ -41,9 +42,10 @@ impl Message<'_> {
         }
     }
 
-    pub(super) fn for_http2(&self) -> Request<()> {
+    /// `named`: what the last one on its connection named.
+    pub(super) fn for_http2(&self, named: &mut Option<Authority>) -> Request<()> {
         match self {
-            Self::Head(head) => head.for_http2(),
+            Self::Head(head) => head.for_http2(named),
             Self::Written(_) => unreachable!("a head is written down for HTTP/1 alone"),
         }
     }
