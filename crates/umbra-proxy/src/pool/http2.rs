@@ -1,7 +1,8 @@
 //! HTTP/2 to endpoints, by prior knowledge: a few connections for all requests, each on a stream of its own.
 //!
 //! A connection takes requests up to what its peer allows; then another one is made, up to a bound, beyond which requests
-//! wait for a stream to end. One whose peer is ending it (GOAWAY) takes no more, and finishes what it has.
+//! wait for a stream to end. A busy endpoint has a second one long before that, which no request waits for. One whose peer
+//! is ending it (GOAWAY) takes no more, and finishes what it has.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -34,6 +35,13 @@ use crate::worker::Limits;
 const MAX_STREAMS: usize = 100;
 /// Connections per endpoint and worker; with all of them full, requests wait for each other.
 const MAX_CONNECTIONS: usize = 16;
+/// Connections of a busy endpoint: one lost packet then holds up half of its answers, and a server that has a thread for
+/// each connection uses two.
+const BUSY_CONNECTIONS: usize = 2;
+/// Requests that make a connection busy: as many as hardly ever come at once from a client that has few users.
+const BUSY_STREAMS: usize = 32;
+/// How long an endpoint is not asked for a second connection again, whatever has become of the last one.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
 /// What a peer may send of one answer before it is read: a slow client costs this much.
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// Of all answers: as much as that for each, so that slow clients hold up nobody else's answer.
@@ -56,6 +64,8 @@ struct Endpoint<B: Body> {
     open: Vec<Rc<Connection<B>>>,
     /// Requests that need a connection at the same time wait for the same one; gone when none of them waits any more.
     connecting: Option<WeakShared<Connecting<B>>>,
+    /// When a connection was last asked for that nobody waits for.
+    asked: Option<Instant>,
 }
 
 type Connecting<B> = LocalBoxFuture<'static, Result<Rc<Connection<B>>, ConnectError>>;
@@ -63,6 +73,8 @@ type Connecting<B> = LocalBoxFuture<'static, Result<Rc<Connection<B>>, ConnectEr
 struct Connection<B: Body> {
     sender: RefCell<SendRequest<Chunk<B::Data>>>,
     socket: socket::Shared,
+    /// What it is one of.
+    sockets: Sockets,
     /// What the last request on it named: the next one mostly names the same.
     named: RefCell<Option<Authority>>,
     /// Requests on it.
@@ -125,7 +137,7 @@ where
     }
 
     /// A place on a connection that is there; `None`: another one can be made.
-    pub(super) fn reuse(&self, address: SocketAddr) -> Option<Stream<B>> {
+    pub(super) fn reuse(self: &Rc<Self>, address: SocketAddr) -> Option<Stream<B>> {
         let mut endpoints = self.endpoints.borrow_mut();
         let Endpoint { open, .. } = endpoints.get_mut(&address)?;
         let emptiest = loop {
@@ -136,8 +148,32 @@ where
             }
             open.swap_remove(at);
         };
-        let fits = emptiest.has_room() || open.len() >= MAX_CONNECTIONS;
-        fits.then(|| self.stream(emptiest, true))
+        if !emptiest.has_room() && open.len() < MAX_CONNECTIONS {
+            return None;
+        }
+        let is_busy = open.len() < BUSY_CONNECTIONS && emptiest.streams.get() >= BUSY_STREAMS;
+        let stream = self.stream(emptiest, true);
+        drop(endpoints);
+        if is_busy {
+            self.widen(address, &stream.connection.sockets);
+        }
+        Some(stream)
+    }
+
+    /// Has another connection made, for requests to come.
+    fn widen(self: &Rc<Self>, address: SocketAddr, sockets: &Sockets) {
+        let now = Instant::now();
+        let is_new = |asked: &Instant| now.saturating_duration_since(*asked) < ASKED_AGAIN;
+        match self.endpoints.borrow_mut().get_mut(&address) {
+            Some(endpoint) if !endpoint.asked.as_ref().is_some_and(is_new) => endpoint.asked = Some(now),
+            _ => return,
+        }
+        let connecting = self.connecting(address, sockets);
+        self.tasks.spawn_local(async move {
+            if let Err(error) = connecting.await {
+                tracing::debug!(%address, %error, "a second connection was not made");
+            }
+        });
     }
 
     /// A place on a connection that is new, or that was when the request began to wait for it.
@@ -165,8 +201,11 @@ where
 
     fn connecting(self: &Rc<Self>, address: SocketAddr, sockets: &Sockets) -> Shared<Connecting<B>> {
         let mut endpoints = self.endpoints.borrow_mut();
-        let endpoint =
-            endpoints.entry(address).or_insert_with(|| Endpoint { open: Vec::new(), connecting: None });
+        let endpoint = endpoints.entry(address).or_insert_with(|| Endpoint {
+            open: Vec::new(),
+            connecting: None,
+            asked: None,
+        });
         if let Some(under_way) = endpoint.connecting.as_ref().and_then(WeakShared::upgrade) {
             return under_way;
         }
@@ -209,6 +248,7 @@ where
         Ok(Rc::new(Connection {
             sender: RefCell::new(sender),
             socket,
+            sockets: sockets.clone(),
             named: RefCell::default(),
             streams: Cell::new(0),
             last_used: Cell::new(Instant::now()),
