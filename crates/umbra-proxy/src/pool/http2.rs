@@ -24,10 +24,11 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
-use super::{ConnectError, Dialer, Message, Missing, PeerBody, PeerError, Unanswered};
+use super::{ConnectError, Dialer, Missing, PeerBody, PeerError, Unanswered};
 use crate::descriptors::Sockets;
 use crate::http2::{Chunk, pump};
 use crate::socket;
+use crate::version::RequestHead;
 use crate::worker::Limits;
 
 /// Requests on one connection, if its peer allows as many: what every peer should (RFC 9113 section 6.5.2), and few enough
@@ -50,7 +51,7 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// One worker's connections of HTTP/2.
-pub(super) struct Connections<B: Body> {
+pub(crate) struct Connections<B: Body> {
     /// Hashed quickly: nobody can choose addresses that collide.
     endpoints: RefCell<HashMap<SocketAddr, Endpoint<B>, foldhash::fast::RandomState>>,
     idle_timeout: Duration,
@@ -137,7 +138,7 @@ where
     }
 
     /// A place on a connection that is there; `None`: another one can be made.
-    pub(super) fn reuse(self: &Rc<Self>, address: SocketAddr) -> Option<Stream<B>> {
+    pub(crate) fn reuse(self: &Rc<Self>, address: SocketAddr) -> Option<Stream<B>> {
         let mut endpoints = self.endpoints.borrow_mut();
         let Endpoint { open, .. } = endpoints.get_mut(&address)?;
         let emptiest = loop {
@@ -177,7 +178,7 @@ where
     }
 
     /// A place on a connection that is new, or that was when the request began to wait for it.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         self: &Rc<Self>,
         address: SocketAddr,
         sockets: &Sockets,
@@ -294,17 +295,17 @@ where
     B: Body + Unpin + 'static,
     B::Data: Buf,
 {
-    pub(super) fn is_reused(&self) -> bool {
+    pub(crate) fn is_reused(&self) -> bool {
         self.reused
     }
 
-    pub(super) fn send(
+    pub(crate) fn send(
         &mut self,
-        message: &Message<'_>,
+        head: &RequestHead<'_>,
         body: B,
     ) -> impl Future<Output = Result<Response<PeerBody<B>>, Unanswered<B>>> + use<'_, B> {
         let written = self.connection.socket.written();
-        let begun = self.begin(message, body);
+        let begun = self.begin(head, body);
         async move {
             match begun?.await {
                 Ok(answer) => Ok(answer.map(PeerBody::http2)),
@@ -313,7 +314,7 @@ where
         }
     }
 
-    fn begin(&mut self, message: &Message<'_>, body: B) -> Result<ResponseFuture, Unanswered<B>> {
+    fn begin(&mut self, head: &RequestHead<'_>, body: B) -> Result<ResponseFuture, Unanswered<B>> {
         // Each clone waits for its own stream only; how many there are is counted here.
         let mut sender = self.connection.sender.borrow().clone();
         let cx = &mut Context::from_waker(Waker::noop());
@@ -322,7 +323,7 @@ where
             return Err(Unanswered { error, how: Missing::Unsent, untouched: Some(body) });
         }
         let ended = body.is_end_stream();
-        let request = message.for_http2(&mut self.connection.named.borrow_mut());
+        let request = head.for_http2(&mut self.connection.named.borrow_mut());
         let (answer, stream) = sender.send_request(request, ended).map_err(|error| Unanswered {
             error: PeerError::Http2(error),
             how: Missing::Unsent,
