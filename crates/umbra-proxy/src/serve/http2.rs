@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -94,16 +94,16 @@ async fn run(
     work.push(Either::Left(stay(serving)));
     poll_fn(|cx| {
         loop {
+            // Answers that are ready leave with this turn's frames. Lanes that are given something meanwhile run below:
+            // nobody need be woken for them.
+            let mut leaves = run_ready(&mut work, &mut Context::from_waker(Waker::noop()));
             while let Poll::Ready(next) = connection.poll_accept(cx) {
                 let Some(next) = next else { return Poll::Ready(Ok(())) };
                 if let Some(lane) = lanes.give(next?) {
                     work.push(Either::Right(run_lane(serving, &lanes, lane)));
                 }
             }
-            let mut leaves = false;
-            while let Poll::Ready(Some(done)) = work.poll_next_unpin(cx) {
-                leaves |= matches!(done, Done::Stay);
-            }
+            leaves |= run_ready(&mut work, cx);
             if !leaves {
                 // With what requests have to say now, they have woken this task.
                 return Poll::Pending;
@@ -113,6 +113,15 @@ async fn run(
         }
     })
     .await
+}
+
+/// Runs what can go on; true: the client is to leave.
+fn run_ready(work: &mut FuturesUnordered<impl Future<Output = Done>>, cx: &mut Context<'_>) -> bool {
+    let mut leaves = false;
+    while let Poll::Ready(Some(done)) = work.poll_next_unpin(cx) {
+        leaves |= matches!(done, Done::Stay);
+    }
+    leaves
 }
 
 /// Ends when the client is to leave.
