@@ -82,7 +82,7 @@ pub struct Args {
     /// How logs are written.
     #[arg(long, env = "UMBRA_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
-    /// What is logged: a level, or `module=level` pairs.
+    /// What is logged: a level, or `module=level` pairs; an optimised build has nothing below debug.
     #[arg(long, env = "UMBRA_LOG", default_value = "info")]
     pub log: String,
 }

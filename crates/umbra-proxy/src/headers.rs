@@ -65,6 +65,16 @@ pub(crate) fn answer_hop(headers: &mut HeaderMap) {
     headers.remove(header::TRANSFER_ENCODING);
 }
 
+/// Takes what only HTTP/1 has out of a request (RFC 9113 section 8.2.2): how it is framed, and what a rule has put in.
+pub(crate) fn http2_hop(headers: &mut HeaderMap) {
+    if !headers.keys().any(is_of_a_hop) {
+        return;
+    }
+    for name in [header::TRANSFER_ENCODING, header::UPGRADE, header::CONNECTION] {
+        headers.remove(name);
+    }
+}
+
 /// The protocol that a message wants to switch to, if it does.
 pub(crate) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let to = headers.get(header::UPGRADE)?;

@@ -22,18 +22,20 @@ use tokio::net::TcpStream;
 
 use crate::descriptors::{Open, Sockets};
 use crate::recycle::Recycled;
-use crate::version::HttpVersion;
+use crate::version::{HttpVersion, RequestHead};
 use crate::worker::Limits;
 use dial::Dialer;
 
 pub(crate) use dial::ConnectError;
-pub(crate) use message::{Message, Written};
+pub(crate) use http1::Exclusive;
+pub(crate) use http2::Stream;
+pub(crate) use message::Written;
 pub(crate) use peer_body::{PeerBody, PeerError};
 
 /// One worker's connections that carry bodies `B`.
 pub(crate) struct Pool<B: Body> {
-    http1: Rc<http1::Connections<B>>,
-    http2: Rc<http2::Connections<B>>,
+    pub(crate) http1: Rc<http1::Connections<B>>,
+    pub(crate) http2: Rc<http2::Connections<B>>,
 }
 
 /// A place for one request. Dropping it ends the exchange; [`Pool::put`] keeps the connection.
@@ -134,7 +136,7 @@ where
     /// Its connection has served a request before.
     pub(crate) fn is_reused(&self) -> bool {
         match self {
-            Self::Http1(connection) => connection.reused,
+            Self::Http1(connection) => connection.is_reused(),
             Self::Http2(stream) => stream.is_reused(),
         }
     }
@@ -143,12 +145,15 @@ where
     /// The future waits for the head of the answer.
     pub(crate) fn send(
         &mut self,
-        message: &Message<'_>,
+        head: &RequestHead<'_>,
         body: B,
     ) -> impl Future<Output = Result<Response<PeerBody<B>>, Unanswered<B>>> + use<'_, B> {
         match self {
-            Self::Http1(connection) => Either::Left(connection.send(message, body)),
-            Self::Http2(stream) => Either::Right(stream.send(message, body)),
+            Self::Http1(connection) => {
+                let begun = connection.begin(head, body);
+                Either::Left(connection.answer(begun))
+            }
+            Self::Http2(stream) => Either::Right(stream.send(head, body)),
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod budget;
 pub(crate) mod copy;
+pub(crate) mod head;
 pub(crate) mod lag;
 pub(crate) mod limits;
 pub(crate) mod rate;
@@ -178,13 +179,12 @@ impl Admitted {
         let version = original.version.towards(set.spoken_to());
         let mark = worker.shadow_mark.as_ref();
         let head =
-            copy::Head::new(&RequestHead { mark, ..original.head() }, version, &copy_body, &worker.recycled);
+            head::Head::new(&RequestHead { mark, ..original.head() }, version, &copy_body, &worker.recycled);
         copy::Copy {
             ledger,
             _slot: slot,
             service: Arc::clone(&set.service),
             lease,
-            version,
             head,
             is_grpc: is_grpc(&original.headers),
             body: copy_body,

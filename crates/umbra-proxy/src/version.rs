@@ -8,6 +8,8 @@ use http::uri::{Authority, Scheme};
 use http::{Method, Request, Uri, Version};
 use umbra_routing::SpokenTo;
 
+use crate::headers;
+
 /// What is spoken on one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum HttpVersion {
@@ -48,27 +50,25 @@ impl HttpVersion {
 }
 
 impl RequestHead<'_> {
-    /// The same for a connection of HTTP/2; HTTP/1 has it written down as it is.
-    pub(crate) fn for_http2(&self) -> Request<()> {
+    /// The same for a connection of HTTP/2; HTTP/1 has it written down as it is. `named`: what the last one on the connection
+    /// named, which need not be looked through again.
+    pub(crate) fn for_http2(&self, named: &mut Option<Authority>) -> Request<()> {
         let mut request = Request::new(());
         *request.method_mut() = self.method.clone();
         *request.headers_mut() = self.headers.clone();
         if let Some(mark) = self.mark {
             request.headers_mut().insert(mark, MARKED);
         }
-        address(&mut request, self);
+        headers::http2_hop(request.headers_mut());
+        address(&mut request, self, named);
         request
     }
 }
 
-/// Host becomes `:authority` (RFC 9113 section 8.3.1), and what only HTTP/1 has goes (section 8.2.2). A Host that is no
-/// authority stays what it is.
-fn address(request: &mut Request<()>, head: &RequestHead<'_>) {
+/// Host becomes `:authority` (RFC 9113 section 8.3.1). A Host that is no authority stays what it is.
+fn address(request: &mut Request<()>, head: &RequestHead<'_>, named: &mut Option<Authority>) {
     let headers = request.headers_mut();
-    headers.remove(header::TRANSFER_ENCODING);
-    headers.remove(header::UPGRADE);
-    headers.remove(header::CONNECTION);
-    let host = headers.get(header::HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let host = headers.get(header::HOST).and_then(|host| authority(host, named));
     let mut parts = http::uri::Parts::default();
     parts.path_and_query = head.uri.path_and_query().cloned();
     let addressed = host.and_then(|authority| {
@@ -86,6 +86,13 @@ fn address(request: &mut Request<()>, head: &RequestHead<'_>) {
     }
 }
 
+fn authority(host: &HeaderValue, named: &mut Option<Authority>) -> Option<Authority> {
+    if named.as_ref().is_none_or(|named| named.as_str().as_bytes() != host.as_bytes()) {
+        *named = Authority::try_from(host.as_bytes()).ok();
+    }
+    named.clone()
+}
+
 #[cfg(test)]
 mod tests {
 
@@ -99,7 +106,8 @@ mod tests {
         let (uri, headers) = (Uri::from_static("/a?b=c"), headers(fields));
         let method = &Method::GET;
         let (uri, headers) = (&uri, &headers);
-        RequestHead { method, scheme: "https", uri, headers, switches: false, mark: None }.for_http2()
+        RequestHead { method, scheme: "https", uri, headers, switches: false, mark: None }
+            .for_http2(&mut None)
     }
 
     #[test]

@@ -26,8 +26,8 @@ const LIMITS: &[(Count, Mode, Shape, f64)] = &[
     // By how many requests come at once.
     (Count::Syscalls, Mode::Plain, Shape::ManyStreams, 0.4),
     (Count::Syscalls, Mode::Plain, Shape::OneStream, 4.3),
-    (Count::Instructions, Mode::Plain, Shape::ManyStreams, 53_000.0),
-    (Count::Instructions, Mode::Plain, Shape::OneStream, 58_000.0),
+    (Count::Instructions, Mode::Plain, Shape::ManyStreams, 46_000.0),
+    (Count::Instructions, Mode::Plain, Shape::OneStream, 51_000.0),
 ];
 
 /// What is checked.

@@ -16,7 +16,7 @@ use crate::balance::{Answered, Backends, Lease, Upstream};
 use crate::body::{Bodies, RequestBody};
 use crate::connection::Worker;
 use crate::metrics::Flags;
-use crate::pool::{Message, Missing, PeerBody, Pooled, Unanswered};
+use crate::pool::{Missing, PeerBody, Pooled, Unanswered};
 use crate::shadow::{Drawn, Original};
 use crate::version::HttpVersion;
 
@@ -242,7 +242,7 @@ impl<'a> Attempts<'a> {
         // A new connection is not replaced, so nothing need be kept for it unless the rule has it sent again.
         let reused = pooled.is_reused();
         let body = self.bodies.attempt(reused || self.left > 0);
-        let sending = pooled.send(&Message::Head(self.original.head()), body);
+        let sending = pooled.send(&self.original.head(), body);
         // The copies' tasks run when this one waits: a body, too, goes to the primary first.
         if let Some(drawn) = self.drawn.take().filter(|drawn| !drawn.is_empty()) {
             drawn.start(self.worker, self.original, self.bodies);

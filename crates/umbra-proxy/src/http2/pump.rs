@@ -1,7 +1,7 @@
 //! A body on its way into a stream of HTTP/2.
 //!
-//! Takes: a body. Gives: frames, as fast as the peer's windows let it; one chunk at most waits here. Ends early when the
-//! peer has given up the stream; a body that breaks off gives it up.
+//! Takes: a body. Gives: frames, as fast as the peer's windows let it; one chunk at most waits, here or, the last one, in the
+//! connection. Ends early when the peer has given up the stream; a body that breaks off gives it up.
 
 use std::future::poll_fn;
 use std::io::IoSlice;
@@ -51,7 +51,8 @@ pub(crate) async fn pump<B: Body>(body: B, mut stream: SendStream<Chunk<B::Data>
                 Split::Data(data) => {
                     let end = body.is_end_stream();
                     match data.has_remaining() {
-                        true if !has_room(&mut stream).await => return,
+                        // The last one waits in the connection: nothing comes behind it.
+                        true if !end && !has_room(&mut stream).await => return,
                         false if !end => Ok(false),
                         _ => stream.send_data(Chunk(Some(data)), end).map(|()| end),
                     }

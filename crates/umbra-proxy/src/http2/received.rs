@@ -11,17 +11,26 @@ pub(crate) struct Received {
     stream: RecvStream,
     /// What is left are trailers.
     data_ended: bool,
+    /// Nothing is left, as far as anybody has looked: each look takes the connection's lock.
+    ended: bool,
 }
 
 impl Received {
     pub(crate) fn new(stream: RecvStream) -> Self {
-        Self { stream, data_ended: false }
+        let ended = stream.is_end_stream();
+        Self { stream, data_ended: false, ended }
     }
 
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
+        let next = ready!(self.poll_next(cx));
+        self.ended = self.stream.is_end_stream();
+        Poll::Ready(next)
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
         while !self.data_ended {
             match ready!(self.stream.poll_data(cx)?) {
                 Some(chunk) => {
@@ -38,6 +47,6 @@ impl Received {
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        self.stream.is_end_stream()
+        self.ended
     }
 }

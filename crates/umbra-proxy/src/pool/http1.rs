@@ -12,8 +12,9 @@ use http::Response;
 use http_body::Body;
 use tokio::net::TcpStream;
 
-use super::link::Link;
-use super::{ConnectError, Dialer, Message, Missing, PeerBody, PeerError, Unanswered};
+use super::link::{Begun, Link};
+use super::message::Message;
+use super::{ConnectError, Dialer, Missing, PeerBody, PeerError, Unanswered};
 use crate::descriptors::{Open, Sockets};
 use crate::worker::Limits;
 
@@ -27,7 +28,7 @@ const NOTICED_WITHIN: Duration = Duration::from_millis(100);
 const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// One worker's connections of HTTP/1.
-pub(super) struct Connections<B: Body> {
+pub(crate) struct Connections<B: Body> {
     /// Addresses come from the controller, which nobody can make choose colliding ones: a quick hash is enough.
     endpoints: RefCell<HashMap<SocketAddr, Endpoint<B>, foldhash::fast::RandomState>>,
     idle_timeout: Duration,
@@ -51,7 +52,7 @@ struct Idle<B: Body> {
 pub(crate) struct Exclusive<B: Body> {
     link: Rc<Link<B>>,
     /// It has served a request before.
-    pub(super) reused: bool,
+    reused: bool,
     address: SocketAddr,
 }
 
@@ -61,22 +62,25 @@ where
     B::Data: Buf,
 {
     /// Sends a request; one without a body is on its way when this returns.
-    pub(super) fn send(
-        &mut self,
-        message: &Message<'_>,
-        body: B,
-    ) -> impl Future<Output = Result<Response<PeerBody<B>>, Unanswered<B>>> + use<'_, B> {
-        let begun = self.link.begin(message, body);
-        async move {
-            let head = std::future::poll_fn(|cx| self.link.poll_head(cx)).await;
-            head.map(|head| head.map(|()| PeerBody::http1(&self.link))).map_err(|error| {
-                let how = match self.link.took_nothing(begun) {
-                    true => Missing::Unsent,
-                    false => Missing::Closed { silent: self.link.said_nothing(begun) },
-                };
-                Unanswered { error, how, untouched: self.link.untouched_body() }
-            })
-        }
+    pub(crate) fn begin(&mut self, head: &impl Message, body: B) -> Begun {
+        self.link.begin(head, body)
+    }
+
+    /// The head of the answer to what has begun.
+    pub(crate) async fn answer(&mut self, begun: Begun) -> Result<Response<PeerBody<B>>, Unanswered<B>> {
+        let head = std::future::poll_fn(|cx| self.link.poll_head(cx)).await;
+        head.map(|head| head.map(|()| PeerBody::http1(&self.link))).map_err(|error| {
+            let how = match self.link.took_nothing(begun) {
+                true => Missing::Unsent,
+                false => Missing::Closed { silent: self.link.said_nothing(begun) },
+            };
+            Unanswered { error, how, untouched: self.link.untouched_body() }
+        })
+    }
+
+    /// It has served a request before.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.reused
     }
 
     /// The answer has ended, and the request has not.
@@ -110,7 +114,7 @@ where
 
     /// The connection to `address` that was used last, if one is good. `surely`: the kernel is asked, because what is to be
     /// sent may not be sent again.
-    pub(super) fn reuse(&self, address: SocketAddr, (surely, now): (bool, Instant)) -> Option<Exclusive<B>> {
+    pub(crate) fn reuse(&self, address: SocketAddr, (surely, now): (bool, Instant)) -> Option<Exclusive<B>> {
         let mut endpoints = self.endpoints.borrow_mut();
         let endpoint = endpoints.get_mut(&address)?;
         while let Some(Idle { link, since }) = endpoint.idle.pop() {
@@ -130,7 +134,7 @@ where
     ///
     /// # Errors
     /// The endpoint refused or did not answer in time.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         &self,
         address: SocketAddr,
         sockets: &Sockets,

@@ -1,7 +1,8 @@
 //! HTTP/2 to endpoints, by prior knowledge: a few connections for all requests, each on a stream of its own.
 //!
 //! A connection takes requests up to what its peer allows; then another one is made, up to a bound, beyond which requests
-//! wait for a stream to end. One whose peer is ending it (GOAWAY) takes no more, and finishes what it has.
+//! wait for a stream to end. A busy endpoint has a second one long before that, which no request waits for. One whose peer
+//! is ending it (GOAWAY) takes no more, and finishes what it has.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -17,15 +18,17 @@ use futures::future::{LocalBoxFuture, Shared, WeakShared};
 use h2::Reason;
 use h2::client::{ResponseFuture, SendRequest};
 use http::Response;
+use http::uri::Authority;
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
-use super::{ConnectError, Dialer, Message, Missing, PeerBody, PeerError, Unanswered};
+use super::{ConnectError, Dialer, Missing, PeerBody, PeerError, Unanswered};
 use crate::descriptors::Sockets;
 use crate::http2::{Chunk, pump};
 use crate::socket;
+use crate::version::RequestHead;
 use crate::worker::Limits;
 
 /// Requests on one connection, if its peer allows as many: what every peer should (RFC 9113 section 6.5.2), and few enough
@@ -33,6 +36,13 @@ use crate::worker::Limits;
 const MAX_STREAMS: usize = 100;
 /// Connections per endpoint and worker; with all of them full, requests wait for each other.
 const MAX_CONNECTIONS: usize = 16;
+/// Connections of a busy endpoint: one lost packet then holds up half of its answers, and a server that has a thread for
+/// each connection uses two.
+const BUSY_CONNECTIONS: usize = 2;
+/// Requests that make a connection busy: as many as hardly ever come at once from a client that has few users.
+const BUSY_STREAMS: usize = 32;
+/// How long an endpoint is not asked for a second connection again, whatever has become of the last one.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
 /// What a peer may send of one answer before it is read: a slow client costs this much.
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// Of all answers: as much as that for each, so that slow clients hold up nobody else's answer.
@@ -41,8 +51,9 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// One worker's connections of HTTP/2.
-pub(super) struct Connections<B: Body> {
-    endpoints: RefCell<HashMap<SocketAddr, Endpoint<B>>>,
+pub(crate) struct Connections<B: Body> {
+    /// Hashed quickly: nobody can choose addresses that collide.
+    endpoints: RefCell<HashMap<SocketAddr, Endpoint<B>, foldhash::fast::RandomState>>,
     idle_timeout: Duration,
     head_bytes: usize,
     dialer: Rc<Dialer>,
@@ -54,6 +65,8 @@ struct Endpoint<B: Body> {
     open: Vec<Rc<Connection<B>>>,
     /// Requests that need a connection at the same time wait for the same one; gone when none of them waits any more.
     connecting: Option<WeakShared<Connecting<B>>>,
+    /// When a connection was last asked for that nobody waits for.
+    asked: Option<Instant>,
 }
 
 type Connecting<B> = LocalBoxFuture<'static, Result<Rc<Connection<B>>, ConnectError>>;
@@ -61,6 +74,10 @@ type Connecting<B> = LocalBoxFuture<'static, Result<Rc<Connection<B>>, ConnectEr
 struct Connection<B: Body> {
     sender: RefCell<SendRequest<Chunk<B::Data>>>,
     socket: socket::Shared,
+    /// What it is one of.
+    sockets: Sockets,
+    /// What the last request on it named: the next one mostly names the same.
+    named: RefCell<Option<Authority>>,
     /// Requests on it.
     streams: Cell<usize>,
     /// When it last had one.
@@ -121,17 +138,47 @@ where
     }
 
     /// A place on a connection that is there; `None`: another one can be made.
-    pub(super) fn reuse(&self, address: SocketAddr) -> Option<Stream<B>> {
+    pub(crate) fn reuse(self: &Rc<Self>, address: SocketAddr) -> Option<Stream<B>> {
         let mut endpoints = self.endpoints.borrow_mut();
         let Endpoint { open, .. } = endpoints.get_mut(&address)?;
-        open.retain(|connection| connection.is_usable(self.idle_timeout));
-        let emptiest = open.iter().min_by_key(|connection| connection.streams.get())?;
-        let fits = emptiest.has_room() || open.len() >= MAX_CONNECTIONS;
-        fits.then(|| self.stream(emptiest, true))
+        let emptiest = loop {
+            let all = open.iter().enumerate();
+            let (at, emptiest) = all.min_by_key(|(_, connection)| connection.streams.get())?;
+            if emptiest.is_usable(self.idle_timeout) {
+                break &open[at];
+            }
+            open.swap_remove(at);
+        };
+        if !emptiest.has_room() && open.len() < MAX_CONNECTIONS {
+            return None;
+        }
+        let is_busy = open.len() < BUSY_CONNECTIONS && emptiest.streams.get() >= BUSY_STREAMS;
+        let stream = self.stream(emptiest, true);
+        drop(endpoints);
+        if is_busy {
+            self.widen(address, &stream.connection.sockets);
+        }
+        Some(stream)
+    }
+
+    /// Has another connection made, for requests to come.
+    fn widen(self: &Rc<Self>, address: SocketAddr, sockets: &Sockets) {
+        let now = Instant::now();
+        let is_new = |asked: &Instant| now.saturating_duration_since(*asked) < ASKED_AGAIN;
+        match self.endpoints.borrow_mut().get_mut(&address) {
+            Some(endpoint) if !endpoint.asked.as_ref().is_some_and(is_new) => endpoint.asked = Some(now),
+            _ => return,
+        }
+        let connecting = self.connecting(address, sockets);
+        self.tasks.spawn_local(async move {
+            if let Err(error) = connecting.await {
+                tracing::debug!(%address, %error, "a second connection was not made");
+            }
+        });
     }
 
     /// A place on a connection that is new, or that was when the request began to wait for it.
-    pub(super) async fn connect(
+    pub(crate) async fn connect(
         self: &Rc<Self>,
         address: SocketAddr,
         sockets: &Sockets,
@@ -155,8 +202,11 @@ where
 
     fn connecting(self: &Rc<Self>, address: SocketAddr, sockets: &Sockets) -> Shared<Connecting<B>> {
         let mut endpoints = self.endpoints.borrow_mut();
-        let endpoint =
-            endpoints.entry(address).or_insert_with(|| Endpoint { open: Vec::new(), connecting: None });
+        let endpoint = endpoints.entry(address).or_insert_with(|| Endpoint {
+            open: Vec::new(),
+            connecting: None,
+            asked: None,
+        });
         if let Some(under_way) = endpoint.connecting.as_ref().and_then(WeakShared::upgrade) {
             return under_way;
         }
@@ -199,6 +249,8 @@ where
         Ok(Rc::new(Connection {
             sender: RefCell::new(sender),
             socket,
+            sockets: sockets.clone(),
+            named: RefCell::default(),
             streams: Cell::new(0),
             last_used: Cell::new(Instant::now()),
             task: guard,
@@ -224,7 +276,8 @@ async fn drive<D: Buf>(
     let mut ready = Some(ready);
     let ended = std::future::poll_fn(|cx| {
         let ended = Pin::new(&mut connection).poll(cx);
-        if connection.max_concurrent_send_streams() > 0
+        if ready.is_some()
+            && connection.max_concurrent_send_streams() > 0
             && let Some(ready) = ready.take()
         {
             // Nobody waits any more when the request has gone.
@@ -242,17 +295,17 @@ where
     B: Body + Unpin + 'static,
     B::Data: Buf,
 {
-    pub(super) fn is_reused(&self) -> bool {
+    pub(crate) fn is_reused(&self) -> bool {
         self.reused
     }
 
-    pub(super) fn send(
+    pub(crate) fn send(
         &mut self,
-        message: &Message<'_>,
+        head: &RequestHead<'_>,
         body: B,
     ) -> impl Future<Output = Result<Response<PeerBody<B>>, Unanswered<B>>> + use<'_, B> {
         let written = self.connection.socket.written();
-        let begun = self.begin(message, body);
+        let begun = self.begin(head, body);
         async move {
             match begun?.await {
                 Ok(answer) => Ok(answer.map(PeerBody::http2)),
@@ -261,7 +314,7 @@ where
         }
     }
 
-    fn begin(&mut self, message: &Message<'_>, body: B) -> Result<ResponseFuture, Unanswered<B>> {
+    fn begin(&mut self, head: &RequestHead<'_>, body: B) -> Result<ResponseFuture, Unanswered<B>> {
         // Each clone waits for its own stream only; how many there are is counted here.
         let mut sender = self.connection.sender.borrow().clone();
         let cx = &mut Context::from_waker(Waker::noop());
@@ -270,8 +323,11 @@ where
             return Err(Unanswered { error, how: Missing::Unsent, untouched: Some(body) });
         }
         let ended = body.is_end_stream();
-        let (answer, stream) = sender.send_request(message.for_http2(), ended).map_err(|error| {
-            Unanswered { error: PeerError::Http2(error), how: Missing::Unsent, untouched: None }
+        let request = head.for_http2(&mut self.connection.named.borrow_mut());
+        let (answer, stream) = sender.send_request(request, ended).map_err(|error| Unanswered {
+            error: PeerError::Http2(error),
+            how: Missing::Unsent,
+            untouched: None,
         })?;
         if !ended {
             self.pump =

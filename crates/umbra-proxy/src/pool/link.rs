@@ -11,7 +11,8 @@ use http::{Method, Response, StatusCode};
 use http_body::{Body, Frame};
 use tokio::net::TcpStream;
 
-use super::{Message, PeerError};
+use super::PeerError;
+use super::message::Message;
 use crate::descriptors::Open;
 use crate::http1::head::{self, Scan};
 use crate::http1::{Decoded, Decoder, Framing, Wire};
@@ -40,7 +41,7 @@ struct State<B: Body> {
 
 /// What of a request tells how its answer is to be read.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     pub(super) is_head: bool,
     pub(super) to_switch: bool,
 }
@@ -53,7 +54,7 @@ impl Asked {
 
 /// How much had passed on a connection when a request began.
 #[derive(Clone, Copy)]
-pub(super) struct Begun {
+pub(crate) struct Begun {
     written: u64,
     received: u64,
 }
@@ -79,7 +80,7 @@ where
     }
 
     /// Begins an exchange. A request without a body is written at once; else its head waits for the first of its body.
-    pub(super) fn begin(&self, message: &Message<'_>, body: B) -> Begun {
+    pub(super) fn begin(&self, message: &impl Message, body: B) -> Begun {
         let state = &mut *self.0.borrow_mut();
         let begun = Begun { written: state.wire.written(), received: state.wire.received() };
         state.asked = message.asked();

@@ -1,8 +1,7 @@
-//! Heads on their way to endpoints: as rules left them, or written down for later.
+//! Heads on their way to endpoints of HTTP/1: as rules left them, or written down for later.
 
 use std::rc::Rc;
 
-use http::Request;
 use http_body::Body;
 
 use super::link::Asked;
@@ -10,50 +9,42 @@ use crate::http1::{Framing, write};
 use crate::recycle::Recycled;
 use crate::version::RequestHead;
 
-/// A request's head.
-#[derive(Clone, Copy)]
-pub(crate) enum Message<'a> {
-    Head(RequestHead<'a>),
-    /// For HTTP/1 alone.
-    Written(&'a Written),
-}
-
-impl Message<'_> {
-    pub(super) fn asked(&self) -> Asked {
-        match self {
-            Self::Head(head) => Asked::new(head),
-            Self::Written(written) => written.asked,
-        }
-    }
+/// A request's head that a connection of HTTP/1 can send.
+pub(crate) trait Message {
+    fn asked(&self) -> Asked;
 
     /// Behind what is in `out`.
-    pub(super) fn write(&self, out: &mut Vec<u8>, body: &impl Body) -> Framing {
-        match self {
-            Self::Head(head) => {
-                let framing = write::framing_of_request(head.headers, body);
-                write::request(out, head, framing);
-                framing
-            }
-            Self::Written(written) => {
-                out.extend_from_slice(&written.bytes);
-                written.framing
-            }
-        }
+    fn write(&self, out: &mut Vec<u8>, body: &impl Body) -> Framing;
+}
+
+impl Message for RequestHead<'_> {
+    fn asked(&self) -> Asked {
+        Asked::new(self)
     }
 
-    pub(super) fn for_http2(&self) -> Request<()> {
-        match self {
-            Self::Head(head) => head.for_http2(),
-            Self::Written(_) => unreachable!("a head is written down for HTTP/1 alone"),
-        }
+    fn write(&self, out: &mut Vec<u8>, body: &impl Body) -> Framing {
+        let framing = write::framing_of_request(self.headers, body);
+        write::request(out, self, framing);
+        framing
+    }
+}
+
+impl Message for Written {
+    fn asked(&self) -> Asked {
+        self.asked
+    }
+
+    fn write(&self, out: &mut Vec<u8>, _: &impl Body) -> Framing {
+        out.extend_from_slice(&self.bytes);
+        self.framing
     }
 }
 
 /// A head of HTTP/1 as bytes.
 pub(crate) struct Written {
-    pub(super) bytes: Vec<u8>,
-    pub(super) framing: Framing,
-    pub(super) asked: Asked,
+    bytes: Vec<u8>,
+    framing: Framing,
+    asked: Asked,
     recycled: Rc<Recycled>,
 }
 

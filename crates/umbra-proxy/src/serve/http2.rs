@@ -1,11 +1,13 @@
 //! HTTP/2 without TLS towards clients, by prior knowledge. A request that is none has its stream reset, a head that is too
 //! large gets 431, and frames that are none end the connection. Whoever is to leave is told with GOAWAY.
 
+mod lanes;
+
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -16,6 +18,8 @@ use h2::{Reason, RecvStream};
 use http::{HeaderMap, Method, Request, Response, header};
 use http_body::Body as _;
 use tokio::net::TcpStream;
+
+use lanes::{Lane, Lanes};
 
 use super::{Asked, ClientBody, Serving};
 use crate::connection::Worker;
@@ -75,8 +79,8 @@ fn settings(serving: &Serving) -> h2::server::Builder {
 
 /// What a connection's task has to do beside its frames has come to an end.
 enum Done {
-    /// One request, answered or given up.
-    Request,
+    /// A lane that is not needed any more.
+    Lane,
     /// Its time: the client is to leave.
     Stay,
 }
@@ -85,26 +89,26 @@ async fn run(
     serving: &Rc<Serving>,
     mut connection: Connection<Downstream, Chunk<Bytes>>,
 ) -> Result<(), h2::Error> {
+    let lanes = Lanes::new();
     let (mut work, mut told) = (FuturesUnordered::new(), false);
     work.push(Either::Left(stay(serving, told)));
     poll_fn(|cx| {
         loop {
-            while let Some(next) = match connection.poll_accept(cx) {
-                Poll::Ready(None) => return Poll::Ready(Ok(())),
-                Poll::Ready(next) => next.transpose()?,
-                Poll::Pending => None,
-            } {
-                work.push(Either::Right(exchange(serving, next)));
+            // Answers that are ready leave with this turn's frames. Lanes that are given something meanwhile run below:
+            // nobody need be woken for them.
+            let mut leaves = run_ready(&mut work, &mut Context::from_waker(Waker::noop()));
+            while let Poll::Ready(next) = connection.poll_accept(cx) {
+                let Some(next) = next else { return Poll::Ready(Ok(())) };
+                if let Some(lane) = lanes.give(next?) {
+                    work.push(Either::Right(run_lane(serving, &lanes, lane)));
+                }
             }
-            let mut leaves = false;
-            while let Poll::Ready(Some(done)) = work.poll_next_unpin(cx) {
-                leaves |= matches!(done, Done::Stay);
-            }
+            leaves |= run_ready(&mut work, cx);
             if !leaves {
                 // With what requests have to say now, they have woken this task.
                 return Poll::Pending;
             }
-            if told && work.is_empty() {
+            if told && work.len() == lanes.resting() {
                 // It answers nothing any more, and nothing of its is under way.
                 return Poll::Ready(Ok(()));
             }
@@ -115,6 +119,15 @@ async fn run(
         }
     })
     .await
+}
+
+/// Runs what can go on; true: the client is to leave.
+fn run_ready(work: &mut FuturesUnordered<impl Future<Output = Done>>, cx: &mut Context<'_>) -> bool {
+    let mut leaves = false;
+    while let Poll::Ready(Some(done)) = work.poll_next_unpin(cx) {
+        leaves |= matches!(done, Done::Stay);
+    }
+    leaves
 }
 
 /// Ends when the client is to leave. `told`: it has been told, and has gone on for too long.
@@ -129,9 +142,22 @@ async fn stay(serving: &Serving, told: bool) -> Done {
 }
 
 type Respond = SendResponse<Chunk<Bytes>>;
+/// A request, and where its answer goes.
+type Next = (Request<RecvStream>, Respond);
 
-async fn exchange(serving: &Rc<Serving>, (request, mut respond): (Request<RecvStream>, Respond)) -> Done {
-    let Some(answer) = answer(serving, request, &mut respond).await else { return Done::Request };
+/// Serves one request after the other, as long as the lane is needed.
+async fn run_lane(serving: &Rc<Serving>, lanes: &Lanes<Next>, lane: Rc<Lane<Next>>) -> Done {
+    loop {
+        exchange(serving, lane.next().await).await;
+        if !lanes.rest(&lane) {
+            return Done::Lane;
+        }
+    }
+}
+
+async fn exchange(serving: &Rc<Serving>, (request, mut respond): Next) {
+    // Without an answer, the client has given the request up.
+    let Some(answer) = answer(serving, request, &mut respond).await else { return };
     let (mut head, body) = answer.into_parts();
     // A rule may have put in what HTTP/2 has not.
     headers::answer_hop(&mut head.headers);
@@ -147,7 +173,6 @@ async fn exchange(serving: &Rc<Serving>, (request, mut respond): (Request<RecvSt
             respond.send_reset(Reason::INTERNAL_ERROR);
         }
     }
-    Done::Request
 }
 
 /// `None`: the client has given the request up.
@@ -160,6 +185,7 @@ async fn answer(
     let body = match head.method {
         // What follows is no body (RFC 9113 section 8.5), and tunnels are none of ours.
         Method::CONNECT => ClientBody::Empty,
+        _ if stream.is_end_stream() => ClientBody::Empty,
         _ => ClientBody::Http2 { received: Received::new(stream), left: length(&head.headers) },
     };
     let mut answer = pin!(forward::answer(serving, Request::from_parts(head, body)));

@@ -8,21 +8,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName, Method, Response, Uri};
+use http::Response;
 use http_body::Body;
 use http_body_util::BodyExt;
 use umbra_routing::{Client, ServiceName, grpc_status};
 
 use super::Ledger;
+use super::head::{Head, Place};
 use super::tap::{BodyEnd, CopyBody};
 use crate::balance::CopyLease;
 use crate::connection::Worker;
 use crate::headers;
 use crate::metrics::{DropReason, Exchange, Flags, Outcome, ShadowResult, Spoken};
-use crate::pool::{ConnectError, Message, Missing, PeerBody, Pooled, Unanswered, Written};
-use crate::recycle::Recycled;
+use crate::pool::{ConnectError, Missing, PeerBody, Pooled, Unanswered};
 use crate::tables::Slot;
-use crate::version::{HttpVersion, RequestHead};
 
 /// A copy that was admitted.
 pub(crate) struct Copy {
@@ -30,74 +29,12 @@ pub(crate) struct Copy {
     pub(crate) _slot: Slot,
     pub(crate) service: Arc<ServiceName>,
     pub(crate) lease: CopyLease,
-    /// What its endpoint is spoken to.
-    pub(crate) version: HttpVersion,
     pub(crate) head: Head,
     pub(crate) is_grpc: bool,
     pub(crate) body: CopyBody,
     pub(crate) end: BodyEnd,
     pub(crate) client: Option<Arc<Client>>,
     pub(crate) started: Instant,
-}
-
-/// The head of a copy, kept until its connection is there.
-pub(crate) enum Head {
-    Http1(Written),
-    Http2(Box<Kept>),
-}
-
-/// What HTTP/2 makes its own of.
-pub(crate) struct Kept {
-    method: Method,
-    scheme: &'static str,
-    uri: Uri,
-    headers: HeaderMap,
-    mark: Option<HeaderName>,
-}
-
-impl Head {
-    pub(crate) fn new(
-        head: &RequestHead<'_>,
-        version: HttpVersion,
-        body: &CopyBody,
-        recycled: &Rc<Recycled>,
-    ) -> Self {
-        match version {
-            HttpVersion::Http1 => Self::Http1(Written::new(head, body, recycled)),
-            HttpVersion::Http2 => Self::Http2(Box::new(Kept {
-                method: head.method.clone(),
-                scheme: head.scheme,
-                uri: head.uri.clone(),
-                headers: head.headers.clone(),
-                mark: head.mark.cloned(),
-            })),
-        }
-    }
-
-    fn message(&self) -> Message<'_> {
-        match self {
-            Self::Http1(written) => Message::Written(written),
-            Self::Http2(kept) => Message::Head(kept.head()),
-        }
-    }
-
-    /// In bytes, for the metrics.
-    fn size(&self) -> u64 {
-        match self {
-            Self::Http1(written) => written.size() as u64,
-            Self::Http2(kept) => {
-                let target = kept.uri.path_and_query().map_or(1, |target| target.as_str().len());
-                headers::wire_size(kept.method.as_str().len() + target + 12, &kept.headers)
-            }
-        }
-    }
-}
-
-impl Kept {
-    fn head(&self) -> RequestHead<'_> {
-        let Self { method, scheme, uri, headers, mark } = self;
-        RequestHead { method, scheme, uri, headers, switches: false, mark: mark.as_ref() }
-    }
 }
 
 /// How an attempt at the mirror ended.
@@ -113,10 +50,9 @@ enum Ended {
 impl Copy {
     /// Sends the copy and reads its answer. Dropped before its end, it counts as `shutdown`.
     pub(crate) async fn run(self, worker: Rc<Worker>) {
-        let Self { mut ledger, _slot, service, lease, version, head, is_grpc, body, end, client, started } =
-            self;
+        let Self { mut ledger, _slot, service, lease, head, is_grpc, body, end, client, started } = self;
         let head_bytes = head.size();
-        let exchange = exchange(&worker, &ledger, &lease, (version, started), (head, body));
+        let exchange = exchange(&worker, &ledger, &lease, (&head, body, started));
         let too_late = async {
             match end.wait().await {
                 Some(reason) => Ended::Cut(reason),
@@ -171,27 +107,26 @@ async fn exchange(
     worker: &Rc<Worker>,
     ledger: &Ledger,
     lease: &CopyLease,
-    (version, started): (HttpVersion, Instant),
-    (head, mut body): (Head, CopyBody),
+    (head, mut body, started): (&Head, CopyBody, Instant),
 ) -> Ended {
     let address = lease.upstream().endpoint.address;
-    let mut reuse = worker.mirrors.reuse(address, version, (!body.is_end_stream(), started));
+    let mut reuse = head.reuse(&worker.mirrors, address, (!body.is_end_stream(), started));
     loop {
-        let mut pooled = match reuse.take() {
-            Some(pooled) => pooled,
-            None => match connect(worker, ledger, (address, version)).await {
-                Ok(pooled) => pooled,
+        let mut place = match reuse.take() {
+            Some(place) => place,
+            None => match connect(worker, ledger, (address, head)).await {
+                Ok(place) => place,
                 Err(error) => return unconnected(&error),
             },
         };
-        let reused = pooled.is_reused();
-        match pooled.send(&head.message(), body).await {
+        let reused = place.is_reused();
+        match place.send(body).await {
             Ok(answer) => {
                 if reused {
                     // It is reachable, whatever other endpoints' failed connects have said.
                     ledger.mirror.breaker.connected();
                 }
-                return drain(worker, pooled, answer).await;
+                return drain(worker, place.into_pooled(), answer).await;
             }
             // The connection had closed before anything was sent: that is no retry.
             Err(Unanswered { how: Missing::Unsent, untouched: Some(unsent), .. }) if reused => body = unsent,
@@ -201,13 +136,13 @@ async fn exchange(
     }
 }
 
-async fn connect(
+async fn connect<'h>(
     worker: &Rc<Worker>,
     ledger: &Ledger,
-    (address, version): (SocketAddr, HttpVersion),
-) -> Result<Pooled<CopyBody>, ConnectError> {
+    (address, head): (SocketAddr, &'h Head),
+) -> Result<Place<'h>, ConnectError> {
     let sockets = ledger.mirror.sockets(worker);
-    let connected = worker.mirrors.connect(address, version, &sockets).await;
+    let connected = head.connect(&worker.mirrors, address, &sockets).await;
     match &connected {
         Ok(_) => ledger.mirror.breaker.connected(),
         // The mirror was not asked.

@@ -17,7 +17,7 @@ use crate::peer::{Asked, peer};
 use crate::rig::{
     AnyBody, Backend, Http2Client, Proxy, Pushed, TestClient, full, http2_get, raw_backend, until, within,
 };
-use crate::{only, speaking};
+use crate::{only, speaking, value};
 
 fn settings(max_streams: u32) -> h2::server::Builder {
     let mut settings = h2::server::Builder::new();
@@ -72,6 +72,57 @@ async fn a_full_endpoint_is_waited_for_when_no_more_connections_are_made() {
     });
     let statuses = futures::future::join_all(asked).await;
     assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+}
+
+/// A primary that says on which of its connections a request came, at once for "/" and when told for others; how many
+/// connections it has.
+async fn numbering() -> (std::net::SocketAddr, watch::Sender<bool>, watch::Receiver<usize>) {
+    let (release, gate) = watch::channel(false);
+    let (open, opened) = watch::channel(0_usize);
+    let open = Arc::new(open);
+    let v1 = raw_backend(move |connection, stream| {
+        let (open, gate) = (Arc::clone(&open), gate.clone());
+        async move {
+            open.send_modify(|open| *open += 1);
+            let mut server = settings(100).handshake::<_, Bytes>(stream).await.expect("a client of HTTP/2");
+            while let Some(Ok((request, mut respond))) = server.accept().await {
+                let mut gate = gate.clone();
+                tokio::spawn(async move {
+                    if request.uri().path() != "/" {
+                        gate.wait_for(|open| *open).await.expect("the test goes on");
+                    }
+                    let answer = Response::builder().header("connection-number", connection);
+                    // The client may have left.
+                    let _ = respond.send_response(answer.body(()).expect("an answer"), true);
+                });
+            }
+            open.send_modify(|open| *open -= 1);
+        }
+    })
+    .await;
+    (v1, release, opened)
+}
+
+#[tokio::test]
+async fn a_busy_endpoint_has_a_second_connection_until_it_is_idle() {
+    let (v1, release, mut open) = numbering().await;
+    let limits = Limits { idle_timeout: Duration::from_millis(50), ..Limits::default() };
+    let proxy = Proxy::with(&only(v1, SpokenTo::Http2), limits, Mode::ByHost);
+    let mut client = Http2Client::connect(proxy.address()).await;
+    let held: Vec<_> = (0..40)
+        .map(|_| {
+            let mut client = client.clone();
+            tokio::spawn(async move { client.get("/held").await.status })
+        })
+        .collect();
+    // Far fewer than one connection takes: it is made beforehand, and has less to do.
+    let second = async { while value(&client.get("/").await.headers, "connection-number") == Some("0") {} };
+    within("a second connection", second).await;
+    release.send(true).expect("the backend waits");
+    for status in held {
+        assert_eq!(status.await.expect("no panic"), 200);
+    }
+    within("they end when idle", open.wait_for(|open| *open == 0)).await.expect("the backend counts");
 }
 
 #[tokio::test]
