@@ -32,7 +32,7 @@ use understand::{NotUnderstood, understand};
 
 use crate::balance::Backends;
 use crate::body::Bodies;
-use crate::headers;
+use crate::headers::{self, Noticed};
 use crate::metrics::{DropReason, Flags};
 use crate::serve::{ClientBody, Serving};
 use crate::shadow::{Drawn, Original};
@@ -71,21 +71,22 @@ impl<'s> Accepted<'s> {
         serving: &'s Rc<Serving>,
         mut request: Request<ClientBody>,
     ) -> Result<Self, Box<Response<AnswerBody>>> {
-        if let Err(NotUnderstood { reason, status, text }) = understand(&mut request) {
+        let noticed = Noticed::of(request.headers());
+        if let Err(NotUnderstood { reason, status, text }) = understand(&mut request, noticed) {
             serving.worker.metrics.bad_request(reason);
             return Err(Box::new(answer::last(status, text.into_bytes())));
         }
-        let Some(subject) = Subject::of(serving, &request) else {
+        let Some(subject) = Subject::of(serving, &request, noticed) else {
             serving.worker.metrics.refused("no_service");
             let text = b"no governed service has this host\n".to_vec();
             return Err(Box::new(answer::own(StatusCode::NOT_FOUND, text)));
         };
         name_host(&mut request, &subject);
         let service = Arc::clone(&subject.governed.service);
-        let record = Record::new(&serving.worker, subject.client.clone(), service, &request);
+        let record = Record::new(&serving.worker, subject.client.clone(), service, (&request, noticed));
         match choose(serving, &subject, &request) {
             Ok(chosen) => {
-                let came = Came::new(&request, serving, (&subject, record.started()));
+                let came = Came::new(&request, serving, (&subject, record.started(), noticed));
                 let goes_on = record.started();
                 Ok(Self { serving, request, subject, chosen, came, record, goes_on })
             }
@@ -197,7 +198,8 @@ impl<'s> Accepted<'s> {
     /// The request as it leaves, with what is copied of it.
     fn leave(&mut self, set: &Backends, drawn: Drawn) -> (Original, ClientBody, Option<Drawn>) {
         self.record.service(&set.service);
-        let upgrade = upgrade(self.serving, set, self.request.headers_mut());
+        let headers = Some(self.request.headers_mut()).filter(|_| self.came.noticed.has_upgrade);
+        let upgrade = headers.and_then(|headers| upgrade(self.serving, set, headers));
         let request = std::mem::take(&mut self.request);
         let rule = (&self.chosen, &self.came);
         let (mut original, body) = change(request, &self.subject, rule, &self.serving.worker);
@@ -248,9 +250,6 @@ impl<'s> Accepted<'s> {
 /// What a request wants to switch to, where that can be: HTTP/2 has no upgrades, and a server may always go on without
 /// one (RFC 9110 section 7.8).
 fn upgrade(serving: &Serving, set: &Backends, headers: &mut HeaderMap) -> Option<HeaderValue> {
-    if !headers.contains_key(header::UPGRADE) {
-        return None;
-    }
     headers::decline_h2c(headers);
     let client = serving.version();
     let both = [client, client.towards(set.spoken_to())];

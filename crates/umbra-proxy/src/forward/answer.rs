@@ -17,7 +17,7 @@ use super::deadline::Deadline;
 use crate::balance::{Lease, Upstream};
 use crate::body::{Bodies, RequestBody};
 use crate::connection::Worker;
-use crate::headers;
+use crate::headers::{self, Noticed};
 use crate::metrics::{Exchange, Flags, ResponseFlags, Spoken};
 use crate::pool::{PeerBody, PeerError, Pooled};
 use crate::serve::ClientBody;
@@ -251,7 +251,7 @@ impl Record {
         worker: &Rc<Worker>,
         client: Option<Arc<Client>>,
         service: Arc<ServiceName>,
-        request: &Request<ClientBody>,
+        (request, noticed): (&Request<ClientBody>, Noticed),
     ) -> Self {
         let target = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
         let first_line = request.method().as_str().len() + target + 12;
@@ -268,7 +268,7 @@ impl Record {
             code: 0,
             // Until the answer's end is seen, only the client's leaving ends the exchange.
             flags: Flags::DownstreamTermination.into(),
-            is_grpc: is_grpc(request.headers()),
+            is_grpc: noticed.has_content_type && is_grpc(request.headers()),
             grpc_status: None,
         }
     }

@@ -12,18 +12,19 @@ use umbra_routing::Exchange;
 
 use super::choose::{Chosen, Subject};
 use crate::connection::Worker;
-use crate::headers;
+use crate::headers::{self, Noticed};
 use crate::serve::{ClientBody, Serving};
 use crate::shadow::Original;
 use crate::version::HttpVersion;
 
-/// How a request came, for values that tell of it.
+/// How a request came.
 pub(super) struct Came {
     scheme: &'static str,
     version: Version,
     spoken: HttpVersion,
     client: IpAddr,
     started: Instant,
+    pub(super) noticed: Noticed,
 }
 
 /// A request's head: as it came, or as it was sent.
@@ -38,10 +39,10 @@ impl Came {
     pub(super) fn new(
         request: &Request<ClientBody>,
         serving: &Serving,
-        (subject, started): (&Subject, Instant),
+        (subject, started, noticed): (&Subject, Instant, Noticed),
     ) -> Self {
         let (spoken, client) = (serving.version(), serving.peer);
-        Self { scheme: subject.scheme, version: request.version(), spoken, client, started }
+        Self { scheme: subject.scheme, version: request.version(), spoken, client, started, noticed }
     }
 }
 
@@ -96,7 +97,9 @@ pub(super) fn change(
         switches: false,
         recycled: Rc::clone(&worker.recycled),
     };
-    headers::request_hop(&mut original.headers);
+    if came.noticed.ends_here {
+        headers::request_hop(&mut original.headers);
+    }
     one_host(&mut original);
     let route = &chosen.route;
     if route.changes_requests() {

@@ -174,3 +174,33 @@ fn number(value: &[u8]) -> Option<u64> {
     let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     digits.then(|| std::str::from_utf8(value).ok()?.parse().ok()).flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_told_by_their_bytes_are_what_they_say() {
+        for name in [
+            "Host",
+            "Date",
+            "Accept",
+            "Cookie",
+            "Server",
+            "Connection",
+            "User-Agent",
+            "Content-Type",
+            "Authorization",
+            "Content-Length",
+            "Accept-Encoding",
+            "Transfer-Encoding",
+            "X-Other",
+        ] {
+            let small = name.to_lowercase();
+            for spelled in [name, &small, &name.to_uppercase()] {
+                assert_eq!(name_of(spelled.as_bytes()).map(|name| name.to_string()), Ok(small.clone()));
+            }
+        }
+        assert!(name_of(b"x y").is_err());
+    }
+}
