@@ -78,18 +78,17 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Carries a rule's changes out on a request.
+/// Takes a request where it is, and carries a rule's changes out on it.
 pub(super) fn change(
-    request: Request<ClientBody>,
+    request: &mut Request<ClientBody>,
     subject: &Subject,
     (chosen, came): (&Chosen, &Came),
     worker: &Worker,
 ) -> (Original, ClientBody) {
-    let (head, body) = request.into_parts();
     let mut original = Original {
-        method: head.method,
-        uri: head.uri,
-        headers: head.headers,
+        method: std::mem::take(request.method_mut()),
+        uri: std::mem::take(request.uri_mut()),
+        headers: std::mem::take(request.headers_mut()),
         client: subject.client.clone(),
         family: subject.family,
         scheme: came.scheme,
@@ -117,7 +116,7 @@ pub(super) fn change(
             original.uri = uri;
         }
     }
-    (original, body)
+    (original, std::mem::take(request.body_mut()))
 }
 
 /// Changes the head of an answer to `request`, whoever makes it. `destination`: the one that it was for, if it got so far.
