@@ -32,31 +32,46 @@ use understand::{NotUnderstood, understand};
 
 use crate::balance::Backends;
 use crate::body::Bodies;
-use crate::headers;
+use crate::headers::{self, Noticed};
 use crate::metrics::{DropReason, Flags};
 use crate::serve::{ClientBody, Serving};
 use crate::shadow::{Drawn, Original};
 use crate::upgrade::Switched;
 use crate::version::HttpVersion;
 
-/// Answers one request; what goes wrong has a status. Dropped when the client leaves, which ends the primary's connection
-/// too.
-pub(crate) async fn answer(serving: &Rc<Serving>, request: Request<ClientBody>) -> Response<AnswerBody> {
+/// Answers one request, into `answer`: one that is handed on is copied as often. What goes wrong has a status. Dropped when
+/// the client leaves, which ends the primary's connection too. What is left of the request is the caller's to drop: nobody
+/// reads its body any more.
+pub(crate) async fn answer(
+    serving: &Rc<Serving>,
+    request: &mut Request<ClientBody>,
+    answer: &mut Option<Response<AnswerBody>>,
+) {
     let _waiting = serving.begins();
     let is_head = request.method() == Method::HEAD;
-    let mut accepted = match Accepted::new(serving, request) {
-        Ok(accepted) => accepted,
-        Err(answer) => return answer::to_method(is_head, *answer),
+    let answer = match Accepted::new(serving, request) {
+        Ok(mut accepted) => {
+            let mut begun = Begun::default();
+            let asked = accepted.ask(&mut begun).await;
+            answer.insert(accepted.answer(asked, begun))
+        }
+        Err(own) => answer.insert(*own),
     };
-    let asked = accepted.ask().await;
-    answer::to_method(is_head, accepted.answer(asked))
+    answer::to_method(is_head, answer);
+}
+
+/// An answer that has begun, where there is one, and how long it may take.
+#[derive(Default)]
+struct Begun {
+    reached: Option<Reached>,
+    deadline: Deadline,
 }
 
 /// A request that a rule was found for. Its steps borrow it where it is: a future that is handed what it works on keeps it
 /// twice, and copies it at each step.
 struct Accepted<'s> {
     serving: &'s Rc<Serving>,
-    request: Request<ClientBody>,
+    request: &'s mut Request<ClientBody>,
     subject: Subject,
     chosen: Chosen,
     came: Came,
@@ -69,23 +84,24 @@ impl<'s> Accepted<'s> {
     /// Finds the rule of a request, or answers what has none.
     fn new(
         serving: &'s Rc<Serving>,
-        mut request: Request<ClientBody>,
+        request: &'s mut Request<ClientBody>,
     ) -> Result<Self, Box<Response<AnswerBody>>> {
-        if let Err(NotUnderstood { reason, status, text }) = understand(&mut request) {
+        let noticed = Noticed::of(request.headers());
+        if let Err(NotUnderstood { reason, status, text }) = understand(request, noticed) {
             serving.worker.metrics.bad_request(reason);
             return Err(Box::new(answer::last(status, text.into_bytes())));
         }
-        let Some(subject) = Subject::of(serving, &request) else {
+        let Some(subject) = Subject::of(serving, request, noticed) else {
             serving.worker.metrics.refused("no_service");
             let text = b"no governed service has this host\n".to_vec();
             return Err(Box::new(answer::own(StatusCode::NOT_FOUND, text)));
         };
-        name_host(&mut request, &subject);
+        name_host(request, &subject);
         let service = Arc::clone(&subject.governed.service);
-        let record = Record::new(&serving.worker, subject.client.clone(), service, &request);
-        match choose(serving, &subject, &request) {
+        let record = Record::new(&serving.worker, subject.client.clone(), service, (request, noticed));
+        match choose(serving, &subject, request) {
             Ok(chosen) => {
-                let came = Came::new(&request, serving, (&subject, record.started()));
+                let came = Came::new(request, serving, (&subject, record.started(), noticed));
                 let goes_on = record.started();
                 Ok(Self { serving, request, subject, chosen, came, record, goes_on })
             }
@@ -93,8 +109,8 @@ impl<'s> Accepted<'s> {
         }
     }
 
-    /// What the rule makes of it, from its own answer to the primary's.
-    async fn ask(&mut self) -> Result<(Reached, Deadline), Box<Own>> {
+    /// What the rule makes of it, from its own answer to the primary's, which is put into `begun`.
+    async fn ask(&mut self, begun: &mut Begun) -> Result<(), Box<Own>> {
         if let Some(own) = self.own_answer() {
             return Err(self.changed(own));
         }
@@ -107,9 +123,9 @@ impl<'s> Accepted<'s> {
         }
         let cors = self.passes()?;
         // Drawn before anything can fail: what was eligible and did not go out is counted.
-        let drawn = self.chosen.draw(self.serving, &self.subject, &self.request);
+        let drawn = self.chosen.draw(self.serving, &self.subject, self.request);
         match self.chosen.set(&self.subject.governed.service) {
-            Ok(set) => self.send(&set, &cors, drawn).await,
+            Ok(set) => self.send(&set, &cors, drawn, begun).await,
             Err(refusal) => {
                 let mut own = self.changed(Own::refused(refusal, self.record.is_grpc()));
                 cors.put_into(&mut own.headers);
@@ -124,7 +140,7 @@ impl<'s> Accepted<'s> {
         if !route.has_answer() {
             return None;
         }
-        let answer = route.answer(&self.subject.head(&self.request), *block, *port)?;
+        let answer = route.answer(&self.subject.head(self.request), *block, *port)?;
         Some(Own::of_rule(&answer, self.record.is_grpc()))
     }
 
@@ -138,7 +154,7 @@ impl<'s> Accepted<'s> {
         if !route.has_cors() {
             return Ok(CorsHeaders::default());
         }
-        match route.cors(&self.subject.head(&self.request)) {
+        match route.cors(&self.subject.head(self.request)) {
             CorsDecision::Pass => Ok(CorsHeaders::default()),
             CorsDecision::Allow(headers) => Ok(headers),
             // A preflight's answer, which nothing else changes.
@@ -152,27 +168,28 @@ impl<'s> Accepted<'s> {
 
     /// An answer of our own to a request that went nowhere, with what the rule does to all answers.
     fn changed(&self, mut own: Own) -> Box<Own> {
-        let (head, about) = (Head::of(&self.request), (own.status, None));
+        let (head, about) = (Head::of(self.request), (own.status, None));
         change_answer(&mut own.headers, head, (&self.chosen, &self.came), (None, about));
         Box::new(own)
     }
 
-    /// Sends it to the endpoints that its rule chose.
+    /// Sends it to the endpoints that its rule chose. Their answer is put into `begun`.
     async fn send(
         &mut self,
         set: &Backends,
         cors: &CorsHeaders,
         drawn: Drawn,
-    ) -> Result<(Reached, Deadline), Box<Own>> {
+        Begun { reached, deadline }: &mut Begun,
+    ) -> Result<(), Box<Own>> {
         let worker = &self.serving.worker;
         let (mut original, body, drawn) = self.leave(set, drawn);
         let bodies = Bodies::new(body, worker.limits.replay_bytes, self.goes_on);
         self.record.request_body(&bodies);
         let (route, is_grpc) = (&self.chosen.route, self.record.is_grpc());
         let headers = (&mut original.headers, is_grpc);
-        let mut deadline = Deadline::new(route.timeout(), headers, (&bodies, &worker.recycled));
+        *deadline = Deadline::new(route.timeout(), headers, (&bodies, &worker.recycled));
         let with = (route.retries(), drawn, self.goes_on);
-        let mut attempts = Attempts::new(worker, set, &original, &bodies, with);
+        let mut attempts = Attempts::new(worker, set, &original, &bodies, with, reached);
         let late = || Own::timed_out(&set.service, is_grpc);
         let ended = tokio::select! {
             biased;
@@ -183,24 +200,22 @@ impl<'s> Accepted<'s> {
             () = deadline.passed() => Err(late()),
         };
         match ended {
-            Ok(mut reached) => {
-                self.finish(&mut reached, &original, cors);
-                Ok((reached, deadline))
-            }
+            Ok(()) => reached.iter_mut().for_each(|reached| self.finish(reached, &original, cors)),
             Err(mut own) => {
                 self.change(&mut own.headers, &original, cors, (own.status, None));
-                Err(Box::new(own))
+                return Err(Box::new(own));
             }
         }
+        Ok(())
     }
 
     /// The request as it leaves, with what is copied of it.
     fn leave(&mut self, set: &Backends, drawn: Drawn) -> (Original, ClientBody, Option<Drawn>) {
         self.record.service(&set.service);
-        let upgrade = upgrade(self.serving, set, self.request.headers_mut());
-        let request = std::mem::take(&mut self.request);
+        let headers = Some(self.request.headers_mut()).filter(|_| self.came.noticed.has_upgrade);
+        let upgrade = headers.and_then(|headers| upgrade(self.serving, set, headers));
         let rule = (&self.chosen, &self.came);
-        let (mut original, body) = change(request, &self.subject, rule, &self.serving.worker);
+        let (mut original, body) = change(self.request, &self.subject, rule, &self.serving.worker);
         let Some(protocol) = upgrade else { return (original, body, Some(drawn)) };
         headers::set_upgrade(&mut original.headers, protocol);
         original.switches = true;
@@ -234,13 +249,14 @@ impl<'s> Accepted<'s> {
         cors.put_into(headers);
     }
 
-    fn answer(self, asked: Result<(Reached, Deadline), Box<Own>>) -> Response<AnswerBody> {
-        match asked {
-            Ok((reached, _)) if reached.answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                switch(reached, self.record)
-            }
-            Ok((reached, deadline)) => answer::relay(&self.serving.worker, reached, deadline, self.record),
-            Err(own) => own.send(self.record),
+    fn answer(self, asked: Result<(), Box<Own>>, Begun { reached, deadline }: Begun) -> Response<AnswerBody> {
+        if let Err(own) = asked {
+            return own.send(self.record);
+        }
+        let reached = reached.expect("what has begun was put there");
+        match reached.answer.status() {
+            StatusCode::SWITCHING_PROTOCOLS => switch(reached, self.record),
+            _ => answer::relay(&self.serving.worker, reached, deadline, self.record),
         }
     }
 }
@@ -248,9 +264,6 @@ impl<'s> Accepted<'s> {
 /// What a request wants to switch to, where that can be: HTTP/2 has no upgrades, and a server may always go on without
 /// one (RFC 9110 section 7.8).
 fn upgrade(serving: &Serving, set: &Backends, headers: &mut HeaderMap) -> Option<HeaderValue> {
-    if !headers.contains_key(header::UPGRADE) {
-        return None;
-    }
     headers::decline_h2c(headers);
     let client = serving.version();
     let both = [client, client.towards(set.spoken_to())];

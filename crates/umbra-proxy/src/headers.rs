@@ -21,10 +21,41 @@ const FOR_THE_PROXY: [HeaderName; 3] = [
     HeaderName::from_static("x-envoy-upstream-rq-timeout-ms"),
 ];
 
+/// What of a request's fields this proxy itself heeds, noticed in one look through them: most heads have next to none of it,
+/// and to ask a map for each name takes several times as long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Noticed {
+    /// How many Host headers there are.
+    hosts: usize,
+    /// Something of [`request_hop`].
+    pub(crate) ends_here: bool,
+    pub(crate) has_upgrade: bool,
+    pub(crate) has_content_type: bool,
+    pub(crate) has_forwarded_proto: bool,
+}
+
+impl Noticed {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut noticed = Self::default();
+        for name in headers.iter().map(|(name, _)| name.as_str()) {
+            match name {
+                "host" => noticed.hosts += 1,
+                "content-type" => noticed.has_content_type = true,
+                "x-forwarded-proto" => noticed.has_forwarded_proto = true,
+                name => {
+                    noticed.has_upgrade |= name == "upgrade";
+                    noticed.ends_here |= is_of_a_hop(name);
+                }
+            }
+        }
+        noticed
+    }
+}
+
 /// A field of either list, `TE` or `Transfer-Encoding`. Most heads have none of them, and are looked through once.
-fn is_of_a_hop(name: &HeaderName) -> bool {
+fn is_of_a_hop(name: &str) -> bool {
     matches!(
-        name.as_str(),
+        name,
         "connection"
             | "keep-alive"
             | "proxy-connection"
@@ -40,11 +71,8 @@ fn is_of_a_hop(name: &HeaderName) -> bool {
 }
 
 /// Takes what ends here out of a request. `Transfer-Encoding` stays: the body is framed by it. `TE: trailers` stays: it is
-/// what lets trailers come back.
+/// what lets trailers come back. Only worth it where [`Noticed::ends_here`].
 pub(crate) fn request_hop(headers: &mut HeaderMap) {
-    if !headers.keys().any(is_of_a_hop) {
-        return;
-    }
     let trailers = accepts_trailers(headers);
     strip(headers, &[header::TRANSFER_ENCODING]);
     headers.remove(header::TE);
@@ -58,7 +86,7 @@ pub(crate) fn request_hop(headers: &mut HeaderMap) {
 
 /// Takes what ends here out of an answer, which is framed anew for the client's version of HTTP.
 pub(crate) fn answer_hop(headers: &mut HeaderMap) {
-    if !headers.keys().any(is_of_a_hop) {
+    if !headers.keys().any(|name| is_of_a_hop(name.as_str())) {
         return;
     }
     strip(headers, &[]);
@@ -100,8 +128,11 @@ pub(crate) fn decline_h2c(headers: &mut HeaderMap) {
 
 /// Whether a request says once which host it is for, as HTTP/1.1 and HTTP/2 demand; an error is what to tell its client
 /// (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
-pub(crate) fn check_host(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {
-    let hosts = headers.get_all(header::HOST).iter().count();
+pub(crate) fn check_host(
+    version: Version,
+    uri: &Uri,
+    (headers, Noticed { hosts, .. }): (&HeaderMap, Noticed),
+) -> Result<(), &'static str> {
     if hosts > 1 {
         return Err("a request may have one Host header only\n");
     }
@@ -205,7 +236,10 @@ mod tests {
     #[test]
     fn every_field_of_a_hop_is_looked_for() {
         for name in HOP_BY_HOP.iter().chain(&FOR_THE_PROXY).chain(&[header::TE, header::TRANSFER_ENCODING]) {
-            assert!(is_of_a_hop(name), "{name}");
+            assert!(is_of_a_hop(name.as_str()), "{name}");
+            let noticed = Noticed::of(&HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("x"))]));
+            assert!(noticed.ends_here, "{name}");
+            assert_eq!(noticed.has_upgrade, *name == header::UPGRADE);
         }
     }
 
@@ -226,7 +260,8 @@ mod tests {
     #[test]
     fn a_host_is_said_once() {
         let check = |version, uri: &'static str, hosts: &[(&'static str, &'static str)]| {
-            check_host(version, &Uri::from_static(uri), &headers(hosts)).is_ok()
+            let headers = headers(hosts);
+            check_host(version, &Uri::from_static(uri), (&headers, Noticed::of(&headers))).is_ok()
         };
         let repeated = {
             let mut headers = headers(&[("host", "a")]);
@@ -236,7 +271,8 @@ mod tests {
         for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
             assert!(check(version, "/", &[("host", "a")]), "{version:?}");
             assert_eq!(check(version, "/", &[]), version == Version::HTTP_10, "{version:?}");
-            assert!(check_host(version, &Uri::from_static("/"), &repeated).is_err(), "{version:?}");
+            let repeated = (&repeated, Noticed::of(&repeated));
+            assert!(check_host(version, &Uri::from_static("/"), repeated).is_err(), "{version:?}");
         }
         assert!(check(Version::HTTP_2, "http://a:80/", &[]));
         assert!(check(Version::HTTP_2, "http://a:80/", &[("host", "A:80")]));

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use http::HeaderName;
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{oneshot, watch};
-use tokio::task::LocalSet;
 
 use crate::connection::{self, Worker};
 use crate::descriptors::Sockets;
@@ -239,19 +239,24 @@ struct Start {
 
 impl Start {
     fn spawn(self, number: usize) -> io::Result<Thread> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let tick = Arc::clone(&self.tick);
+        let (made, is_made) = std::sync::mpsc::sync_channel(1);
         let (end, ended) = oneshot::channel();
         let run = move || {
-            let local = LocalSet::new();
-            // In a task of its own: what a set runs itself is polled with each of its tasks.
-            let running = async { tokio::task::spawn_local(self.run()).await.expect("it runs to its end") };
-            let cut = local.block_on(&runtime, running);
-            drop(local);
+            // Made here, because it does not leave its thread.
+            let runtime =
+                match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                    Ok(runtime) => runtime,
+                    Err(error) => return made.send(Err(error)).expect("it is waited for"),
+                };
+            made.send(Ok(())).expect("it is waited for");
+            let cut = runtime.block_on(self.run());
+            drop(runtime);
             // Nobody waits when the process ends without draining.
             let _ = end.send(cut);
         };
         let handle = std::thread::Builder::new().name(format!("worker-{number}")).spawn(run)?;
+        is_made.recv().expect("the thread says how it began")?;
         Ok(Thread { handle, ended, tick })
     }
 

@@ -22,20 +22,19 @@ pub enum BadPath {
 /// # Errors
 /// A broken escape, or a zero byte.
 pub fn normalise(target: &str) -> Result<Cow<'_, str>, BadPath> {
-    let end = target.find('?').unwrap_or(target.len());
-    let (path, query) = target.split_at(end);
-    if !path.starts_with('/') || is_plain(path) {
+    if !target.starts_with('/') || is_plain(target) {
         return Ok(Cow::Borrowed(target));
     }
+    let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
     let mut normal = without_dot_segments(&respelled(path)?);
     normal.push_str(query);
     Ok(if normal == target { Cow::Borrowed(target) } else { Cow::Owned(normal) })
 }
 
-/// Nothing to do, as with nearly all paths.
-fn is_plain(path: &str) -> bool {
+/// Nothing to do about the path of a target, as with nearly all.
+fn is_plain(target: &str) -> bool {
     let mut after_slash = false;
-    path.bytes().all(|byte| {
+    target.bytes().take_while(|byte| *byte != b'?').all(|byte| {
         let starts_dot_segment = after_slash && byte == b'.';
         after_slash = byte == b'/';
         !starts_dot_segment && byte != b'%' && byte != b'\\' && !needs_escape(byte)

@@ -21,8 +21,8 @@ const LIMITS: &[(Count, Mode, Shape, f64)] = &[
     (Count::Syscalls, Mode::Plain, Shape::Small, 4.3),
     (Count::Syscalls, Mode::Mirrored, Shape::Small, 6.5),
     // Of an optimised build alone.
-    (Count::Instructions, Mode::Plain, Shape::Small, 24_500.0),
-    (Count::Instructions, Mode::Mirrored, Shape::Small, 36_000.0),
+    (Count::Instructions, Mode::Plain, Shape::Small, 20_300.0),
+    (Count::Instructions, Mode::Mirrored, Shape::Small, 30_800.0),
     // By how many requests come at once.
     (Count::Syscalls, Mode::Plain, Shape::ManyStreams, 0.4),
     (Count::Syscalls, Mode::Plain, Shape::OneStream, 4.3),

@@ -17,7 +17,7 @@ use super::deadline::Deadline;
 use crate::balance::{Lease, Upstream};
 use crate::body::{Bodies, RequestBody};
 use crate::connection::Worker;
-use crate::headers;
+use crate::headers::{self, Noticed};
 use crate::metrics::{Exchange, Flags, ResponseFlags, Spoken};
 use crate::pool::{PeerBody, PeerError, Pooled};
 use crate::serve::ClientBody;
@@ -99,14 +99,13 @@ pub(super) fn last(status: StatusCode, body: Vec<u8>) -> Response<AnswerBody> {
 }
 
 /// An answer of our own to HEAD has the length of its body and not the body.
-pub(super) fn to_method(is_head: bool, mut answer: Response<AnswerBody>) -> Response<AnswerBody> {
+pub(super) fn to_method(is_head: bool, answer: &mut Response<AnswerBody>) {
     if is_head
         && let Kind::Own { text, .. } = &mut answer.body_mut().0
         && let Some(text) = text.take()
     {
         answer.headers_mut().insert(header::CONTENT_LENGTH, text.len().into());
     }
-    answer
 }
 
 /// The primary's answer.
@@ -140,9 +139,9 @@ impl AnswerBody {
         matches!(self.0, Kind::Own { is_last: true, .. })
     }
 
-    /// The primary, if it has switched protocols.
-    pub(crate) fn into_switched(self) -> Option<Switched> {
-        match self.0 {
+    /// The primary, if it has switched protocols. Nothing is left then.
+    pub(crate) fn take_switched(&mut self) -> Option<Switched> {
+        match std::mem::replace(&mut self.0, Kind::Own { text: None, is_last: false }) {
             Kind::Switched(switched) => Some(*switched),
             _ => None,
         }
@@ -251,7 +250,7 @@ impl Record {
         worker: &Rc<Worker>,
         client: Option<Arc<Client>>,
         service: Arc<ServiceName>,
-        request: &Request<ClientBody>,
+        (request, noticed): (&Request<ClientBody>, Noticed),
     ) -> Self {
         let target = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
         let first_line = request.method().as_str().len() + target + 12;
@@ -268,7 +267,7 @@ impl Record {
             code: 0,
             // Until the answer's end is seen, only the client's leaving ends the exchange.
             flags: Flags::DownstreamTermination.into(),
-            is_grpc: is_grpc(request.headers()),
+            is_grpc: noticed.has_content_type && is_grpc(request.headers()),
             grpc_status: None,
         }
     }

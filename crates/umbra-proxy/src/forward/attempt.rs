@@ -45,6 +45,8 @@ pub(super) struct Attempts<'a> {
     version: HttpVersion,
     /// When the endpoint that is asked now was chosen.
     now: Instant,
+    /// Where an answer that has begun is put: one that is handed on and on is copied as often.
+    reached: &'a mut Option<Reached>,
 }
 
 /// An answer has begun.
@@ -75,6 +77,7 @@ impl<'a> Attempts<'a> {
         original: &'a Original,
         bodies: &'a Bodies,
         (retries, drawn, now): (Option<&'a RetryPolicy>, Option<Drawn>, Instant),
+        reached: &'a mut Option<Reached>,
     ) -> Self {
         let left = retries.map_or(0, |retries| retries.attempts);
         let (tried, refused) = (Vec::new(), Vec::new());
@@ -92,11 +95,12 @@ impl<'a> Attempts<'a> {
             replaced: false,
             version: original.version.towards(set.spoken_to()),
             now,
+            reached,
         }
     }
 
-    /// Tries until an answer begins that is final, or nobody is left.
-    pub(super) async fn run(&mut self, record: &mut Record) -> Result<Reached, Flags> {
+    /// Tries until an answer begins that is final, which is put in its place, or nobody is left.
+    pub(super) async fn run(&mut self, record: &mut Record) -> Result<(), Flags> {
         loop {
             let ended = self.within_its_time(record).await;
             let Some(pause) = self.pause_before_retry(&ended, record) else {
@@ -104,21 +108,18 @@ impl<'a> Attempts<'a> {
                 return ended.map_err(|missed| missed.flags);
             };
             // The answer goes, and its connection with it: nobody reads it to its end.
-            drop(ended);
+            *self.reached = None;
             tokio::time::sleep(pause).await;
             self.now = Instant::now();
         }
     }
 
     /// How long to wait, when it is to be sent again.
-    fn pause_before_retry(
-        &mut self,
-        ended: &Result<Reached, Missed>,
-        record: &mut Record,
-    ) -> Option<Duration> {
+    fn pause_before_retry(&mut self, ended: &Result<(), Missed>, record: &mut Record) -> Option<Duration> {
         let retries = self.retries.filter(|retries| retries.attempts > 0)?;
         let attempt = match ended {
-            Ok(Reached { answer, .. }) => {
+            Ok(()) => {
+                let answer = &self.reached.as_ref().expect("put there when it had begun").answer;
                 let headers = Some(answer.headers()).filter(|_| record.is_grpc());
                 let grpc_status = headers.and_then(grpc_status);
                 Attempt::Answered { status: answer.status(), grpc_status }
@@ -143,12 +144,12 @@ impl<'a> Attempts<'a> {
         let refused = std::mem::take(&mut self.refused);
         if retries.avoids_tried {
             self.tried.extend(refused);
-            self.tried.extend(ended.iter().map(|reached| Arc::clone(reached.lease.upstream())));
+            self.tried.extend(self.reached.iter().map(|reached| Arc::clone(reached.lease.upstream())));
         }
         Some(retries.backoff(self.again, &mut |bound| self.worker.rng().u64(0..bound)))
     }
 
-    async fn within_its_time(&mut self, record: &mut Record) -> Result<Reached, Missed> {
+    async fn within_its_time(&mut self, record: &mut Record) -> Result<(), Missed> {
         let Some(limit) = self.retries.and_then(|retries| retries.per_try_timeout) else {
             return self.attempt(record).await;
         };
@@ -157,7 +158,7 @@ impl<'a> Attempts<'a> {
             .unwrap_or(Err(Missed { flags: Flags::UpstreamTimeout, failure: Some(Failure::PerTryTimeout) }))
     }
 
-    async fn attempt(&mut self, record: &mut Record) -> Result<Reached, Missed> {
+    async fn attempt(&mut self, record: &mut Record) -> Result<(), Missed> {
         loop {
             let mut lease = self.choose()?;
             record.upstream(lease.upstream());
@@ -174,7 +175,8 @@ impl<'a> Attempts<'a> {
                     let (status, headers, is_grpc) = (answer.status(), answer.headers(), record.is_grpc());
                     let asked = self.bodies.ended_at();
                     lease.answered(&Answered { status, headers, is_grpc, asked }, Instant::now());
-                    return Ok(Reached { answer, pooled, lease });
+                    *self.reached = Some(Reached { answer, pooled, lease });
+                    return Ok(());
                 }
                 Err(Failed::Again) => {
                     self.worker.metrics.replaced_connections.inc();

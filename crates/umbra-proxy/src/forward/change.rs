@@ -12,18 +12,19 @@ use umbra_routing::Exchange;
 
 use super::choose::{Chosen, Subject};
 use crate::connection::Worker;
-use crate::headers;
+use crate::headers::{self, Noticed};
 use crate::serve::{ClientBody, Serving};
 use crate::shadow::Original;
 use crate::version::HttpVersion;
 
-/// How a request came, for values that tell of it.
+/// How a request came.
 pub(super) struct Came {
     scheme: &'static str,
     version: Version,
     spoken: HttpVersion,
     client: IpAddr,
     started: Instant,
+    pub(super) noticed: Noticed,
 }
 
 /// A request's head: as it came, or as it was sent.
@@ -38,10 +39,10 @@ impl Came {
     pub(super) fn new(
         request: &Request<ClientBody>,
         serving: &Serving,
-        (subject, started): (&Subject, Instant),
+        (subject, started, noticed): (&Subject, Instant, Noticed),
     ) -> Self {
         let (spoken, client) = (serving.version(), serving.peer);
-        Self { scheme: subject.scheme, version: request.version(), spoken, client, started }
+        Self { scheme: subject.scheme, version: request.version(), spoken, client, started, noticed }
     }
 }
 
@@ -77,18 +78,17 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Carries a rule's changes out on a request.
+/// Takes a request where it is, and carries a rule's changes out on it.
 pub(super) fn change(
-    request: Request<ClientBody>,
+    request: &mut Request<ClientBody>,
     subject: &Subject,
     (chosen, came): (&Chosen, &Came),
     worker: &Worker,
 ) -> (Original, ClientBody) {
-    let (head, body) = request.into_parts();
     let mut original = Original {
-        method: head.method,
-        uri: head.uri,
-        headers: head.headers,
+        method: std::mem::take(request.method_mut()),
+        uri: std::mem::take(request.uri_mut()),
+        headers: std::mem::take(request.headers_mut()),
         client: subject.client.clone(),
         family: subject.family,
         scheme: came.scheme,
@@ -96,7 +96,9 @@ pub(super) fn change(
         switches: false,
         recycled: Rc::clone(&worker.recycled),
     };
-    headers::request_hop(&mut original.headers);
+    if came.noticed.ends_here {
+        headers::request_hop(&mut original.headers);
+    }
     one_host(&mut original);
     let route = &chosen.route;
     if route.changes_requests() {
@@ -114,7 +116,7 @@ pub(super) fn change(
             original.uri = uri;
         }
     }
-    (original, body)
+    (original, std::mem::take(request.body_mut()))
 }
 
 /// Changes the head of an answer to `request`, whoever makes it. `destination`: the one that it was for, if it got so far.

@@ -3,11 +3,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Method, Request, StatusCode, header};
+use http::{Method, Request, StatusCode, Version, header};
 use umbra_routing::{Client, RequestHead, Route, ServiceName};
 
 use super::local::Refusal;
 use crate::balance::{Backends, Family};
+use crate::headers::Noticed;
 use crate::metrics::Flags;
 use crate::serve::{self, ClientBody, Serving};
 use crate::shadow::{Asked, Drawn};
@@ -37,8 +38,12 @@ pub(super) struct Chosen {
 }
 
 impl Subject {
-    pub(super) fn of(serving: &Serving, request: &Request<ClientBody>) -> Option<Self> {
-        let scheme = umbra_routing::scheme(request.version(), request.uri().scheme_str(), request.headers());
+    pub(super) fn of(serving: &Serving, request: &Request<ClientBody>, noticed: Noticed) -> Option<Self> {
+        let scheme = match noticed.has_forwarded_proto || request.version() == Version::HTTP_2 {
+            true => umbra_routing::scheme(request.version(), request.uri().scheme_str(), request.headers()),
+            // It says none.
+            false => "http",
+        };
         match &serving.asked {
             serve::Asked::Intercepted(arrived) => Some(Self {
                 governed: Arc::clone(&arrived.governed),

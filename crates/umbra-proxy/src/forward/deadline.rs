@@ -14,7 +14,8 @@ use crate::recycle::{Recycled, Timer};
 
 const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// The end of a request's time.
+/// The end of a request's time. By default there is none.
+#[derive(Default)]
 pub(super) struct Deadline(Option<Limit>);
 
 struct Limit {

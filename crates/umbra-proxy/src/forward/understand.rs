@@ -10,7 +10,7 @@ use http::uri::InvalidUri;
 use http::{Method, Request, StatusCode, Uri, Version};
 use umbra_routing::normalise;
 
-use crate::headers;
+use crate::headers::{self, Noticed};
 use crate::http1::MAX_HEADERS;
 use crate::serve::ClientBody;
 
@@ -30,8 +30,8 @@ impl NotUnderstood {
 }
 
 /// Makes a head one that rules can look at: its path normalised, its cookies one header.
-pub(super) fn understand(request: &mut Request<ClientBody>) -> Result<(), NotUnderstood> {
-    headers::check_host(request.version(), request.uri(), request.headers())
+pub(super) fn understand(request: &mut Request<ClientBody>, noticed: Noticed) -> Result<(), NotUnderstood> {
+    headers::check_host(request.version(), request.uri(), (request.headers(), noticed))
         .map_err(|wrong| NotUnderstood::bad("host", wrong))?;
     if request.version() == Version::HTTP_2 {
         understand_http2(request)?;

@@ -105,7 +105,7 @@ impl Client {
     ///
     /// # Errors
     /// What was read is no head.
-    pub(super) fn head(&self) -> Result<Option<RequestHead>, HeadError> {
+    pub(super) fn head(&self) -> Result<Option<RequestHead<ClientBody>>, HeadError> {
         let State { wire, scan, head_limit, .. } = &mut *self.0.borrow_mut();
         let recycled = Rc::clone(wire.recycled());
         head::request(&mut wire.input, scan, *head_limit, || recycled.map())

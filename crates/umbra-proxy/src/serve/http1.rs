@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::{Asked, Serving};
+use super::{Asked, ClientBody, Serving};
 use crate::alarm::Alarm;
 use crate::connection::Worker;
 use crate::descriptors::Open;
@@ -22,11 +22,12 @@ use crate::version::HttpVersion;
 
 /// What comes next on a connection.
 enum Next {
-    Request(RequestHead),
+    /// More bytes.
+    More,
     /// Nothing any more.
     Gone,
-    /// Something that gets an answer, and ends the connection.
-    Wrong(Wrong),
+    /// A head that has begun has not come to its end in time.
+    Stalled,
 }
 
 /// Why a head is not served.
@@ -85,13 +86,19 @@ pub(super) async fn serve(
         }
     });
     let mut unwanted = Alarm::new(unwanted);
+    let mut late = None;
     loop {
-        let head = match next(&serving, &client, &mut unwanted).await {
-            Next::Request(head) => head,
-            Next::Gone => return,
-            Next::Wrong(wrong) => return refuse(&serving, &client, wrong).await,
+        let then = match &mut client.head() {
+            Ok(Some(head)) => exchange(&serving, &client, head).await,
+            Ok(None) => match next(&serving, &client, &mut unwanted, &mut late).await {
+                Next::More => continue,
+                Next::Gone => return,
+                Next::Stalled => return refuse(&serving, &client, Wrong::stalled()).await,
+            },
+            Err(error) => return refuse(&serving, &client, (*error).into()).await,
         };
-        match exchange(&serving, &client, head).await {
+        late = None;
+        match then {
             Then::NextRequest => {}
             Then::Close => return client.close().await,
             Then::Gone => return,
@@ -103,72 +110,65 @@ pub(super) async fn serve(
     }
 }
 
-/// Waits for the next head. `unwanted` ends when a connection that says nothing is to be closed.
-async fn next(serving: &Serving, client: &Client, unwanted: &mut (impl Future<Output = ()> + Unpin)) -> Next {
-    let mut late: Option<Instant> = None;
-    loop {
-        match client.head() {
-            Ok(Some(head)) => return Next::Request(head),
-            Ok(None) => {}
-            Err(error) => return Next::Wrong(error.into()),
+/// Waits for more of the next head, until `late` once it has begun. `unwanted` ends when a connection that says nothing is to
+/// be closed.
+async fn next(
+    serving: &Serving,
+    client: &Client,
+    unwanted: &mut (impl Future<Output = ()> + Unpin),
+    late: &mut Option<Instant>,
+) -> Next {
+    let is_idle = client.is_idle();
+    let filled = if is_idle {
+        client.rest();
+        tokio::select! {
+            // First: a request that has arrived is served, whatever else is to be done.
+            biased;
+            filled = client.fill() => filled,
+            () = &mut *unwanted => return Next::Gone,
         }
-        let is_idle = client.is_idle();
-        let filled = if is_idle {
-            client.rest();
-            tokio::select! {
-                // First: a request that has arrived is served, whatever else is to be done.
-                biased;
-                filled = client.fill() => filled,
-                () = &mut *unwanted => return Next::Gone,
+    } else {
+        let late = *late.get_or_insert_with(|| Instant::now() + serving.worker.limits.header_timeout);
+        match tokio::time::timeout_at(late, client.fill()).await {
+            Ok(filled) => filled,
+            Err(_) => return Next::Stalled,
+        }
+    };
+    match filled {
+        Ok(1..) => Next::More,
+        Ok(0) | Err(_) => {
+            if !is_idle {
+                serving.worker.metrics.bad_request("incomplete");
             }
-        } else {
-            let late = *late.get_or_insert_with(|| Instant::now() + serving.worker.limits.header_timeout);
-            match tokio::time::timeout_at(late, client.fill()).await {
-                Ok(filled) => filled,
-                Err(_) => return Next::Wrong(Wrong::stalled()),
-            }
-        };
-        match filled {
-            Ok(1..) => {}
-            Ok(0) | Err(_) => {
-                if !is_idle {
-                    serving.worker.metrics.bad_request("incomplete");
-                }
-                return Next::Gone;
-            }
+            Next::Gone
         }
     }
 }
 
-async fn exchange(serving: &Rc<Serving>, client: &Rc<Client>, head: RequestHead) -> Then {
+async fn exchange(serving: &Rc<Serving>, client: &Rc<Client>, head: &mut RequestHead<ClientBody>) -> Then {
     let RequestHead { request, framing, keep_alive, expects_continue } = head;
-    let (version, is_head) = (request.version(), request.method() == Method::HEAD);
-    let body = client.body(framing, expects_continue);
-    let request = request.map(|()| body);
-    let answer = {
-        // Pinned where it is: a future that is passed on is copied. And gone before the answer is written.
-        let answering = pin!(forward::answer(serving, request));
-        client.unless_gone(answering).await
+    let asked = (request.version(), request.method() == Method::HEAD);
+    *request.body_mut() = client.body(*framing, *expects_continue);
+    let (persists, relayed) = {
+        let mut answer = None;
+        {
+            // Pinned where it is: a future that is passed on is copied. And gone before the answer is written.
+            let answering = pin!(forward::answer(serving, request, &mut answer));
+            client.unless_gone(answering).await;
+        }
+        // Whatever is left of it, nobody reads it any more.
+        *request.body_mut() = ClientBody::Empty;
+        let Some(answer) = &mut answer else { return Then::Gone };
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Box::pin(switch(client, answer)).await;
+        }
+        let (framing, persists) = begin(serving, client, (answer, asked), *keep_alive);
+        let relayed = match framing {
+            Framing::None => client.flush().await,
+            _ => client.relay(answer.body_mut()).await,
+        };
+        (persists, relayed)
     };
-    let Some(answer) = answer else { return Then::Gone };
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Box::pin(switch(client, answer)).await;
-    }
-    let (mut head, mut body) = answer.into_parts();
-    let wanted = !serving.worker.is_draining() && serving.is_in_force();
-    let persists = keep_alive && wanted && !body.is_last() && !client.owes_continue() && !client.is_broken();
-    let framing = write::framing_of_answer((head.status, &mut head.headers), &body, (version, is_head));
-    let persists = persists && framing != Framing::UntilClose;
-    client.begin(|out| {
-        write::answer(out, (head.status, &head.headers), framing, (version, persists));
-        framing
-    });
-    client.recycled().put_map(head.headers);
-    let relayed = match framing {
-        Framing::None => client.flush().await,
-        _ => client.relay(&mut body).await,
-    };
-    drop(body);
     match relayed {
         Ok(()) if persists && client.body_is_over().await => Then::NextRequest,
         Ok(()) => Then::Close,
@@ -179,13 +179,32 @@ async fn exchange(serving: &Rc<Serving>, client: &Rc<Client>, head: RequestHead)
     }
 }
 
+/// Begins to write an answer: how its body is framed, and whether the connection goes on behind it.
+fn begin(
+    serving: &Serving,
+    client: &Client,
+    (answer, (version, is_head)): (&mut Response<AnswerBody>, (Version, bool)),
+    keep_alive: bool,
+) -> (Framing, bool) {
+    let (status, mut headers) = (answer.status(), std::mem::take(answer.headers_mut()));
+    let framing = write::framing_of_answer((status, &mut headers), answer.body(), (version, is_head));
+    let wanted = !serving.worker.is_draining() && serving.is_in_force();
+    let ours = keep_alive && wanted && !client.owes_continue() && !client.is_broken();
+    let persists = ours && !answer.body().is_last() && framing != Framing::UntilClose;
+    client.begin(|out| {
+        write::answer(out, (status, &headers), framing, (version, persists));
+        framing
+    });
+    client.recycled().put_map(headers);
+    (framing, persists)
+}
+
 /// The primary has switched protocols.
-async fn switch(client: &Client, answer: Response<AnswerBody>) -> Then {
-    let (head, body) = answer.into_parts();
-    let Some(switched) = body.into_switched() else { return Then::Gone };
+async fn switch(client: &Client, answer: &mut Response<AnswerBody>) -> Then {
+    let Some(switched) = answer.body_mut().take_switched() else { return Then::Gone };
     client.begin(|out| {
         let framing = Framing::None;
-        write::answer(out, (head.status, &head.headers), framing, (Version::HTTP_11, true));
+        write::answer(out, (answer.status(), answer.headers()), framing, (Version::HTTP_11, true));
         framing
     });
     match client.flush().await {

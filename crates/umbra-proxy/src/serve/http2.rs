@@ -188,12 +188,16 @@ async fn answer(
         _ if stream.is_end_stream() => ClientBody::Empty,
         _ => ClientBody::Http2 { received: Received::new(stream), left: length(&head.headers) },
     };
-    let mut answer = pin!(forward::answer(serving, Request::from_parts(head, body)));
-    poll_fn(|cx| match answer.as_mut().poll(cx) {
-        Poll::Ready(answer) => Poll::Ready(Some(answer)),
-        Poll::Pending => respond.poll_reset(cx).map(|_| None),
-    })
-    .await
+    let (mut request, mut answer) = (Request::from_parts(head, body), None);
+    {
+        let mut answering = pin!(forward::answer(serving, &mut request, &mut answer));
+        poll_fn(|cx| match answering.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Some(())),
+            Poll::Pending => respond.poll_reset(cx).map(|_| None),
+        })
+        .await?;
+    }
+    answer
 }
 
 /// Of the body, where the head says it.

@@ -4,6 +4,7 @@
 //! is the one that fewest other blocks of the table have. All others are tried in order.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use http::HeaderName;
 use xxhash_rust::xxh3::xxh3_64;
@@ -21,9 +22,30 @@ pub(crate) struct BlockId {
 /// Where to look for blocks. Two texts with one hash cost a try, never a wrong answer: what is found is tested whole.
 #[derive(Default)]
 pub(crate) struct Index {
-    by_path: HashMap<u64, Vec<BlockId>>,
-    by_header: HashMap<HeaderName, HashMap<u64, Vec<BlockId>>>,
+    by_path: ByHash,
+    by_header: HashMap<HeaderName, ByHash>,
     others: Vec<BlockId>,
+}
+
+/// Keys are hashes, and of texts that the table has: no request chooses what collides.
+type ByHash = HashMap<u64, Vec<BlockId>, BuildHasherDefault<AsItIs>>;
+
+/// What is a hash is not hashed again.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("keys are numbers")
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 /// What a request must have for a block to hold.
@@ -73,7 +95,7 @@ impl Index {
     /// Goes through the names of the table or through those of the request, whichever are fewer.
     fn each_by_header(&self, request: &Split<'_>, mut look: impl FnMut(&[BlockId])) {
         let headers = request.head.headers;
-        let mut look_up = |by_value: &HashMap<u64, Vec<BlockId>>, value: &http::HeaderValue| {
+        let mut look_up = |by_value: &ByHash, value: &http::HeaderValue| {
             by_value.get(&xxh3_64(value.as_bytes())).into_iter().for_each(|ids| look(ids));
         };
         if self.by_header.len() <= headers.len() {

@@ -190,6 +190,30 @@ fn an_answer_ends_where_its_status_its_method_and_its_fields_say() {
 }
 
 #[test]
+fn an_answer_is_what_it_is_however_it_comes() {
+    let read = |text: &str, piece: usize| {
+        let (mut input, mut scan) = (BytesMut::new(), Scan::default());
+        for piece in text.as_bytes().chunks(piece) {
+            input.extend_from_slice(piece);
+            if let Some(head) = answer(&mut input, &mut scan, (LIMIT, false), HeaderMap::new)? {
+                return Ok(Some((head.framing, head.answer.headers().len())));
+            }
+        }
+        Ok::<_, HeadError>(None)
+    };
+    for (text, expected) in [
+        ("HTTP/1.1 200 OK\r\na: 1\nb: 2\r\ncontent-length: 3\n\nabc", Ok(Some((Framing::Length(3), 3)))),
+        ("\r\nHTTP/1.1 204 No Content\r\n\r\n", Ok(Some((Framing::None, 0)))),
+        ("\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n", Err(HeadError::Malformed("its lines"))),
+        ("HTTP/1.1 204 No Content\r\n\r", Ok(None)),
+    ] {
+        for piece in 1..=text.len() {
+            assert_eq!(read(text, piece), expected, "{text:?} in pieces of {piece}");
+        }
+    }
+}
+
+#[test]
 fn keep_alive_of_an_answer() {
     let keeps = |text: &str| of_answer(text, false).expect("sound").expect("whole").keep_alive;
     assert!(keeps("HTTP/1.1 204 No Content\r\n\r\n"));
