@@ -95,7 +95,7 @@ pub(crate) fn answer_hop(headers: &mut HeaderMap) {
 
 /// Takes what only HTTP/1 has out of a request (RFC 9113 section 8.2.2): how it is framed, and what a rule has put in.
 pub(crate) fn http2_hop(headers: &mut HeaderMap) {
-    if !headers.keys().any(is_of_a_hop) {
+    if !headers.keys().any(|name| is_of_a_hop(name.as_str())) {
         return;
     }
     for name in [header::TRANSFER_ENCODING, header::UPGRADE, header::CONNECTION] {
