@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use crate::clock;
 use crate::serve::{ClientBody, ClientError};
 use crate::shadow::tap::Tap;
 
@@ -196,7 +197,7 @@ impl Source {
 
     fn end(&mut self) {
         self.ended = true;
-        self.ended_at.get_or_insert_with(Instant::now);
+        self.ended_at.get_or_insert_with(clock::now);
         self.waiting.take().into_iter().for_each(Waker::wake);
         self.taps.drain(..).for_each(|tap| tap.end());
     }

@@ -32,6 +32,7 @@ use understand::{NotUnderstood, understand};
 
 use crate::balance::Backends;
 use crate::body::Bodies;
+use crate::clock;
 use crate::headers::{self, Noticed};
 use crate::metrics::{DropReason, Flags};
 use crate::serve::{ClientBody, Serving};
@@ -119,7 +120,7 @@ impl<'s> Accepted<'s> {
             self.record.delayed();
             // Boxed, because it is rare and would make every request larger.
             Box::pin(tokio::time::sleep(delay)).await;
-            self.goes_on = Instant::now();
+            self.goes_on = clock::now();
         }
         let cors = self.passes()?;
         // Drawn before anything can fail: what was eligible and did not go out is counted.

@@ -32,6 +32,7 @@ mod arm;
 mod balance;
 mod body;
 mod breaker;
+mod clock;
 mod config;
 mod connection;
 mod deadman;

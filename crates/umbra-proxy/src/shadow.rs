@@ -21,6 +21,7 @@ use umbra_routing::{Client, Route, is_grpc};
 
 use crate::balance::{Backends, CopyLease, Family};
 use crate::body::Bodies;
+use crate::clock;
 use crate::connection::Worker;
 use crate::metrics::{DropReason, Outcome};
 use crate::recycle::Recycled;
@@ -136,7 +137,7 @@ impl Drawn {
         if let Some(reason) = self.held_back.or_else(|| stopped(worker)) {
             return self.drop_all(reason);
         }
-        let now = Instant::now();
+        let now = clock::now();
         for (mut ledger, set) in self.copies {
             match admit(worker, &ledger.mirror, (set.as_ref(), original.family), now) {
                 Ok(admitted) => {

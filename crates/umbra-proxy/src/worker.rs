@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{oneshot, watch};
 
+use crate::clock;
 use crate::connection::{self, Worker};
 use crate::descriptors::Sockets;
 use crate::listen::{self, Mode};
@@ -244,11 +245,12 @@ impl Start {
         let (end, ended) = oneshot::channel();
         let run = move || {
             // Made here, because it does not leave its thread.
-            let runtime =
-                match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-                    Ok(runtime) => runtime,
-                    Err(error) => return made.send(Err(error)).expect("it is waited for"),
-                };
+            let mut runtime = Builder::new_current_thread();
+            let runtime = runtime.enable_all().on_thread_unpark(clock::waited);
+            let runtime = match runtime.build_local(LocalOptions::default()) {
+                Ok(runtime) => runtime,
+                Err(error) => return made.send(Err(error)).expect("it is waited for"),
+            };
             made.send(Ok(())).expect("it is waited for");
             let cut = runtime.block_on(self.run());
             drop(runtime);

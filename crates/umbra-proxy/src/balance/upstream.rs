@@ -8,6 +8,7 @@ use umbra_routing::{Endpoint, grpc_status};
 
 use super::load::Load;
 use crate::breaker::Breaker;
+use crate::clock;
 
 /// One refused connection says enough: another endpoint can be had at once.
 const REFUSALS: u8 = 1;
@@ -126,7 +127,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if self.waits {
-            self.left(Instant::now());
+            self.left(clock::now());
         }
         self.upstream.load.ends();
     }

@@ -16,6 +16,7 @@ use super::attempt::Reached;
 use super::deadline::Deadline;
 use crate::balance::{Lease, Upstream};
 use crate::body::{Bodies, RequestBody};
+use crate::clock;
 use crate::connection::Worker;
 use crate::headers::{self, Noticed};
 use crate::metrics::{Exchange, Flags, ResponseFlags, Spoken};
@@ -188,7 +189,7 @@ impl Relayed {
 
     fn ended(&mut self) {
         self.failed(Flags::None);
-        let now = Instant::now();
+        let now = clock::now();
         if let Some(mut record) = self.record.take() {
             record.ended = Some(now);
         }
@@ -206,7 +207,7 @@ impl Relayed {
         self.worker.connections.spawn_local(async move {
             let _lease = lease;
             match pooled.finish().await {
-                Ok(()) => worker.primaries.put(pooled, Instant::now()),
+                Ok(()) => worker.primaries.put(pooled, clock::now()),
                 Err(error) => tracing::debug!(%error, "the rest of an answered request was not sent"),
             }
         });
@@ -259,7 +260,7 @@ impl Record {
             client,
             service,
             upstream: None,
-            started: Instant::now(),
+            started: clock::now(),
             ended: None,
             request_head: headers::wire_size(first_line, request.headers()),
             request_body: None,

@@ -14,6 +14,7 @@ use umbra_routing::{Attempt, Failure, RetryPolicy, grpc_status};
 use super::answer::Record;
 use crate::balance::{Answered, Backends, Lease, Upstream};
 use crate::body::{Bodies, RequestBody};
+use crate::clock;
 use crate::connection::Worker;
 use crate::metrics::Flags;
 use crate::pool::{Missing, PeerBody, Pooled, Unanswered};
@@ -110,7 +111,7 @@ impl<'a> Attempts<'a> {
             // The answer goes, and its connection with it: nobody reads it to its end.
             *self.reached = None;
             tokio::time::sleep(pause).await;
-            self.now = Instant::now();
+            self.now = clock::now();
         }
     }
 
@@ -164,7 +165,7 @@ impl<'a> Attempts<'a> {
             record.upstream(lease.upstream());
             let Some(pooled) = self.connection(&lease).await else {
                 // The next one is not to be blamed for the time that this one took.
-                self.now = Instant::now();
+                self.now = clock::now();
                 lease.refused(self.now);
                 self.refused.push(Arc::clone(lease.upstream()));
                 continue;
@@ -174,19 +175,19 @@ impl<'a> Attempts<'a> {
                 Ok((answer, pooled)) => {
                     let (status, headers, is_grpc) = (answer.status(), answer.headers(), record.is_grpc());
                     let asked = self.bodies.ended_at();
-                    lease.answered(&Answered { status, headers, is_grpc, asked }, Instant::now());
+                    lease.answered(&Answered { status, headers, is_grpc, asked }, clock::now());
                     *self.reached = Some(Reached { answer, pooled, lease });
                     return Ok(());
                 }
                 Err(Failed::Again) => {
                     self.worker.metrics.replaced_connections.inc();
                     self.replaced = true;
-                    self.now = Instant::now();
+                    self.now = clock::now();
                 }
                 Err(Failed::Final(how)) => {
                     // A request that its client has left unfinished says nothing of the endpoint.
                     if !self.bodies.is_broken() {
-                        lease.failed(Instant::now());
+                        lease.failed(clock::now());
                     }
                     if avoided {
                         self.tried.push(Arc::clone(lease.upstream()));

@@ -25,6 +25,7 @@ use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
 use super::{ConnectError, Dialer, Missing, PeerBody, PeerError, Unanswered};
+use crate::clock;
 use crate::descriptors::Sockets;
 use crate::http2::{Chunk, pump};
 use crate::socket;
@@ -122,7 +123,7 @@ impl<B: Body> Connection<B> {
 impl<B: Body> Drop for Stream<B> {
     fn drop(&mut self) {
         self.connection.streams.set(self.connection.streams.get() - 1);
-        self.connection.last_used.set(Instant::now());
+        self.connection.last_used.set(clock::now());
     }
 }
 

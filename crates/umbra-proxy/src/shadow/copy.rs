@@ -17,6 +17,7 @@ use super::Ledger;
 use super::head::{Head, Place};
 use super::tap::{BodyEnd, CopyBody};
 use crate::balance::CopyLease;
+use crate::clock;
 use crate::connection::Worker;
 use crate::headers;
 use crate::metrics::{DropReason, Exchange, Flags, Outcome, ShadowResult, Spoken};
@@ -149,7 +150,7 @@ async fn connect<'h>(
         Err(ConnectError::TooMany) => {}
         // What it did then is what we came to see.
         Err(error) if error.was_taken() => ledger.mirror.breaker.connected(),
-        Err(_) => ledger.mirror.breaker.failed(Instant::now()),
+        Err(_) => ledger.mirror.breaker.failed(clock::now()),
     }
     connected
 }
@@ -185,6 +186,6 @@ async fn drain(worker: &Rc<Worker>, pooled: Pooled<CopyBody>, answer: Response<P
             return Ended::Answered { code, grpc_status, bytes };
         }
     }
-    worker.mirrors.put(pooled, Instant::now());
+    worker.mirrors.put(pooled, clock::now());
     Ended::Answered { code, grpc_status, bytes }
 }
