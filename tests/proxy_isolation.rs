@@ -25,8 +25,6 @@ const SIZES: [usize; 5] = [0, KIB, 64 * KIB, MIB, LARGE];
 const LARGE: usize = 32 * MIB;
 /// Requests of each combination.
 const REQUESTS: usize = 20;
-/// Of the largest bodies, unless all are asked for: 20 of each would be 38 GiB through a debug build.
-const LARGE_REQUESTS: usize = 4;
 /// Before, without mirrors: what primary requests take is there then.
 const FIRST: usize = 1;
 /// Bounds what this test waits for, and leaves the mirror that is a second late time to answer.
@@ -98,15 +96,12 @@ fn no_primary_request_waits_for_a_copy() -> Result<()> {
     Ok(())
 }
 
-/// The largest bodies first: they take longest. `UMBRA_TEST_CASES=text` runs those with this text in their name,
-/// `UMBRA_TEST_ISOLATION=full` sends as many of the largest as of the others.
+/// The largest bodies first: they take longest. `UMBRA_TEST_CASES=text` runs those with this text in their name.
 fn groups() -> Vec<Group> {
-    let full = std::env::var("UMBRA_TEST_ISOLATION").is_ok_and(|value| value == "full");
     let mut groups = Vec::new();
     for size in SIZES.into_iter().rev() {
-        let requests = if size == LARGE && !full { LARGE_REQUESTS } else { REQUESTS };
         for version in [Version::Http2, Version::Http1] {
-            groups.extend([true, false].map(|keep| Group { version, keep, size, requests }));
+            groups.extend([true, false].map(|keep| Group { version, keep, size, requests: REQUESTS }));
         }
     }
     let wanted = std::env::var("UMBRA_TEST_CASES").unwrap_or_default();
