@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::value::{RawValue, to_raw_value};
 use umbra_routing::{
     BackendRef, BackendSet, CONFIG_PATH, EPOCH_HEADER, Endpoint, Key, Mirror, Port, Protocol, Put, Rule,
-    ServiceName, ServiceTable, SpokenTo, VERSION_HEADER, Variant, WeightedBackend,
+    STATE_PATH, ServiceName, ServiceTable, SpokenTo, VERSION_HEADER, Variant, WeightedBackend,
 };
 
 use crate::http;
@@ -83,6 +83,16 @@ pub fn push_put(to: SocketAddr, version: u64, put: &Put) -> Result<()> {
     let body = serde_json::to_string(put)?;
     let headers = [(EPOCH_HEADER, "1"), (VERSION_HEADER, &version.to_string())];
     let answer = http::exchange(http::connect(to)?, "PUT", CONFIG_PATH, &headers, &body)?;
+    ensure!(answer.status == 200, "{}\n{}", answer.head, answer.body);
+    Ok(())
+}
+
+/// Asks for what is in force, as a controller does that has nothing to push.
+///
+/// # Errors
+/// When the proxy does not answer.
+pub fn ask(of: SocketAddr) -> Result<()> {
+    let answer = http::exchange(http::connect(of)?, "GET", STATE_PATH, &[(EPOCH_HEADER, "1")], "")?;
     ensure!(answer.status == 200, "{}\n{}", answer.head, answer.body);
     Ok(())
 }

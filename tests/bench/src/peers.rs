@@ -93,6 +93,8 @@ pub(crate) struct Peer {
     pub(crate) kind: Kind,
     process: Process,
     listens: Listens,
+    /// Where umbra is configured.
+    push: SocketAddr,
 }
 
 /// The listeners of a peer.
@@ -218,7 +220,15 @@ impl Peer {
         if kind.is_umbra() {
             table::push(push, 1, &services(wiring))?;
         }
-        Ok(Self { kind, process, listens })
+        Ok(Self { kind, process, listens, push })
+    }
+
+    /// umbra hears of its controller: without one for ten minutes it makes no copies.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(crate) fn heartbeat(&self) -> Result<()> {
+        if self.kind.is_umbra() { table::ask(self.push) } else { Ok(()) }
     }
 
     /// Where it does that for clients of this shape; `None`: it cannot.

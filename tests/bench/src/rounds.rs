@@ -234,6 +234,7 @@ impl Visitor<'_> {
     ) -> Result<Visit> {
         let peer = self.peers.iter().find(|peer| peer.kind == kind).context("it is not running")?;
         let target = peer.target(mode, shape).context("it cannot do that")?;
+        peer.heartbeat()?;
         self.harness.open(&target, shape, shape.clients())?;
         self.harness.run(within(self.seconds * WARM_UP), copies_each(mode))?;
         let before = cpu::nanoseconds(peer.process())?;
