@@ -131,8 +131,8 @@ if [ "$(id -u)" -ne 0 ] || [ "$(uname -s)" != Linux ]; then
 fi
 # --nocapture: measurements and skips must be seen. One at a time: they share the machine's network.
 tests apiserver cargo test -p umbra-tests --locked --test cluster_crds -- --nocapture
-# Beside these tests, which wait more than they work, and after them in everything: a long build, wanted by the stages that follow.
-(renice -n 19 "$BASHPID" && images) >"$logs/images.out" 2>&1 &
+# Beside the next stages, which wait more than they work, at the lowest priority: a long build, wanted by those after them.
+(renice -n 19 "$BASHPID"; images) >"$logs/images.out" 2>&1 &
 images=$!
 tests push cargo test -p umbra-tests --locked --test push -- --test-threads=1 --nocapture
 tests proxy cargo test -p umbra-tests --locked --test proxy -- --test-threads=1 --nocapture
