@@ -18,10 +18,17 @@ pub(crate) struct Outcome {
     pub(crate) status: Option<u16>,
     /// Names in lower case.
     pub(crate) headers: BTreeMap<String, Vec<String>>,
-    /// It took over 0.9 s.
-    pub(crate) slow: bool,
+    /// From before the client connected until the answer was there, or its patience over.
+    pub(crate) took: Duration,
     /// Filled in once all copies have ended.
     pub(crate) seen: Vec<Seen>,
+}
+
+impl Outcome {
+    /// As recorded: over 0.9 s.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.took > Duration::from_millis(900)
+    }
 }
 
 /// Sends it on a new connection and reads the answer to its end.
@@ -34,12 +41,12 @@ pub(crate) fn send(pod: &Pod, to: SocketAddr, request: &Request, case: &str) -> 
             .map(|(status, headers)| (status, listed(&headers))),
         false => exchange(stream, request, case, patience)?,
     };
-    let slow = began.elapsed() > Duration::from_millis(900);
+    let took = began.elapsed();
     let (status, headers) = match answer {
         Some((status, headers)) => (Some(status), headers),
         None => (None, BTreeMap::new()),
     };
-    Ok(Outcome { status, headers, slow, seen: Vec::new() })
+    Ok(Outcome { status, headers, took, seen: Vec::new() })
 }
 
 /// Status and headers; `None`: the client's patience was over.

@@ -95,7 +95,7 @@ fn described(outcome: &Outcome) -> Value {
     let backends: Vec<Value> = outcome.seen.iter().map(backend).collect();
     json!({
         "status": outcome.status.map_or(json!("curl 28"), |status| json!(status)),
-        "slow": outcome.slow,
+        "slow": outcome.is_slow(),
         "response": outcome.headers,
         "backends": backends,
     })
