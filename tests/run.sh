@@ -45,8 +45,13 @@ tests() {
   if [ "$code" -ne 0 ]; then
     [ "$f" -gt 0 ] || failed=$((failed + 1))
     failures+=("$name: $logs/$name.log")
-    grep -nE 'panicked at|^error' -A 12 "$logs/$name.log" | tail -n 80
+    why "$name" 80
   fi
+}
+
+# What a failed stage of tests said: a test that ends with an error says so as `Error: `.
+why() {
+  grep -nE 'panicked at|^error|^Error' -A 12 "$logs/$1.log" | tail -n "$2"
 }
 
 skip() {
@@ -60,7 +65,11 @@ skip() {
 
 finish() {
   printf '\n'
-  for failure in ${failures[@]+"${failures[@]}"}; do printf 'failed: %s\n' "$failure"; done
+  # Again, and last: who reads the end of a long output sees it.
+  for failure in ${failures[@]+"${failures[@]}"}; do
+    printf 'failed: %s\n' "$failure"
+    [ ! -f "$logs/${failure%%:*}.log" ] || why "${failure%%:*}" 12
+  done
   printf 'took %d s\n%d passed, %d failed, %d skipped\n' $((SECONDS - began)) "$passed" "$failed" "$skipped"
   [ "$failed" -eq 0 ]
   exit
