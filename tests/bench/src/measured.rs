@@ -48,9 +48,8 @@ impl Measured {
                     Some(cost(Kind::Umbra)? / cost(Kind::Raw).filter(|cost| *cost > 0.0)?)
                 })
             }
-            Source::Workers => self.of_rounds((Load::Workers, Measure::Cpu), &[Kind::Pair], |of| {
-                Some(of(Kind::Pair, PLAIN)? / of(Kind::Umbra, PLAIN)?)
-            }),
+            Source::Workers => self.of_workers(|ours, raws| Some(ours? / raws?)),
+            Source::WorkersAlone => self.of_workers(|ours, _| ours),
             Source::Isolated(measure) => self.worst(measure),
             Source::Failed => figure(vec![self.fared()?.map(|(_, fared)| fared.failed as f64).sum()]),
             Source::Grown(case, unit) => figure(vec![self.grown(case, unit)?]),
@@ -87,7 +86,7 @@ impl Measured {
         let load = match row.source {
             Source::Timed(load, ..) => load,
             Source::MirrorCost => Load::Closed(SMALL),
-            Source::Workers => Load::Workers,
+            Source::Workers | Source::WorkersAlone => Load::Workers,
             Source::Isolated(_) => {
                 return self.fared().is_ok_and(|mut all| all.any(|(_, fared)| !fared.is_sound()));
             }
@@ -114,6 +113,15 @@ impl Measured {
         Figure::of(&values).ok_or_else(|| {
             let void = rounds.void.iter().find(|(subject, _)| kinds.contains(&subject.kind));
             void.map_or_else(|| "no round counts".to_owned(), |(_, why)| format!("every run is void: {why}"))
+        })
+    }
+
+    /// Of umbra's two workers over one, and of raw's.
+    fn of_workers(&self, value: impl Fn(Option<f64>, Option<f64>) -> Option<f64>) -> Result<Figure, String> {
+        let load = (Load::Workers, Measure::Cpu);
+        self.of_rounds(load, &[Kind::Pair, Kind::RawPair], |of| {
+            let ratio = |two, one| Some(of(two, PLAIN)? / of(one, PLAIN)?);
+            value(ratio(Kind::Pair, Kind::Umbra), ratio(Kind::RawPair, Kind::Raw))
         })
     }
 

@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Umbra,
     /// The same with two workers: not among those that are compared with it.
     Pair,
+    /// The floor with two workers.
+    RawPair,
     /// The floor: see `raw`.
     Raw,
     /// From PyPI.
@@ -119,6 +121,7 @@ impl Kind {
         match self {
             Self::Umbra => "umbra",
             Self::Pair => "umbra-2",
+            Self::RawPair => "raw-2",
             Self::Raw => "raw",
             Self::Envoy => "Envoy",
             Self::Nginx => "nginx",
@@ -138,7 +141,7 @@ impl Kind {
     /// Whether it is set up for clients and backends of HTTP/2. nginx 1.22 cannot be.
     fn speaks(self, mode: Mode, shape: Shape) -> bool {
         match self {
-            Self::Umbra | Self::Pair | Self::Raw => true,
+            Self::Umbra | Self::Pair | Self::Raw | Self::RawPair => true,
             Self::Envoy | Self::Haproxy => !shape.is_http2() || mode == Mode::Plain,
             Self::Nginx => !shape.is_http2(),
         }
@@ -154,7 +157,7 @@ impl Kind {
             Self::Umbra | Self::Pair => {
                 (own.with_file_name("umbra-proxy"), "cargo build --release -p umbra-proxy")
             }
-            Self::Raw => (own, "it is this program"),
+            Self::Raw | Self::RawPair => (own, "it is this program"),
             Self::Envoy => ("target/bench/envoy/envoy/_bin/envoy".into(), "tests/bench/packages.sh"),
             Self::Nginx => ("/usr/sbin/nginx".into(), "tests/bench/packages.sh"),
             Self::Haproxy => ("/usr/sbin/haproxy".into(), "tests/bench/packages.sh"),
@@ -166,7 +169,7 @@ impl Kind {
     /// What it says of itself, on one line.
     pub(crate) fn version(self) -> Result<String> {
         let flag = match self {
-            Self::Raw => return Ok("the floor, of this bench".into()),
+            Self::Raw | Self::RawPair => return Ok("the floor, of this bench".into()),
             Self::Umbra | Self::Pair | Self::Envoy => "--version",
             Self::Nginx | Self::Haproxy => "-v",
         };
@@ -199,7 +202,8 @@ impl Peer {
             }
             Kind::Umbra => umbra(listens.plain, push, metrics, 1),
             Kind::Pair => umbra(listens.plain, push, metrics, 2),
-            Kind::Raw => raw(listens, wiring)?,
+            Kind::Raw => raw(listens, wiring, 1)?,
+            Kind::RawPair => raw(listens, wiring, 2)?,
             Kind::Envoy => {
                 let flags = "--concurrency 1 --log-level error --disable-hot-restart --config-path";
                 flags.split(' ').map(str::to_owned).chain([config("envoy.yaml")?]).collect()
@@ -301,7 +305,7 @@ fn umbra(traffic: SocketAddr, push: SocketAddr, metrics: SocketAddr, workers: u8
     flags.split(' ').map(str::to_owned).chain(places.into_iter().flatten()).collect()
 }
 
-fn raw(listens: Listens, wiring: &Wiring) -> Result<Vec<String>> {
+fn raw(listens: Listens, wiring: &Wiring, workers: u8) -> Result<Vec<String>> {
     let places = [
         ("--plain", listens.plain),
         ("--mirrored", listens.mirrored),
@@ -309,7 +313,8 @@ fn raw(listens: Listens, wiring: &Wiring) -> Result<Vec<String>> {
         ("--mirror", wiring.mirror.context("it needs a mirror's address")?),
     ];
     let places = places.map(|(flag, address)| [flag.to_owned(), address.to_string()]);
-    Ok(["raw".to_owned()].into_iter().chain(places.into_iter().flatten()).collect())
+    let command = ["raw".to_owned(), format!("--workers={workers}")];
+    Ok(command.into_iter().chain(places.into_iter().flatten()).collect())
 }
 
 /// The three services, each with what a VirtualService has by default in Istio, and a timeout.

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use anyhow::Result;
 use clap::Args;
 
-use crate::socket::{Interest, Poll, Socket, listener};
+use crate::socket::{Interest, Poll, Socket, one_of_several};
 
 /// Where it listens and forwards to.
 #[derive(Debug, Args)]
@@ -25,6 +25,9 @@ pub(crate) struct Raw {
     /// Gets copies.
     #[arg(long)]
     pub(crate) mirror: SocketAddr,
+    /// Threads, each with listeners of its own.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) workers: usize,
 }
 
 /// Of one client's connection: its legs, in the order of [`Leg`].
@@ -49,7 +52,18 @@ const FIRST: usize = 3;
 /// # Errors
 /// An address is taken, or a backend refuses.
 pub(crate) fn run(raw: &Raw) -> Result<()> {
-    let listeners = [listener(raw.plain)?, listener(raw.mirrored)?];
+    std::thread::scope(|scope| {
+        let start = |number| {
+            let name = format!("worker-{number}");
+            Ok::<_, anyhow::Error>(std::thread::Builder::new().name(name).spawn_scoped(scope, || work(raw))?)
+        };
+        let workers = (0..raw.workers).map(start).collect::<Result<Vec<_>>>()?;
+        workers.into_iter().try_for_each(|worker| worker.join().expect("a worker does not panic"))
+    })
+}
+
+fn work(raw: &Raw) -> Result<()> {
+    let listeners = [one_of_several(raw.plain)?, one_of_several(raw.mirrored)?];
     let mut poll = Poll::new()?;
     for (token, listener) in listeners.iter().enumerate() {
         poll.add(listener, token)?;
@@ -157,7 +171,7 @@ mod tests {
         let (primary, mirror) = harness.backends().unwrap();
         let [plain, mirrored] =
             [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], http::free_port().unwrap())));
-        std::thread::spawn(move || run(&Raw { plain, mirrored, primary, mirror }));
+        std::thread::spawn(move || run(&Raw { plain, mirrored, primary, mirror, workers: 1 }));
         wait_for("it listens", std::time::Duration::from_secs(60), || http::connect(mirrored)).unwrap();
         (harness, [plain, mirrored].map(|address| Target { address, host: "web" }))
     }

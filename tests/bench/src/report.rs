@@ -33,7 +33,7 @@ pub(crate) struct Entry {
 fn peer(row: &Row) -> &'static str {
     match row.peer() {
         None | Some(Kind::Umbra | Kind::Pair) => "self",
-        Some(Kind::Raw) => "raw",
+        Some(Kind::Raw | Kind::RawPair) => "raw",
         Some(Kind::Envoy) => "envoy",
         Some(Kind::Nginx) => "nginx",
         Some(Kind::Haproxy) => "haproxy",

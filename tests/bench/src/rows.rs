@@ -39,8 +39,11 @@ pub(crate) enum Source {
     Idle(Kind),
     /// Resident memory that a client's idle connection takes of umbra's.
     IdleConnection,
-    /// CPU of a request of umbra's with two workers, over that with one.
+    /// CPU of a request of umbra's with two workers, over that with one; divided by the same of raw's, to which the machine
+    /// does the same.
     Workers,
+    /// The same as it is.
+    WorkersAlone,
     /// Before a faulty mirror, over the same without it: the worst of all cases.
     Isolated(Measure),
     /// Requests that failed before a faulty mirror, of all cases.
@@ -166,6 +169,7 @@ pub(crate) const ROWS: &[Row] = &[
     cpu(14, "cpu_64k_vs_envoy", (Kind::Envoy, Mode::Plain, LARGE), Some(0.7), 0.55),
     cpu(14, "cpu_64k_vs_haproxy", (Kind::Haproxy, Mode::Plain, LARGE), None, 0.90),
     other(16, "cpu_two_workers_vs_one", Source::Workers, (Some(1.05), 1.03)),
+    other(16, "cpu_two_workers_vs_one_alone", Source::WorkersAlone, (None, 1.03)),
 ];
 
 impl Row {
@@ -181,6 +185,7 @@ impl Row {
             Source::Own(..)
             | Source::IdleConnection
             | Source::Workers
+            | Source::WorkersAlone
             | Source::Isolated(_)
             | Source::Failed
             | Source::Grown(..) => return None,

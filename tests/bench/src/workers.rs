@@ -10,16 +10,17 @@ use crate::cpu::{self, Cores};
 use crate::harness::{Harness, Rate, Shape};
 use crate::peers::{Kind, Mode, Peer, Wiring};
 
-/// umbra with one worker on the first core, with two on the first and the second, and the control.
+/// umbra and the forwarder of bytes with one worker on the first core, and with two on the first and the second.
 ///
 /// # Errors
 /// One does not start.
-pub(crate) fn start(wiring: &Wiring, cores: Cores) -> Result<[Peer; 3]> {
+pub(crate) fn start(wiring: &Wiring, cores: Cores) -> Result<[Peer; 4]> {
     let (one, two) = (Cores::pinned(&[cores.proxy]), Cores::pinned(&[cores.proxy, cores.second]));
     Ok([
         Peer::start(Kind::Raw, wiring, &one)?,
         Peer::start(Kind::Umbra, wiring, &one)?,
         Peer::start(Kind::Pair, wiring, &two)?,
+        Peer::start(Kind::RawPair, wiring, &two)?,
     ])
 }
 

@@ -94,6 +94,21 @@ fn latencies_come_from_the_open_loop_alone() {
 }
 
 #[test]
+fn two_workers_cost_what_the_machine_does_not() {
+    let visits = [
+        (Kind::Raw, PLAIN, [10.0; 2]),
+        (Kind::Umbra, PLAIN, [12.0; 2]),
+        (Kind::Pair, PLAIN, [15.0; 2]),
+        (Kind::RawPair, PLAIN, [12.0; 2]),
+    ];
+    let round = round(&visits.each_ref().map(|(kind, mode, visits)| (*kind, *mode, visits.as_slice())));
+    let mut measured = Measured::default();
+    measured.rounds.insert(Load::Workers, Rounds { all: vec![round; 3], void: vec![] });
+    near(measured.figure(row("cpu_two_workers_vs_one")), 15.0 / 12.0 / (12.0 / 10.0));
+    near(measured.figure(row("cpu_two_workers_vs_one_alone")), 15.0 / 12.0);
+}
+
+#[test]
 fn isolation_is_that_of_the_worst_case_and_growth_that_beyond_the_start() {
     let case = |fault| (Case { fault, shape: SMALL }, Kind::Umbra);
     let fared = |mirrored: f64| {
