@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::clock;
+use crate::http2::ReadAhead;
 use crate::serve::{ClientBody, ClientError};
 use crate::shadow::tap::Tap;
 
@@ -232,5 +233,14 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.source.as_ref().map_or(SizeHint::with_exact(0), |source| source.borrow().hint)
+    }
+}
+
+impl ReadAhead for RequestBody {
+    /// Only what is handed on is kept, and goes to the taps.
+    fn read_ahead(self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        if let Some(source) = &self.source {
+            source.borrow_mut().incoming.read_ahead(cx);
+        }
     }
 }

@@ -21,6 +21,7 @@ use http_body::Body;
 use tokio::net::TcpStream;
 
 use crate::descriptors::{Open, Sockets};
+use crate::http2::ReadAhead;
 use crate::recycle::Recycled;
 use crate::version::{HttpVersion, RequestHead};
 use crate::worker::Limits;
@@ -70,7 +71,7 @@ pub(crate) enum Missing {
 
 impl<B> Pool<B>
 where
-    B: Body + Unpin + 'static,
+    B: ReadAhead + Unpin + 'static,
     B::Data: Buf,
 {
     pub(crate) fn new(limits: &Limits, recycled: &Rc<Recycled>) -> Self {
@@ -130,7 +131,7 @@ where
 
 impl<B> Pooled<B>
 where
-    B: Body + Unpin + 'static,
+    B: ReadAhead + Unpin + 'static,
     B::Data: Buf,
 {
     /// Its connection has served a request before.

@@ -19,6 +19,7 @@ use crate::body::{Bodies, RequestBody};
 use crate::clock;
 use crate::connection::Worker;
 use crate::headers::{self, Noticed};
+use crate::http2::ReadAhead;
 use crate::metrics::{Exchange, Flags, ResponseFlags, Spoken};
 use crate::pool::{PeerBody, PeerError, Pooled};
 use crate::serve::ClientBody;
@@ -242,6 +243,14 @@ impl Body for AnswerBody {
             Kind::Switched(_) => SizeHint::with_exact(0),
             Kind::Own { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Kind::Relayed(relayed) => relayed.incoming.size_hint(),
+        }
+    }
+}
+
+impl ReadAhead for AnswerBody {
+    fn read_ahead(mut self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        if let Kind::Relayed(relayed) = &mut self.0 {
+            Pin::new(&mut relayed.incoming).read_ahead(cx);
         }
     }
 }

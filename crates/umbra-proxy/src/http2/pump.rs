@@ -5,12 +5,14 @@
 
 use std::future::poll_fn;
 use std::io::IoSlice;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use bytes::Buf;
 use h2::{Reason, SendStream};
-use http_body::{Body, Frame};
+use http_body::Frame;
+
+use super::ReadAhead;
 
 /// What a stream carries: a chunk, or the end that nobody foresaw with the last one.
 pub(crate) struct Chunk<D>(Option<D>);
@@ -36,7 +38,7 @@ impl<D: Buf> Buf for Chunk<D> {
 }
 
 /// Carries `body` to its end. Dropped before that, it gives the stream up; the peer hears `broken` of a body that breaks off.
-pub(crate) async fn pump<B: Body>(body: B, mut stream: SendStream<Chunk<B::Data>>, broken: Reason) {
+pub(crate) async fn pump<B: ReadAhead>(body: B, mut stream: SendStream<Chunk<B::Data>>, broken: Reason) {
     let mut body = pin!(body);
     loop {
         let next = poll_fn(|cx| match stream.poll_reset(cx) {
@@ -52,7 +54,7 @@ pub(crate) async fn pump<B: Body>(body: B, mut stream: SendStream<Chunk<B::Data>
                     let end = body.is_end_stream();
                     match data.has_remaining() {
                         // The last one waits in the connection: nothing comes behind it.
-                        true if !end && !has_room(&mut stream).await => return,
+                        true if !end && !has_room(&mut stream, body.as_mut()).await => return,
                         false if !end => Ok(false),
                         _ => stream.send_data(Chunk(Some(data)), end).map(|()| end),
                     }
@@ -82,11 +84,22 @@ fn split<D>(frame: Frame<D>) -> Split<D> {
 }
 
 /// Waits until the peer takes something. A chunk is in hand by then: room that is reserved before would be kept from the
-/// connection's other streams by a body that has nothing to say. False: the stream is over.
-async fn has_room<D: Buf>(stream: &mut SendStream<D>) -> bool {
+/// connection's other streams by a body that has nothing to say. What comes of the body meanwhile waits in it. False: the
+/// stream is over.
+async fn has_room<B: ReadAhead>(stream: &mut SendStream<Chunk<B::Data>>, mut body: Pin<&mut B>) -> bool
+where
+    B::Data: Buf,
+{
     stream.reserve_capacity(1);
     while stream.capacity() == 0 {
-        if !matches!(poll_fn(|cx| stream.poll_capacity(cx)).await, Some(Ok(_))) {
+        let room = poll_fn(|cx| {
+            let room = stream.poll_capacity(cx);
+            if room.is_pending() {
+                body.as_mut().read_ahead(cx);
+            }
+            room
+        });
+        if !matches!(room.await, Some(Ok(_))) {
             return false;
         }
     }

@@ -16,6 +16,7 @@ use super::link::{Begun, Link};
 use super::message::Message;
 use super::{ConnectError, Dialer, Missing, PeerBody, PeerError, Unanswered};
 use crate::descriptors::{Open, Sockets};
+use crate::http2::ReadAhead;
 use crate::worker::Limits;
 
 /// Idle connections kept per endpoint and worker: as many as a busy client pool holds open; each costs less than 1 KiB.
@@ -58,7 +59,7 @@ pub(crate) struct Exclusive<B: Body> {
 
 impl<B> Exclusive<B>
 where
-    B: Body + Unpin + 'static,
+    B: ReadAhead + Unpin + 'static,
     B::Data: Buf,
 {
     /// Sends a request; one without a body is on its way when this returns.
@@ -104,7 +105,7 @@ where
 
 impl<B> Connections<B>
 where
-    B: Body + Unpin + 'static,
+    B: ReadAhead + Unpin + 'static,
     B::Data: Buf,
 {
     pub(super) fn new(limits: &Limits, dialer: Rc<Dialer>) -> Rc<Self> {
@@ -169,7 +170,7 @@ where
 
 impl<B> Endpoint<B>
 where
-    B: Body + Unpin + 'static,
+    B: ReadAhead + Unpin + 'static,
     B::Data: Buf,
 {
     fn sweep(&mut self) {

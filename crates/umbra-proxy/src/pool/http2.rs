@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use super::{ConnectError, Dialer, Missing, PeerBody, PeerError, Unanswered};
 use crate::clock;
 use crate::descriptors::Sockets;
-use crate::http2::{Chunk, pump};
+use crate::http2::{Chunk, ReadAhead, pump};
 use crate::socket;
 use crate::version::RequestHead;
 use crate::worker::Limits;
@@ -44,10 +44,14 @@ const BUSY_CONNECTIONS: usize = 2;
 const BUSY_STREAMS: usize = 32;
 /// How long an endpoint is not asked for a second connection again, whatever has become of the last one.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
-/// What a peer may send of one answer before it is read: a slow client costs this much.
+/// What a peer may send of one answer before it is read: a slow client costs this much, twice that if it is in small frames.
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// Of all answers: as much as that for each, so that slow clients hold up nobody else's answer.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
+/// What frames that have come may cost until their bodies are read: each what it lacks to 256 bytes. They are read when the
+/// tasks of their streams run, after the connection's has had its turn: of 128 reads at most (tokio's budget), 8 KiB each (the
+/// `h2` crate's buffer), or 26 MiB if each message is one byte. This is twice that, and more.
+const UNREAD_FRAMES: usize = 64 * 1024 * 1024;
 /// Of a request's body that waits in a connection; the rest waits in the client.
 const SEND_BUFFER: usize = 64 * 1024;
 
@@ -129,7 +133,7 @@ impl<B: Body> Drop for Stream<B> {
 
 impl<B> Connections<B>
 where
-    B: Body + Unpin + 'static,
+    B: ReadAhead + Unpin + 'static,
     B::Data: Buf,
 {
     pub(super) fn new(limits: &Limits, dialer: Rc<Dialer>) -> Rc<Self> {
@@ -236,6 +240,7 @@ where
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(self.head_bytes.try_into().unwrap_or(u32::MAX))
+            .data_frame_budget(UNREAD_FRAMES)
             .handshake(socket.clone())
             .await
             .map_err(|error| ConnectError::Http(Rc::new(PeerError::Http2(error))))?;
@@ -293,7 +298,7 @@ async fn drive<D: Buf>(
 
 impl<B> Stream<B>
 where
-    B: Body + Unpin + 'static,
+    B: ReadAhead + Unpin + 'static,
     B::Data: Buf,
 {
     pub(crate) fn is_reused(&self) -> bool {

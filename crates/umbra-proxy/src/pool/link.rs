@@ -16,6 +16,7 @@ use super::message::Message;
 use crate::descriptors::Open;
 use crate::http1::head::{self, Scan};
 use crate::http1::{Decoded, Decoder, Framing, Wire};
+use crate::http2::ReadAhead;
 use crate::recycle::Recycled;
 use crate::version::RequestHead;
 
@@ -61,7 +62,7 @@ pub(crate) struct Begun {
 
 impl<B> Link<B>
 where
-    B: Body + Unpin,
+    B: ReadAhead + Unpin,
     B::Data: Buf,
 {
     pub(super) fn new(stream: TcpStream, open: Open, recycled: Rc<Recycled>, head_bytes: usize) -> Self {
@@ -229,7 +230,7 @@ where
 
 impl<B> State<B>
 where
-    B: Body + Unpin,
+    B: ReadAhead + Unpin,
     B::Data: Buf,
 {
     /// Sends as much of the request as its body gives and the socket takes.
@@ -245,7 +246,10 @@ where
                 match self.wire.poll_flush(cx) {
                     Poll::Ready(Ok(())) if self.body.is_none() => return Ok(()),
                     Poll::Ready(Ok(())) => {}
-                    Poll::Pending => return Ok(()),
+                    Poll::Pending => {
+                        self.body.iter_mut().for_each(|body| Pin::new(body).read_ahead(cx));
+                        return Ok(());
+                    }
                     Poll::Ready(Err(_)) => {
                         self.write_failed = true;
                         self.body = None;
@@ -296,3 +300,6 @@ where
         true
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::link::Link;
 use crate::http1::{BodyError, HeadError};
-use crate::http2::Received;
+use crate::http2::{ReadAhead, Received};
 
 /// Streamed, with its trailers. Dropped before its end, it gives the answer up.
 pub(crate) enum PeerBody<B: Body> {
@@ -50,7 +50,7 @@ impl PeerError {
 
 impl<B> PeerBody<B>
 where
-    B: Body + Unpin,
+    B: ReadAhead + Unpin,
     B::Data: Buf,
 {
     /// Of the answer whose head was read last.
@@ -63,6 +63,20 @@ where
     }
 }
 
+impl<B> ReadAhead for PeerBody<B>
+where
+    B: ReadAhead + Unpin,
+    B::Data: Buf,
+{
+    fn read_ahead(mut self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        match &mut *self {
+            Self::Http2(received) => received.read_ahead(cx),
+            // Its connection is its own: what waits there waits in the kernel.
+            Self::Ended | Self::Http1(_) => {}
+        }
+    }
+}
+
 /// A peer that has answered may end the stream like this when it does not want the rest of the request (RFC 9113 section
 /// 8.1).
 fn end_or<T>(error: h2::Error) -> Option<Result<T, PeerError>> {
@@ -71,7 +85,7 @@ fn end_or<T>(error: h2::Error) -> Option<Result<T, PeerError>> {
 
 impl<B> Body for PeerBody<B>
 where
-    B: Body + Unpin,
+    B: ReadAhead + Unpin,
     B::Data: Buf,
 {
     type Data = Bytes;

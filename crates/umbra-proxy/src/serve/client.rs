@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body::{Body, Frame};
+use http_body::Frame;
 use tokio::net::TcpStream;
 
 use super::client_body::ClientBody;
@@ -17,6 +17,7 @@ use crate::descriptors::Open;
 use crate::http1::head::{self, Scan};
 use crate::http1::wire::WrongLength;
 use crate::http1::{BodyError, Decoded, Decoder, Framing, HeadError, RequestHead, Wire, write};
+use crate::http2::ReadAhead;
 use crate::recycle::Recycled;
 
 /// What a client may send before its answer is read to its end, in bytes; more waits in the kernel.
@@ -182,7 +183,7 @@ impl Client {
     /// The client has not got it whole: its connection has to end.
     pub(super) async fn relay<B>(&self, body: &mut B) -> Result<(), RelayError>
     where
-        B: Body<Data = Bytes> + Unpin,
+        B: ReadAhead<Data = Bytes> + Unpin,
         B::Error: std::error::Error + 'static,
     {
         std::future::poll_fn(|cx| self.poll_relay(body, cx)).await
@@ -190,12 +191,13 @@ impl Client {
 
     fn poll_relay<B>(&self, body: &mut B, cx: &mut Context<'_>) -> Poll<Result<(), RelayError>>
     where
-        B: Body<Data = Bytes> + Unpin,
+        B: ReadAhead<Data = Bytes> + Unpin,
         B::Error: std::error::Error + 'static,
     {
         while !body.is_end_stream() {
-            if !self.0.borrow().wire.has_room() {
-                ready!(self.poll_flush(cx))?;
+            if !self.0.borrow().wire.has_room() && self.poll_flush(cx)?.is_pending() {
+                Pin::new(&mut *body).read_ahead(cx);
+                return Poll::Pending;
             }
             match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
@@ -381,3 +383,6 @@ impl Drop for Upload {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,6 +60,14 @@ impl ClientBody {
         }
     }
 
+    /// Takes what has come out of a connection that others share, while nobody can take the next frame.
+    pub(crate) fn read_ahead(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::Http2 { received, .. } => received.read_ahead(cx),
+            Self::Empty | Self::Http1(_) => {}
+        }
+    }
+
     /// Nothing comes any more.
     pub(crate) fn has_ended(&self) -> bool {
         match self {

@@ -16,6 +16,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::budget::{Budgets, Charge};
+use crate::http2::ReadAhead;
 use crate::metrics::DropReason;
 
 /// The block of a chunk that came over HTTP/2. The `h2` crate does not say how large it is; it reads whole frames, of
@@ -222,6 +223,11 @@ impl Body for CopyBody {
     fn size_hint(&self) -> SizeHint {
         self.hint
     }
+}
+
+impl ReadAhead for CopyBody {
+    /// What has come is here, and counts.
+    fn read_ahead(self: Pin<&mut Self>, _: &mut Context<'_>) {}
 }
 
 impl Drop for CopyBody {

@@ -11,6 +11,7 @@ mod raw;
 #[path = "../rig/mod.rs"]
 mod rig;
 mod shadows;
+mod small;
 mod unfinished;
 mod uploads;
 mod windows;

@@ -7,7 +7,7 @@ use umbra_testkit::frames::{GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, fram
 use crate::rig::Proxy;
 
 /// `:status: 200` in a head of umbra's (RFC 7541, appendix A).
-const INDEXED_200: u8 = 0x88;
+pub(crate) const INDEXED_200: u8 = 0x88;
 
 /// A connection that has begun.
 pub(crate) struct Raw(pub(crate) TcpStream);
