@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 use super::{ConnectError, Dialer, Missing, PeerBody, PeerError, Unanswered};
 use crate::clock;
 use crate::descriptors::Sockets;
-use crate::http2::{Chunk, ReadAhead, pump};
+use crate::http2::{Chunk, Hushed, ReadAhead, pump};
 use crate::socket;
 use crate::version::RequestHead;
 use crate::worker::Limits;
@@ -241,7 +241,7 @@ where
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(self.head_bytes.try_into().unwrap_or(u32::MAX))
             .data_frame_budget(UNREAD_FRAMES)
-            .handshake(socket.clone())
+            .handshake(Hushed::new(socket.clone()))
             .await
             .map_err(|error| ConnectError::Http(Rc::new(PeerError::Http2(error))))?;
         let (ready, is_ready) = oneshot::channel();
@@ -276,7 +276,7 @@ where
 /// Runs a connection. `ready` hears when the peer has said what it takes, which it does unasked (RFC 9113 section 3.4): what
 /// is sent before may be more than that, or go to a peer that speaks something else.
 async fn drive<D: Buf>(
-    mut connection: h2::client::Connection<socket::Shared, D>,
+    mut connection: h2::client::Connection<Hushed<socket::Shared>, D>,
     ready: oneshot::Sender<()>,
 ) {
     let mut ready = Some(ready);

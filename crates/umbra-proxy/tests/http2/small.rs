@@ -1,11 +1,13 @@
-//! Frames that are small, on connections that many share: the `h2` crate counts them.
+//! Frames that are small, and frames of nothing, on connections that many share: the `h2` crate counts both.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::client::SendRequest;
-use http::Request;
+use http::{Request, Response};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -15,7 +17,7 @@ use umbra_testkit::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SET
 use crate::only;
 use crate::peer::{Asked, peer};
 use crate::raw::{Came, INDEXED_200, Raw};
-use crate::rig::{Http2Client, Proxy, raw_backend, within};
+use crate::rig::{Http2Client, Proxy, http2_get, raw_backend, within};
 
 /// What may be sent on a stream before it is read, as long as nobody has heard of another window (RFC 9113 section 6.9.2).
 const WINDOW: usize = 65_535;
@@ -140,4 +142,28 @@ async fn small_messages_that_their_endpoint_does_not_read_do_not_end_their_clien
         raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream + 2, &head("GET", "/"))).await;
         assert_eq!(within("an answer", raw.came()).await, Came::Served, "beside {stream}");
     }
+}
+
+#[tokio::test]
+async fn frames_of_nothing_end_no_connection() {
+    let connections = Arc::<AtomicUsize>::default();
+    let most = Arc::clone(&connections);
+    let v1 = peer(h2::server::Builder::new(), move |mut asked: Asked| {
+        most.fetch_max(asked.connection + 1, Ordering::Relaxed);
+        async move {
+            let mut body = asked.respond.send_response(Response::new(()), false).expect("a client");
+            for part in ["", "wh", "", "", "ole", ""] {
+                body.send_data(part.into(), false).expect("a client");
+            }
+            body.send_data(Bytes::new(), true).expect("a client");
+        }
+    })
+    .await;
+    let proxy = Proxy::start(&only(v1, SpokenTo::Http2));
+    let mut client = Http2Client::connect(proxy.address()).await;
+    for round in 0..100 {
+        let got = client.try_send(http2_get("/")).await;
+        assert_eq!(got.expect("an answer").body, "whole", "round {round}");
+    }
+    assert_eq!(connections.load(Ordering::Relaxed), 1);
 }
