@@ -15,6 +15,10 @@ use crate::peers::{Kind, Mode, Peer, Wiring};
 use crate::ratio::Figure;
 use crate::rounds::{Measure, Rounds, Subject, Visitor};
 
+/// Of a visit of other parts: what stalls a busy machine falls into one of several short visits, and their median is free of
+/// it. Mirrors are at their limits within an eighth of a second.
+pub(crate) const VISIT: f64 = 0.5;
+
 /// A mirror, and what users ask meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Case {
@@ -126,6 +130,12 @@ impl Fared {
         self.rounds.is_sound() && self.failed_without == 0
     }
 
+    /// The plain requests' over themselves, in the second visit and the first: what the machine does to that figure.
+    pub(crate) fn itself(&self, kind: Kind, measure: Measure) -> Option<Figure> {
+        let plain = Subject { kind, mode: Mode::Plain };
+        Figure::of(&self.rounds.values(|round| round.again(plain, measure)))
+    }
+
     /// The mirrored requests' over the plain ones'.
     pub(crate) fn ratio(&self, kind: Kind, measure: Measure) -> Option<Figure> {
         let of = |mode| Subject { kind, mode };
@@ -149,7 +159,7 @@ pub(crate) fn measure(
     let mirror = harness.misbehave(case.fault)?;
     let wiring = Wiring { mirror, ..wiring.clone() };
     let peers = [Peer::start(kind, &wiring, &Cores::pinned(&[cores.proxy]))?];
-    let mut visitor = Visitor { harness, peers: &peers, seconds };
+    let mut visitor = Visitor { harness, peers: &peers, seconds: seconds * VISIT };
     let (mut planned, mut failed, mut failed_without, mut met) = (0, 0, 0, 0);
     let visit = |subject: Subject| {
         let (visit, suffered) = visitor.patient(subject, (case.shape, case.per_second()), case.fault)?;

@@ -174,7 +174,10 @@ fn isolation(measured: &Measured) -> String {
     if measured.isolation.is_empty() {
         return String::new();
     }
-    let mut text = String::from("\nbefore a mirror, over the same without it: failed requests, p50, p99\n");
+    let mut text = String::from(
+        "\nbefore a mirror, over the same without it: failed requests, p50, p99 (and that of the second visits without it over \
+         the first)\n",
+    );
     let ours = measured.isolation.iter().filter(|((_, kind), _)| *kind == Kind::Umbra);
     for ((case, _), fared) in ours {
         let mut line = isolated((*case, Kind::Umbra), fared);
@@ -204,8 +207,11 @@ fn fared_by(kind: Kind, fared: &Result<Fared, String>) -> String {
                 without => format!(" noisy: {without} failed without a mirror"),
             };
             let (p50, p99) = (ratio(Measure::P50), ratio(Measure::P99));
+            let itself = fared
+                .itself(kind, Measure::P99)
+                .map_or(String::new(), |it| format!(" (without: {} .. {})", number(it.low), number(it.high)));
             let void = fared.rounds.void.first().map_or(String::new(), |(_, why)| format!(" void: {why}"));
-            format!("{} of {} failed, {p50}, {p99}{noisy}{void}", fared.failed, fared.planned)
+            format!("{} of {} failed, {p50}, {p99}{itself}{noisy}{void}", fared.failed, fared.planned)
         }
     };
     format!("{} {said}", kind.name())

@@ -101,6 +101,14 @@ impl Round {
         }
     }
 
+    /// The second visit over the first: what the machine alone does to a figure.
+    pub(crate) fn again(&self, subject: Subject, measure: Measure) -> Option<f64> {
+        match self.visits.get(&subject)?.as_slice() {
+            [first, second] => Some(second.get(measure)? / first.get(measure)?),
+            _ => None,
+        }
+    }
+
     /// Whether the machine was the same at both of the control's visits.
     pub(crate) fn is_steady(&self) -> bool {
         let forwards = self.visits.iter().filter(|(subject, _)| subject.mode == Mode::Plain);
@@ -303,6 +311,8 @@ pub(crate) mod tests {
     fn a_subject_with_a_void_visit_has_no_value_in_that_round() {
         let round = round(&[(Kind::Umbra, Mode::Plain, &[10.0, 14.0]), (Kind::Envoy, Mode::Plain, &[30.0])]);
         assert_eq!(round.mean(subject(Kind::Umbra, Mode::Plain), Measure::Cpu), Some(12.0));
+        assert_eq!(round.again(subject(Kind::Umbra, Mode::Plain), Measure::P99), Some(1.4));
+        assert_eq!(round.again(subject(Kind::Envoy, Mode::Plain), Measure::P99), None);
         assert_eq!(round.mean(subject(Kind::Envoy, Mode::Plain), Measure::Cpu), None);
         assert_eq!(round.mean(subject(Kind::Nginx, Mode::Plain), Measure::Cpu), None);
     }

@@ -19,7 +19,7 @@ use crate::rounds::{Load, Measure, Round, Rounds, Subject, Visitor};
 use crate::workers;
 
 /// Rounds of each isolation case, at most: there are many, and each is a ratio to its own control.
-const ISOLATION_ROUNDS: usize = 5;
+const ISOLATION_ROUNDS: usize = 11;
 /// How much longer than a visit a mirror keeps its copies (row 11): a minute.
 const SILENT: f64 = 60.0;
 
