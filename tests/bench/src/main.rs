@@ -66,6 +66,10 @@ struct Times {
     /// These parts alone.
     #[arg(long, value_enum)]
     only: Vec<Part>,
+    /// Of row 10 the cases with this text in their name alone, and in as many rounds as the other parts [default: all, in
+    /// 11 at most].
+    #[arg(long)]
+    case: Option<String>,
     /// umbra-proxy as it is deployed, for all but allocations: memcheck sees none in a static program [default: the one
     /// beside this program].
     #[arg(long)]
@@ -77,7 +81,8 @@ impl Times {
     fn effort(self, rounds: usize, parts: &[Part]) -> Effort {
         let mut parts = if self.only.is_empty() { parts.to_vec() } else { self.only };
         parts.retain(|part| !self.timed_only || *part != Part::Counts);
-        Effort { rounds: self.rounds.unwrap_or(rounds), seconds: self.seconds, parts, umbra: self.release }
+        let rounds = self.rounds.unwrap_or(rounds);
+        Effort { rounds, seconds: self.seconds, parts, case: self.case, umbra: self.release }
     }
 }
 

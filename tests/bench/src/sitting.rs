@@ -32,6 +32,8 @@ pub(crate) struct Effort {
     pub(crate) seconds: f64,
     /// In any order.
     pub(crate) parts: Vec<Part>,
+    /// Part of the names of the isolation cases that are wanted; `None`: all, in fewer rounds.
+    pub(crate) case: Option<String>,
     /// umbra-proxy; `None`: the one beside this program.
     pub(crate) umbra: Option<PathBuf>,
 }
@@ -222,8 +224,10 @@ impl Sitting {
     }
 
     fn isolated(&mut self) {
-        let rounds = self.effort.rounds.min(ISOLATION_ROUNDS);
-        for (case, kind) in Case::all() {
+        let Effort { rounds, case: wanted, .. } = &self.effort;
+        let rounds = if wanted.is_some() { *rounds } else { (*rounds).min(ISOLATION_ROUNDS) };
+        let is_wanted = |case: Case| wanted.as_ref().is_none_or(|wanted| case.name().contains(wanted));
+        for (case, kind) in Case::all().filter(|(case, _)| is_wanted(*case)) {
             if self.measured.absent.contains_key(&kind) {
                 continue;
             }
