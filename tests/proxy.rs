@@ -4,6 +4,7 @@
 mod proxy_alike;
 mod proxy_bad_answers;
 mod proxy_bodies;
+mod proxy_chatter;
 mod proxy_differences;
 mod proxy_drawn;
 mod proxy_floods;

@@ -23,7 +23,7 @@ use crate::body::RequestBody;
 use crate::descriptors::{Open, Sockets};
 use crate::listen::{Mode, OriginalDestination};
 use crate::metrics::{Exchange, Metrics, Series, SeriesCache};
-use crate::pool::Pool;
+use crate::pool::{Pool, UnreadFrames};
 use crate::recycle::Recycled;
 use crate::shadow::budget::{Budgets, Used};
 use crate::shadow::lag::Lag;
@@ -109,8 +109,8 @@ impl Worker {
             phase,
             connections: TaskTracker::new(),
             shadows: TaskTracker::new(),
-            primaries: Pool::new(&limits, &recycled),
-            mirrors: Pool::new(&limits, &recycled),
+            primaries: Pool::new(&limits, UnreadFrames::OF_ENDPOINTS, &recycled),
+            mirrors: Pool::new(&limits, UnreadFrames::OF_MIRRORS, &recycled),
             sockets,
             recycled,
             queued: Used::default(),

@@ -29,7 +29,7 @@ use dial::Dialer;
 
 pub(crate) use dial::ConnectError;
 pub(crate) use http1::Exclusive;
-pub(crate) use http2::Stream;
+pub(crate) use http2::{Stream, UnreadFrames};
 pub(crate) use message::Written;
 pub(crate) use peer_body::{PeerBody, PeerError};
 
@@ -74,12 +74,12 @@ where
     B: ReadAhead + Unpin + 'static,
     B::Data: Buf,
 {
-    pub(crate) fn new(limits: &Limits, recycled: &Rc<Recycled>) -> Self {
+    pub(crate) fn new(limits: &Limits, unread: UnreadFrames, recycled: &Rc<Recycled>) -> Self {
         let recycled = Rc::clone(recycled);
         let dialer = Rc::new(Dialer { connect_timeout: limits.connect_timeout, recycled });
         Self {
             http1: http1::Connections::new(limits, Rc::clone(&dialer)),
-            http2: http2::Connections::new(limits, dialer),
+            http2: http2::Connections::new(limits, unread, dialer),
         }
     }
 

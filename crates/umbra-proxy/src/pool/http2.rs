@@ -48,12 +48,21 @@ const ASKED_AGAIN: Duration = Duration::from_secs(1);
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// Of all answers: as much as that for each, so that slow clients hold up nobody else's answer.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
-/// What frames that have come may cost until their bodies are read: each what it lacks to 256 bytes. They are read when the
-/// tasks of their streams run, after the connection's has had its turn: of 128 reads at most (tokio's budget), 8 KiB each (the
-/// `h2` crate's buffer), or 26 MiB if each message is one byte. This is twice that, and more.
-const UNREAD_FRAMES: usize = 64 * 1024 * 1024;
 /// Of a request's body that waits in a connection; the rest waits in the client.
 const SEND_BUFFER: usize = 64 * 1024;
+
+/// What frames that have come may cost on a connection until their bodies are read, or it ends: each what it lacks to 256
+/// bytes, which is about what the `h2` crate holds for it.
+#[derive(Clone, Copy)]
+pub(crate) struct UnreadFrames(usize);
+
+impl UnreadFrames {
+    /// They are read when the tasks of their streams run, after the connection's has had its turn: of 128 reads at most
+    /// (tokio's budget), 8 KiB each (h2's buffer), or 26 MiB if each message is one byte. This is twice that, and more.
+    pub(crate) const OF_ENDPOINTS: Self = Self(64 * 1024 * 1024);
+    /// A quarter of what a worker's copies may hold by default: a mirror may lose its connection, but not take memory.
+    pub(crate) const OF_MIRRORS: Self = Self(4 * 1024 * 1024);
+}
 
 /// One worker's connections of HTTP/2.
 pub(crate) struct Connections<B: Body> {
@@ -61,6 +70,7 @@ pub(crate) struct Connections<B: Body> {
     endpoints: RefCell<HashMap<SocketAddr, Endpoint<B>, foldhash::fast::RandomState>>,
     idle_timeout: Duration,
     head_bytes: usize,
+    unread: UnreadFrames,
     dialer: Rc<Dialer>,
     /// The connections' own tasks, and those of bodies on their way.
     tasks: TaskTracker,
@@ -136,10 +146,10 @@ where
     B: ReadAhead + Unpin + 'static,
     B::Data: Buf,
 {
-    pub(super) fn new(limits: &Limits, dialer: Rc<Dialer>) -> Rc<Self> {
+    pub(super) fn new(limits: &Limits, unread: UnreadFrames, dialer: Rc<Dialer>) -> Rc<Self> {
         let Limits { idle_timeout, head_bytes, .. } = *limits;
         let (endpoints, tasks) = (RefCell::default(), TaskTracker::new());
-        Rc::new(Self { endpoints, idle_timeout, head_bytes, dialer, tasks })
+        Rc::new(Self { endpoints, idle_timeout, head_bytes, unread, dialer, tasks })
     }
 
     /// A place on a connection that is there; `None`: another one can be made.
@@ -240,7 +250,7 @@ where
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buffer_size(SEND_BUFFER)
             .max_header_list_size(self.head_bytes.try_into().unwrap_or(u32::MAX))
-            .data_frame_budget(UNREAD_FRAMES)
+            .data_frame_budget(self.unread.0)
             .handshake(Hushed::new(socket.clone()))
             .await
             .map_err(|error| ConnectError::Http(Rc::new(PeerError::Http2(error))))?;
