@@ -81,7 +81,7 @@ fn differences(system: &mut System, case: &Case) -> Result<Vec<String>> {
         if found.is_empty() || !explained {
             return Ok(found);
         }
-        println!("late: {}: {}: asked again: {found:?}", case.file, case.name);
+        println!("measured: late: {}: {}: asked again: {found:?}", case.file, case.name);
     }
     Ok(asked(system, case)?.0)
 }

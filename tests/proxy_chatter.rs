@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use tokio::task::JoinSet;
-use umbra_testkit::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame};
+use umbra_testkit::frames::{
+    DATA, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW, PREFACE, SETTINGS, STATUS_200, frame,
+};
 
 use crate::proxy_mirrors::Backends;
 use crate::proxy_requests::{Ask, User, Version};
@@ -18,14 +20,10 @@ use crate::proxy_system::Proxy;
 const MIB: u64 = 1 << 20;
 /// What copies of two workers may hold (`ShadowLimits::worker_bytes`).
 const CAP: u64 = 2 * 16 * MIB;
-/// At once: on a connection to the mirror each.
+/// At once, each on a connection of its own.
 const USERS: usize = 16;
 /// Of each user, one after the other.
 const REQUESTS: usize = 8;
-/// What may be sent on a stream before it is read, as long as nobody has heard of another window (RFC 9113 section 6.9.2).
-const WINDOW: usize = 65_535;
-/// `:status: 200`, by its place in HPACK's static table.
-const INDEXED_200: u8 = 0x88;
 
 #[test]
 fn a_mirror_that_answers_in_single_bytes_takes_neither_memory_nor_requests() -> Result<()> {
@@ -107,8 +105,8 @@ fn serve(mut stream: TcpStream, answered: &AtomicUsize) -> Result<()> {
 }
 
 fn answer(stream: u32) -> Vec<u8> {
-    let mut all = frame(HEADERS, END_HEADERS, stream, &[INDEXED_200]);
-    all.extend(frame(DATA, 0, stream, b"x").repeat(WINDOW));
+    let mut all = frame(HEADERS, END_HEADERS, stream, &[STATUS_200]);
+    all.extend(frame(DATA, 0, stream, b"x").repeat(INITIAL_WINDOW));
     all.extend(frame(DATA, END_STREAM, stream, &[]));
     all
 }

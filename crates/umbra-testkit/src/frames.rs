@@ -24,6 +24,10 @@ pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 0x1;
 /// The flag of a head's last frame.
 pub const END_HEADERS: u8 = 0x4;
+/// `:status: 200` in a head, by its place in HPACK's static table (RFC 7541, appendix A).
+pub const STATUS_200: u8 = 0x88;
+/// Bytes that may be sent on a stream before they are read, as long as nobody has heard of another window (section 6.9.2).
+pub const INITIAL_WINDOW: usize = 65_535;
 
 /// A frame.
 ///

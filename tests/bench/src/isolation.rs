@@ -16,8 +16,8 @@ use crate::ratio::Figure;
 use crate::rounds::{Measure, Rounds, Subject, Visitor};
 
 /// Of a visit of other parts: what stalls a busy machine falls into one of several short visits, and their median is free of
-/// it. Mirrors are at their limits within an eighth of a second.
-pub(crate) const VISIT: f64 = 0.5;
+/// it. A mirror is at its limit of 256 requests in flight within an eighth of a second.
+const VISIT: f64 = 0.5;
 
 /// A mirror, and what users ask meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

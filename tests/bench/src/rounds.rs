@@ -211,6 +211,7 @@ impl Visitor<'_> {
         let Subject { kind, mode } = subject;
         let peer = self.peers.iter().find(|peer| peer.kind == kind).context("it is not running")?;
         let target = peer.target(mode, shape).context("it cannot do that")?;
+        peer.heartbeat()?;
         let clients = shape.clients().max(PATIENT_CLIENTS);
         self.harness.open(&target, shape, clients)?;
         let copies = if fault == Fault::Healthy { copies_each(mode) } else { 0 };

@@ -2,12 +2,9 @@
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use umbra_testkit::frames::{GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame};
+use umbra_testkit::frames::{GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, STATUS_200, frame};
 
 use crate::rig::Proxy;
-
-/// `:status: 200` in a head of umbra's (RFC 7541, appendix A).
-pub(crate) const INDEXED_200: u8 = 0x88;
 
 /// A connection that has begun.
 pub(crate) struct Raw(pub(crate) TcpStream);
@@ -55,7 +52,7 @@ impl Raw {
                 Some((RST_STREAM, code)) => {
                     return Came::Reset(u32::from_be_bytes(code.try_into().expect("a code")));
                 }
-                Some((HEADERS, head)) if head.first() == Some(&INDEXED_200) => return Came::Served,
+                Some((HEADERS, head)) if head.first() == Some(&STATUS_200) => return Came::Served,
                 Some((HEADERS, _)) => return Came::Answered,
                 Some(_) => {}
             }

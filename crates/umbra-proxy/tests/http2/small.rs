@@ -12,15 +12,15 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use umbra_routing::SpokenTo;
-use umbra_testkit::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, fields, frame};
+use umbra_testkit::frames::{
+    DATA, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW, PREFACE, SETTINGS, STATUS_200, fields, frame,
+};
 
 use crate::only;
 use crate::peer::{Asked, peer};
-use crate::raw::{Came, INDEXED_200, Raw};
+use crate::raw::{Came, Raw};
 use crate::rig::{Http2Client, Proxy, http2_get, raw_backend, within};
 
-/// What may be sent on a stream before it is read, as long as nobody has heard of another window (RFC 9113 section 6.9.2).
-const WINDOW: usize = 65_535;
 /// Answers, all on one connection: their frames are more than the proxy's h2 would leave unread on it.
 const LONG: usize = 5;
 
@@ -47,8 +47,8 @@ async fn chatty() -> SocketAddr {
                 continue;
             }
             let stream = 2 * asked + 1;
-            let body = if (asked as usize) < LONG { bytes(WINDOW) } else { Vec::new() };
-            let head = frame(HEADERS, END_HEADERS, stream, &[INDEXED_200]);
+            let body = if (asked as usize) < LONG { bytes(INITIAL_WINDOW) } else { Vec::new() };
+            let head = frame(HEADERS, END_HEADERS, stream, &[STATUS_200]);
             let end = frame(DATA, END_STREAM, stream, &[]);
             raw.send(&[head, messages(stream, &body, 1), end].concat()).await;
             asked += 1;
@@ -97,7 +97,7 @@ async fn are_whole(answers: Vec<RecvStream>) {
             answer.flow_control().release_capacity(chunk.len()).expect("it was read");
             came.extend_from_slice(&chunk);
         }
-        assert!(came == bytes(WINDOW), "{} bytes", came.len());
+        assert!(came == bytes(INITIAL_WINDOW), "{} bytes", came.len());
     }
 }
 
@@ -137,7 +137,7 @@ async fn small_messages_that_their_endpoint_does_not_read_do_not_end_their_clien
     // Three of them are more than the proxy's h2 would leave unread on a client's connection.
     for stream in [1, 5, 9] {
         raw.send(&frame(HEADERS, END_HEADERS, stream, &head("POST", "/stalled"))).await;
-        raw.send(&messages(stream, &bytes(WINDOW / 2), 10)).await;
+        raw.send(&messages(stream, &bytes(INITIAL_WINDOW / 2), 10)).await;
         // Behind them, and by the same way.
         raw.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream + 2, &head("GET", "/"))).await;
         assert_eq!(within("an answer", raw.came()).await, Came::Served, "beside {stream}");
