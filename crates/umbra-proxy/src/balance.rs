@@ -18,6 +18,8 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use umbra_routing::{BackendSet, Draw, Endpoint, ServiceName, SpokenTo};
 
+use crate::held::{Held, Kind};
+
 pub(crate) use upstream::{Answered, CopyLease, Lease, Upstream};
 
 /// The endpoints of one destination, shared by all workers and followed by pushes.
@@ -92,7 +94,8 @@ impl Backends {
     /// it takes connections. `None` when all were tried or there are none.
     pub(crate) fn choose(
         &self,
-        tried: &[Arc<Upstream>],
+        at_hand: &Kind<Upstream>,
+        tried: &[Held<Upstream>],
         family: Option<Family>,
         now: Instant,
         draw: &mut impl Draw,
@@ -100,37 +103,44 @@ impl Backends {
         let load = |upstream: &Upstream| upstream.load.of_users(now);
         let probes = |upstream: &Upstream| upstream.breaker.allows(now);
         let choice = Choice { tried, load, probes };
-        choice.of(&self.endpoints.load(), family, draw).map(|upstream| Lease::new(upstream, now))
+        let endpoints = self.endpoints.load();
+        choice.of(&endpoints, family, draw).map(|upstream| Lease::new(at_hand.get(upstream), now))
     }
 
     /// Where a copy goes. It believes users about who takes connections, and probes nobody on their behalf.
-    pub(crate) fn choose_for_copy(&self, family: Option<Family>, draw: &mut impl Draw) -> Option<CopyLease> {
+    pub(crate) fn choose_for_copy(
+        &self,
+        at_hand: &Kind<Upstream>,
+        family: Option<Family>,
+        draw: &mut impl Draw,
+    ) -> Option<CopyLease> {
         let load = |upstream: &Upstream| upstream.load.of_all();
         let choice = Choice { tried: &[], load, probes: |_: &Upstream| false };
-        choice.of(&self.endpoints.load(), family, draw).map(CopyLease::new)
+        let endpoints = self.endpoints.load();
+        choice.of(&endpoints, family, draw).map(|upstream| CopyLease::new(at_hand.get(upstream)))
     }
 }
 
 /// How one request chooses.
 struct Choice<'a, L, P> {
-    tried: &'a [Arc<Upstream>],
+    tried: &'a [Held<Upstream>],
     load: L,
     /// Whether it is to find out if one that is avoided takes connections again.
     probes: P,
 }
 
 impl<L: Fn(&Upstream) -> f32, P: Fn(&Upstream) -> bool> Choice<'_, L, P> {
-    fn of(
+    fn of<'e>(
         &self,
-        endpoints: &Endpoints,
+        endpoints: &'e Endpoints,
         family: Option<Family>,
         draw: &mut impl Draw,
-    ) -> Option<Arc<Upstream>> {
+    ) -> Option<&'e Arc<Upstream>> {
         let all = endpoints.all.as_slice();
         let near = family.map_or(all, |family| endpoints.of(family));
         let taking = self.taking(near, draw).or_else(|| self.taking(all, draw));
         let any = |of, draw: &mut _| self.better(of, |_| true, draw);
-        taking.or_else(|| any(near, draw)).or_else(|| any(all, draw)).cloned()
+        taking.or_else(|| any(near, draw)).or_else(|| any(all, draw))
     }
 
     /// The better of two that take connections, or one that this request finds out about.
@@ -159,7 +169,8 @@ impl<L: Fn(&Upstream) -> f32, P: Fn(&Upstream) -> bool> Choice<'_, L, P> {
         may: impl Fn(&Upstream) -> bool,
         draw: &mut impl Draw,
     ) -> Option<&'e Arc<Upstream>> {
-        let tried = |upstream: &Arc<Upstream>| self.tried.iter().any(|tried| Arc::ptr_eq(tried, upstream));
+        let tried =
+            |upstream: &Arc<Upstream>| self.tried.iter().any(|tried| Arc::ptr_eq(tried.shared(), upstream));
         let left: Vec<_> = of.iter().filter(|upstream| may(upstream) && !tried(upstream)).collect();
         two_below(left.len(), draw).map(|places| self.lighter(places.map(|place| left[place])))
     }

@@ -21,6 +21,7 @@ use umbra_routing::{Client, Protocol};
 use crate::balance::Family;
 use crate::body::RequestBody;
 use crate::descriptors::{Open, Sockets};
+use crate::held::{AtHand, Held};
 use crate::listen::{Mode, OriginalDestination};
 use crate::metrics::{Exchange, Metrics, Series, SeriesCache};
 use crate::pool::{Pool, UnreadFrames};
@@ -44,7 +45,9 @@ pub(crate) struct Worker {
     pub(crate) limits: Limits,
     pub(crate) tables: Arc<Tables>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) phase: watch::Receiver<Phase>,
+    phase: RefCell<watch::Receiver<Phase>>,
+    /// The process ends, as far as this worker has noticed.
+    draining: Cell<bool>,
     /// Every connection's task.
     pub(crate) connections: TaskTracker,
     /// Every copy's task.
@@ -57,6 +60,7 @@ pub(crate) struct Worker {
     pub(crate) sockets: Sockets,
     /// What requests leave behind for the next ones.
     pub(crate) recycled: Rc<Recycled>,
+    pub(crate) at_hand: AtHand,
     /// Bytes of bodies that its copies hold.
     queued: Used,
     lag: Cell<Lag>,
@@ -68,12 +72,12 @@ pub(crate) struct Worker {
 
 /// An intercepted connection, with all that is known about it.
 pub(crate) struct Arrived {
-    pub(crate) governed: Arc<Governed>,
+    pub(crate) governed: Held<Governed>,
     /// The Service's port that it was headed to.
     pub(crate) port: u16,
     /// Of the address that it was headed to.
     pub(crate) family: Family,
-    pub(crate) client: Option<Arc<Client>>,
+    pub(crate) client: Option<Held<Client>>,
     peer: IpAddr,
     tables: Arc<Tables>,
 }
@@ -106,13 +110,15 @@ impl Worker {
         Rc::new(Self {
             mode,
             tables,
-            phase,
+            phase: RefCell::new(phase),
+            draining: Cell::new(false),
             connections: TaskTracker::new(),
             shadows: TaskTracker::new(),
             primaries: Pool::new(&limits, UnreadFrames::OF_ENDPOINTS, &recycled),
             mirrors: Pool::new(&limits, UnreadFrames::OF_MIRRORS, &recycled),
             sockets,
             recycled,
+            at_hand: AtHand::default(),
             queued: Used::default(),
             lag: Cell::default(),
             shadow_mark,
@@ -121,6 +127,11 @@ impl Worker {
             limits,
             rng: RefCell::new(fastrand::Rng::with_seed(seed)),
         })
+    }
+
+    /// The local pod at `ip`.
+    fn client(&self, ip: IpAddr) -> Option<Held<Client>> {
+        self.tables.client(ip).map(|client| self.at_hand.clients.get(&client))
     }
 
     /// This worker's random numbers. Do not hold over a call into this worker.
@@ -150,6 +161,7 @@ impl Worker {
         self.lag.set(known);
         self.primaries.sweep();
         self.mirrors.sweep();
+        self.at_hand.sweep();
     }
 
     /// Users wait, so that no copies are made.
@@ -159,12 +171,17 @@ impl Worker {
 
     /// Clients are told to close, because the process ends.
     pub(crate) fn is_draining(&self) -> bool {
-        matches!(*self.phase.borrow(), Phase::Draining(_))
+        // Looked at without its lock as long as nothing has changed: each worker would write that for each request.
+        if self.phase.borrow().has_changed().unwrap_or(true) {
+            let draining = matches!(*self.phase.borrow_mut().borrow_and_update(), Phase::Draining(_));
+            self.draining.set(draining);
+        }
+        self.draining.get()
     }
 
     /// Ends when the process does not want new requests any more.
     pub(crate) async fn drains(&self) {
-        let mut phase = self.phase.clone();
+        let mut phase = self.phase.borrow().clone();
         // An error: the sender is gone, and the process ends without draining.
         let _ = phase.wait_for(|phase| matches!(phase, Phase::Draining(_))).await;
     }
@@ -172,7 +189,7 @@ impl Worker {
     /// Ends when a connection that says nothing while the process ends is to be closed: its client has had the time
     /// for a request, whose answer would have told it so without a race.
     pub(crate) async fn silence_ends(&self) {
-        let mut phase = self.phase.clone();
+        let mut phase = self.phase.borrow().clone();
         let draining = phase.wait_for(|phase| matches!(phase, Phase::Draining(_))).await.map(|phase| *phase);
         // The sender is gone: the process ends without draining.
         let Ok(Phase::Draining(until)) = draining else { return };
@@ -223,7 +240,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut stream: TcpStream, open: Open,
             // Nobody else takes it: the parser says what is wrong with it.
             Spoken::Bytes => HttpVersion::Http1,
         };
-        let asked = serve::Asked::ByHost { client: worker.tables.client(peer.ip()) };
+        let asked = serve::Asked::ByHost { client: worker.client(peer.ip()) };
         return serve::http(worker, asked, (stream, open), (version, first)).await;
     };
     let arrived = match arrive(&worker, original, &stream, peer).await {
@@ -262,6 +279,7 @@ async fn arrive(
         return Err("not_intercepted");
     }
     let governed = worker.tables.by_address(to).ok_or("not_governed")?;
+    let governed = worker.at_hand.governed.get(&governed);
     let matters = {
         let routes = governed.routes.load();
         // An address that the service has left still leads here for a while; a port that it has left does not.
@@ -273,11 +291,12 @@ async fn arrive(
 }
 
 /// The pod behind `peer`. Waited for only where it makes a difference.
-async fn client(worker: &Worker, peer: SocketAddr, matters: bool) -> Option<Arc<Client>> {
-    let mut client = worker.tables.client(peer.ip());
+async fn client(worker: &Worker, peer: SocketAddr, matters: bool) -> Option<Held<Client>> {
+    let mut client = worker.client(peer.ip());
     if client.is_none() && matters {
         let come = worker.tables.client_to_come(peer.ip());
-        client = tokio::time::timeout(worker.limits.client_wait, come).await.ok();
+        let come = tokio::time::timeout(worker.limits.client_wait, come).await;
+        client = come.ok().map(|client| worker.at_hand.clients.get(&client));
     }
     if client.is_none() {
         worker.metrics.unknown_sources.inc();

@@ -15,7 +15,6 @@ mod understand;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
@@ -34,6 +33,7 @@ use crate::balance::Backends;
 use crate::body::Bodies;
 use crate::clock;
 use crate::headers::{self, Noticed};
+use crate::held::Held;
 use crate::metrics::{DropReason, Flags};
 use crate::serve::{ClientBody, Serving};
 use crate::shadow::{Drawn, Original};
@@ -98,8 +98,7 @@ impl<'s> Accepted<'s> {
             return Err(Box::new(answer::own(StatusCode::NOT_FOUND, text)));
         };
         name_host(request, &subject);
-        let service = Arc::clone(&subject.governed.service);
-        let record = Record::new(&serving.worker, subject.client.clone(), service, (request, noticed));
+        let record = Record::new(&serving.worker, &subject, (request, noticed));
         match choose(serving, &subject, request) {
             Ok(chosen) => {
                 let came = Came::new(request, serving, (&subject, record.started(), noticed));
@@ -125,7 +124,7 @@ impl<'s> Accepted<'s> {
         let cors = self.passes()?;
         // Drawn before anything can fail: what was eligible and did not go out is counted.
         let drawn = self.chosen.draw(self.serving, &self.subject, self.request);
-        match self.chosen.set(&self.subject.governed.service) {
+        match self.chosen.set(&self.serving.worker, &self.subject.governed.service) {
             Ok(set) => self.send(&set, &cors, drawn, begun).await,
             Err(refusal) => {
                 let mut own = self.changed(Own::refused(refusal, self.record.is_grpc()));
@@ -177,7 +176,7 @@ impl<'s> Accepted<'s> {
     /// Sends it to the endpoints that its rule chose. Their answer is put into `begun`.
     async fn send(
         &mut self,
-        set: &Backends,
+        set: &Held<Backends>,
         cors: &CorsHeaders,
         drawn: Drawn,
         Begun { reached, deadline }: &mut Begun,
@@ -211,8 +210,8 @@ impl<'s> Accepted<'s> {
     }
 
     /// The request as it leaves, with what is copied of it.
-    fn leave(&mut self, set: &Backends, drawn: Drawn) -> (Original, ClientBody, Option<Drawn>) {
-        self.record.service(&set.service);
+    fn leave(&mut self, set: &Held<Backends>, drawn: Drawn) -> (Original, ClientBody, Option<Drawn>) {
+        self.record.chosen(set);
         let headers = Some(self.request.headers_mut()).filter(|_| self.came.noticed.has_upgrade);
         let upgrade = headers.and_then(|headers| upgrade(self.serving, set, headers));
         let rule = (&self.chosen, &self.came);

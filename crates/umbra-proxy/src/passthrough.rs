@@ -20,6 +20,7 @@ use umbra_routing::RequestHead;
 use crate::balance::{Backends, Lease, Upstream};
 use crate::connection::{Arrived, Worker};
 use crate::descriptors::Open;
+use crate::held::Held;
 use crate::metrics::Labels;
 use crate::socket;
 use crate::tables::{PortRoutes, Target};
@@ -62,10 +63,11 @@ async fn connect(worker: &Rc<Worker>, arrived: &Arrived) -> Option<(TcpStream, L
         let port = routes.port(arrived.port)?;
         catch_all(port, arrived.namespace(), &mut worker.rng())?
     };
-    let mut tried: Vec<Arc<Upstream>> = Vec::new();
+    let mut tried: Vec<Held<Upstream>> = Vec::new();
     loop {
         let draw = &mut |bound| worker.rng().u64(0..bound);
-        let mut lease = set.choose(&tried, Some(arrived.family), Instant::now(), draw)?;
+        let mut lease =
+            set.choose(&worker.at_hand.upstreams, &tried, Some(arrived.family), Instant::now(), draw)?;
         let address = lease.upstream().endpoint.address;
         match tokio::time::timeout(worker.limits.connect_timeout, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
@@ -80,7 +82,7 @@ async fn connect(worker: &Rc<Worker>, arrived: &Arrived) -> Option<(TcpStream, L
             Err(_) => tracing::debug!(%address, "connecting took too long"),
         }
         lease.refused(Instant::now());
-        tried.push(Arc::clone(lease.upstream()));
+        tried.push(lease.upstream().clone());
     }
 }
 

@@ -19,6 +19,7 @@ use umbra_routing::Client;
 
 use crate::connection::{Arrived, Worker};
 use crate::descriptors::Open;
+use crate::held::Held;
 use crate::tables::{Governed, ServiceRoutes};
 use crate::version::HttpVersion;
 
@@ -29,7 +30,7 @@ pub(crate) enum Asked {
     /// By its original destination.
     Intercepted(Arrived),
     /// By each request's Host header.
-    ByHost { client: Option<Arc<Client>> },
+    ByHost { client: Option<Held<Client>> },
 }
 
 /// A client's connection, as its requests see it.
@@ -61,7 +62,7 @@ impl Drop for Waiting<'_> {
 struct Named {
     host: String,
     generation: u64,
-    governed: Arc<Governed>,
+    governed: Held<Governed>,
 }
 
 impl Serving {
@@ -76,7 +77,7 @@ impl Serving {
     }
 
     /// The service that a host names. A client's requests mostly name the same one, which is looked for once.
-    pub(crate) fn named(&self, host: &str) -> Option<Arc<Governed>> {
+    pub(crate) fn named(&self, host: &str) -> Option<Held<Governed>> {
         let tables = &self.worker.tables;
         let generation = tables.generation();
         let mut served = self.served.borrow_mut();
@@ -84,10 +85,10 @@ impl Serving {
             && named.generation == generation
             && named.host == host
         {
-            return Some(Arc::clone(&named.governed));
+            return Some(named.governed.clone());
         }
-        let governed = tables.by_host(host)?;
-        *served = Some(Named { host: host.to_owned(), generation, governed: Arc::clone(&governed) });
+        let governed = self.worker.at_hand.governed.get(&tables.by_host(host)?);
+        *served = Some(Named { host: host.to_owned(), generation, governed: governed.clone() });
         Some(governed)
     }
 

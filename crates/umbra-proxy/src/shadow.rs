@@ -23,6 +23,7 @@ use crate::balance::{Backends, CopyLease, Family};
 use crate::body::Bodies;
 use crate::clock;
 use crate::connection::Worker;
+use crate::held::Held;
 use crate::metrics::{DropReason, Outcome};
 use crate::recycle::Recycled;
 use crate::tables::{Mirror, Slot, Target};
@@ -54,7 +55,7 @@ impl Drop for Ledger {
 /// Copies that were drawn for a request and wait for its primary to be written. Dropped before that, they count as
 /// `primary_failed`.
 pub(crate) struct Drawn {
-    copies: Vec<(Ledger, Option<Arc<Backends>>)>,
+    copies: Vec<(Ledger, Option<Held<Backends>>)>,
     /// Why none of them goes out.
     held_back: Option<DropReason>,
 }
@@ -75,7 +76,7 @@ pub(crate) struct Original {
     pub(crate) method: Method,
     pub(crate) uri: Uri,
     pub(crate) headers: HeaderMap,
-    pub(crate) client: Option<Arc<Client>>,
+    pub(crate) client: Option<Held<Client>>,
     /// Of the address that the client asked for, where it is known.
     pub(crate) family: Option<Family>,
     /// `http` or `https`, as rules saw it.
@@ -111,8 +112,10 @@ impl Drawn {
     pub(crate) fn new(worker: &Worker, route: &Route<Target>, asked: &Asked<'_>) -> Self {
         let draw = &mut |bound| worker.rng().u64(0..bound);
         let chosen = route.mirrors.iter().filter(|to| to.samples(asked.headers, asked.source, draw));
-        let copies =
-            chosen.filter_map(|to| Some((Ledger::new(to.backend.mirror()?), to.backend.set.clone())));
+        let sets = &worker.at_hand.sets;
+        let copies = chosen.filter_map(|to| {
+            Some((Ledger::new(to.backend.mirror()?), to.backend.set.as_ref().map(|set| sets.get(set))))
+        });
         let is_marked = |mark: &http::HeaderName| asked.is_local && asked.headers.contains_key(mark);
         let held_back = match asked.disarmed {
             true => Some(DropReason::Stopped),
@@ -139,7 +142,7 @@ impl Drawn {
         }
         let now = clock::now();
         for (mut ledger, set) in self.copies {
-            match admit(worker, &ledger.mirror, (set.as_ref(), original.family), now) {
+            match admit(worker, &ledger.mirror, (set, original.family), now) {
                 Ok(admitted) => {
                     let copy = admitted.copy(worker, ledger, (original, body), now);
                     worker.shadows.spawn_local(copy.run(Rc::clone(worker)));
@@ -162,7 +165,7 @@ fn stopped(worker: &Worker) -> Option<DropReason> {
 struct Admitted {
     slot: Slot,
     lease: CopyLease,
-    set: Arc<Backends>,
+    set: Held<Backends>,
 }
 
 impl Admitted {
@@ -184,7 +187,7 @@ impl Admitted {
         copy::Copy {
             ledger,
             _slot: slot,
-            service: Arc::clone(&set.service),
+            set,
             lease,
             head,
             is_grpc: is_grpc(&original.headers),
@@ -200,13 +203,13 @@ impl Admitted {
 fn admit(
     worker: &Worker,
     mirror: &Arc<Mirror>,
-    (set, family): (Option<&Arc<Backends>>, Option<Family>),
+    (set, family): (Option<Held<Backends>>, Option<Family>),
     now: Instant,
 ) -> Result<Admitted, DropReason> {
     let limits = &worker.limits.shadow;
     let set = set.ok_or(DropReason::Unresolved)?;
     let draw = &mut |bound| worker.rng().u64(0..bound);
-    let lease = set.choose_for_copy(family, draw).ok_or(DropReason::NoEndpoint)?;
+    let lease = set.choose_for_copy(&worker.at_hand.upstreams, family, draw).ok_or(DropReason::NoEndpoint)?;
     if worker.sockets.count() > limits.open_sockets {
         return Err(DropReason::Connections);
     }
@@ -217,5 +220,5 @@ fn admit(
     if limits.mirror.per_second.is_some_and(|rate| !mirror.rate.takes(rate, now)) {
         return Err(DropReason::Rate);
     }
-    Ok(Admitted { slot, lease, set: Arc::clone(set) })
+    Ok(Admitted { slot, lease, set })
 }

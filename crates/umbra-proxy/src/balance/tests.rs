@@ -23,11 +23,32 @@ fn endpoint(port: u16) -> Endpoint {
     }
 }
 
+impl Backends {
+    /// As a worker of this one's own would choose.
+    pub(crate) fn lease(
+        &self,
+        tried: &[Held<Upstream>],
+        family: Option<Family>,
+        now: Instant,
+        draw: &mut impl Draw,
+    ) -> Option<Lease> {
+        self.choose(&Kind::default(), tried, family, now, draw)
+    }
+
+    fn copy_lease(&self, family: Option<Family>, draw: &mut impl Draw) -> Option<CopyLease> {
+        self.choose_for_copy(&Kind::default(), family, draw)
+    }
+}
+
 /// A set of so many endpoints, at ports from 1.
 fn set_of(count: u16) -> Arc<Backends> {
     let set = Backends::new(ServiceName::new("default", "w"));
     set.replace(&(1..=count).map(endpoint).collect::<Vec<_>>(), SpokenTo::Http1);
     set
+}
+
+fn is_same(a: &Held<Upstream>, b: &Held<Upstream>) -> bool {
+    Arc::ptr_eq(a.shared(), b.shared())
 }
 
 fn port(lease: &Lease) -> u16 {
@@ -53,7 +74,7 @@ fn share_of_the_first(count: u16, first: Duration, status: u16) -> f64 {
     let (set, mut now, mut draw) = (set_of(count), Instant::now(), seeded());
     let mut chosen = 0;
     for _ in 0..1_000 {
-        let lease = set.choose(&[], None, now, &mut draw).expect("endpoints");
+        let lease = set.lease(&[], None, now, &mut draw).expect("endpoints");
         let is_first = port(&lease) == 1;
         now += if is_first { first } else { Duration::from_millis(5) };
         chosen += u32::from(is_first);
@@ -84,11 +105,11 @@ fn grpc_tells_by_its_status_and_a_clients_own_pace_does_not_count() {
     let headers =
         &HeaderMap::from_iter([(http::HeaderName::from_static("grpc-status"), "14".parse().expect("text"))]);
     for (is_grpc, penalised) in [(false, false), (true, true)] {
-        let mut lease = set_of(1).choose(&[], None, start, &mut |_| 0).expect("an endpoint");
+        let mut lease = set_of(1).lease(&[], None, start, &mut |_| 0).expect("an endpoint");
         lease.answered(&Answered { status: ok, headers, is_grpc, asked: None }, start);
         assert_eq!(load(&lease, start) > 1_000_000.0, penalised, "{is_grpc}");
     }
-    let mut lease = set.choose(&[], None, start, &mut |_| 0).expect("an endpoint");
+    let mut lease = set.lease(&[], None, start, &mut |_| 0).expect("an endpoint");
     let asked = Some(later - Duration::from_millis(5));
     lease.answered(&Answered { status: ok, headers: &HeaderMap::new(), is_grpc: false, asked }, later);
     assert!(lease.upstream().load.expected(later).0 < 6_000.0);
@@ -97,7 +118,7 @@ fn grpc_tells_by_its_status_and_a_clients_own_pace_does_not_count() {
 #[test]
 fn an_endpoint_that_refuses_is_avoided_at_once_and_probed_by_one_request_after_each_pause() {
     let (set, mut now, mut draw) = (set_of(3), Instant::now(), seeded());
-    let mut choose = |now| set.choose(&[], None, now, &mut draw).expect("endpoints");
+    let mut choose = |now| set.lease(&[], None, now, &mut draw).expect("endpoints");
     let refuse_first = |mut lease: Lease, now| {
         let is_first = port(&lease) == 1;
         if is_first {
@@ -130,19 +151,19 @@ fn an_endpoint_that_refuses_is_avoided_at_once_and_probed_by_one_request_after_e
 fn when_all_are_avoided_they_are_tried_all_the_same_and_those_of_the_other_family_before_them() {
     let (set, now, mut draw) = (set_of(3), Instant::now(), seeded());
     let mut tried = Vec::new();
-    while let Some(mut lease) = set.choose(&tried, Some(Family::V4), now, &mut draw) {
+    while let Some(mut lease) = set.lease(&tried, Some(Family::V4), now, &mut draw) {
         lease.refused(now);
-        tried.push(Arc::clone(lease.upstream()));
+        tried.push(lease.upstream().clone());
     }
     assert_eq!(tried.len(), 3);
     let chosen: std::collections::BTreeSet<_> = (0..100)
-        .filter_map(|_| set.choose(&[], Some(Family::V4), now, &mut draw))
+        .filter_map(|_| set.lease(&[], Some(Family::V4), now, &mut draw))
         .map(|lease| port(&lease))
         .collect();
     assert_eq!(chosen.into_iter().collect::<Vec<_>>(), [1, 2, 3]);
     let v6 = Endpoint { address: "[::1]:9".parse().expect("an address"), ..endpoint(9) };
     set.replace(&[endpoint(1), endpoint(2), endpoint(3), v6], SpokenTo::Http1);
-    let lease = set.choose(&[], Some(Family::V4), now, &mut draw).expect("endpoints");
+    let lease = set.lease(&[], Some(Family::V4), now, &mut draw).expect("endpoints");
     assert_eq!(port(&lease), 9);
 }
 
@@ -159,12 +180,12 @@ fn a_tried_endpoint_is_never_chosen_and_an_untried_one_always_is() {
                 upstream.breaker.failed(now);
             }
         }
-        let tried: Vec<_> = all.iter().filter(|_| rng.bool()).cloned().collect();
+        let tried: Vec<_> = all.iter().filter(|_| rng.bool()).map(|one| Kind::default().get(one)).collect();
         let at = now + Duration::from_millis(rng.u64(0..2_000));
         let family = [None, Some(Family::V4), Some(Family::V6)][rng.usize(0..3)];
-        let lease = set.choose(&tried, family, at, &mut |bound| rng.u64(0..bound));
+        let lease = set.lease(&tried, family, at, &mut |bound| rng.u64(0..bound));
         assert_eq!(lease.is_none(), tried.len() == all.len());
-        let is_tried = |lease: &Lease| tried.iter().any(|tried| Arc::ptr_eq(tried, lease.upstream()));
+        let is_tried = |lease: &Lease| tried.iter().any(|tried| is_same(tried, lease.upstream()));
         assert!(!lease.as_ref().is_some_and(is_tried));
     }
 }
@@ -172,21 +193,21 @@ fn a_tried_endpoint_is_never_chosen_and_an_untried_one_always_is() {
 #[test]
 fn copies_go_where_fewer_requests_are_and_leave_no_trace_for_users() {
     let (set, now, mut draw) = (set_of(2), Instant::now(), seeded());
-    let busy = set.choose(&[], None, now, &mut draw).expect("two endpoints");
+    let busy = set.lease(&[], None, now, &mut draw).expect("two endpoints");
     let loads = || set.endpoints.load().all.iter().map(|one| one.load.of_users(now)).collect::<Vec<_>>();
     let before = loads();
-    let copy = set.choose_for_copy(None, &mut draw).expect("two endpoints");
-    assert!(!Arc::ptr_eq(copy.upstream(), busy.upstream()));
-    let copies: Vec<_> = (0..9).filter_map(|_| set.choose_for_copy(None, &mut draw)).collect();
-    let there = copies.iter().filter(|one| Arc::ptr_eq(one.upstream(), busy.upstream())).count();
+    let copy = set.copy_lease(None, &mut draw).expect("two endpoints");
+    assert!(!is_same(copy.upstream(), busy.upstream()));
+    let copies: Vec<_> = (0..9).filter_map(|_| set.copy_lease(None, &mut draw)).collect();
+    let there = copies.iter().filter(|one| is_same(one.upstream(), busy.upstream())).count();
     assert!((4..=5).contains(&there), "{there}");
     assert_eq!(loads(), before);
     drop((copy, copies));
     assert_eq!(loads(), before);
     // Where users are refused copies do not go, and they do not probe either.
     busy.upstream().breaker.failed(now);
-    let copies: Vec<_> = (0..9).filter_map(|_| set.choose_for_copy(None, &mut draw)).collect();
-    assert!(copies.iter().all(|copy| !Arc::ptr_eq(copy.upstream(), busy.upstream())));
+    let copies: Vec<_> = (0..9).filter_map(|_| set.copy_lease(None, &mut draw)).collect();
+    assert!(copies.iter().all(|copy| !is_same(copy.upstream(), busy.upstream())));
 }
 
 #[test]
@@ -194,11 +215,11 @@ fn the_less_busy_of_two_is_chosen_and_tried_ones_are_not() {
     let (set, now) = (Backends::new(ServiceName::new("default", "w")), Instant::now());
     set.replace(&[endpoint(1), endpoint(2)], SpokenTo::Http1);
     let mut draw = |_| 0;
-    let busy = set.choose(&[], None, now, &mut draw).expect("two endpoints");
-    let other = set.choose(&[], None, now, &mut draw).expect("two endpoints");
+    let busy = set.lease(&[], None, now, &mut draw).expect("two endpoints");
+    let other = set.lease(&[], None, now, &mut draw).expect("two endpoints");
     assert_ne!(busy.upstream().endpoint.address, other.upstream().endpoint.address);
-    let tried = [Arc::clone(busy.upstream()), Arc::clone(other.upstream())];
-    assert!(set.choose(&tried, None, now, &mut draw).is_none());
+    let tried = [busy.upstream().clone(), other.upstream().clone()];
+    assert!(set.lease(&tried, None, now, &mut draw).is_none());
 }
 
 #[test]
@@ -209,20 +230,20 @@ fn the_clients_family_comes_first_and_the_other_one_after_it() {
     let family = |lease: &Lease| Family::of(lease.upstream().endpoint.address.ip());
     for first in 0..3 {
         for wanted in [Family::V4, Family::V6] {
-            let lease = set.choose(&[], Some(wanted), now, &mut |bound| first % bound).expect("an endpoint");
+            let lease = set.lease(&[], Some(wanted), now, &mut |bound| first % bound).expect("an endpoint");
             assert_eq!(family(&lease), wanted);
         }
     }
     let mut tried = Vec::new();
     let mut seen = Vec::new();
-    while let Some(lease) = set.choose(&tried, Some(Family::V4), now, &mut |_| 0) {
+    while let Some(lease) = set.lease(&tried, Some(Family::V4), now, &mut |_| 0) {
         seen.push(family(&lease));
-        tried.push(Arc::clone(lease.upstream()));
+        tried.push(lease.upstream().clone());
     }
     assert_eq!(seen, [Family::V4, Family::V4, Family::V6]);
     set.replace(&[v6], SpokenTo::Http1);
     assert!(
-        set.choose(&[], Some(Family::V4), now, &mut |_| 0).is_some(),
+        set.lease(&[], Some(Family::V4), now, &mut |_| 0).is_some(),
         "rather the other family than nobody"
     );
 }
@@ -231,24 +252,24 @@ fn the_clients_family_comes_first_and_the_other_one_after_it() {
 fn a_push_keeps_the_counts_of_endpoints_that_stay() {
     let (set, now) = (Backends::new(ServiceName::new("default", "w")), Instant::now());
     set.replace(&[endpoint(1)], SpokenTo::Http1);
-    let lease = set.choose(&[], None, now, &mut |_| 0).expect("one endpoint");
+    let lease = set.lease(&[], None, now, &mut |_| 0).expect("one endpoint");
     set.replace(&[endpoint(1), endpoint(2)], SpokenTo::Http1);
-    let next = set.choose(&[], None, now, &mut |_| 0).expect("two endpoints");
+    let next = set.lease(&[], None, now, &mut |_| 0).expect("two endpoints");
     assert_eq!(next.upstream().endpoint.address.port(), 2, "the first is busy");
-    let first = Arc::clone(lease.upstream());
+    let first = lease.upstream().clone();
     drop(lease);
     set.replace(&[endpoint(2)], SpokenTo::Http1);
     set.replace(&[endpoint(1), endpoint(2)], SpokenTo::Http1);
-    let again = set.choose(&[], None, now, &mut |_| 0).expect("two endpoints");
+    let again = set.lease(&[], None, now, &mut |_| 0).expect("two endpoints");
     assert_eq!(again.upstream().endpoint, first.endpoint);
-    assert!(!Arc::ptr_eq(again.upstream(), &first), "one that was gone begins anew");
+    assert!(!is_same(again.upstream(), &first), "one that was gone begins anew");
 }
 
 #[test]
 fn a_request_that_is_given_up_leaves_nobody_there() {
     let set = set_of(1);
-    let lease = set.choose(&[], None, Instant::now(), &mut |_| 0).expect("an endpoint");
-    let upstream = Arc::clone(lease.upstream());
+    let lease = set.lease(&[], None, Instant::now(), &mut |_| 0).expect("an endpoint");
+    let upstream = lease.upstream().clone();
     drop(lease);
     assert_eq!(upstream.load.of_all(), 0.0);
     let expected = |now| upstream.load.expected(now).0;
@@ -259,14 +280,14 @@ fn a_request_that_is_given_up_leaves_nobody_there() {
 
 #[test]
 fn choosing_allocates_nothing() {
-    let (set, now, mut draw) = (set_of(11), Instant::now(), seeded());
+    let (set, now, mut draw, at_hand) = (set_of(1), Instant::now(), seeded(), Kind::default());
     let mut ask = || {
-        let lease = set.choose(&[], Some(Family::V4), now, &mut draw).expect("endpoints");
-        let copy = set.choose_for_copy(None, &mut draw).expect("endpoints");
+        let lease = set.choose(&at_hand, &[], Some(Family::V4), now, &mut draw).expect("endpoints");
+        let copy = set.choose_for_copy(&at_hand, None, &mut draw).expect("endpoints");
         answer(lease, 200, now);
         drop(copy);
     };
-    // The first on a thread makes room to read the set without a lock.
+    // The first on a thread makes room to read the set without a lock, and has nothing at hand.
     ask();
     assert_eq!(allocations(ask).1, 0);
 }

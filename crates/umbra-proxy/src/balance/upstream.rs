@@ -9,6 +9,7 @@ use umbra_routing::{Endpoint, grpc_status};
 use super::load::Load;
 use crate::breaker::Breaker;
 use crate::clock;
+use crate::held::Held;
 
 /// One refused connection says enough: another endpoint can be had at once.
 const REFUSALS: u8 = 1;
@@ -57,18 +58,18 @@ impl Answered<'_> {
 /// A user's request is at this endpoint until this is dropped. Dropped before it was told how that went, it
 /// tells the endpoint's load that there was nothing for so long: its rule's time was up, or the client left.
 pub(crate) struct Lease {
-    upstream: Arc<Upstream>,
+    upstream: Held<Upstream>,
     since: Instant,
     waits: bool,
 }
 
 impl Lease {
-    pub(super) fn new(upstream: Arc<Upstream>, since: Instant) -> Self {
+    pub(super) fn new(upstream: Held<Upstream>, since: Instant) -> Self {
         upstream.load.begins();
         Self { upstream, since, waits: true }
     }
 
-    pub(crate) fn upstream(&self) -> &Arc<Upstream> {
+    pub(crate) fn upstream(&self) -> &Held<Upstream> {
         &self.upstream
     }
 
@@ -134,15 +135,15 @@ impl Drop for Lease {
 }
 
 /// A copy is at this endpoint until this is dropped. How it fares there is nothing to users.
-pub(crate) struct CopyLease(Arc<Upstream>);
+pub(crate) struct CopyLease(Held<Upstream>);
 
 impl CopyLease {
-    pub(super) fn new(upstream: Arc<Upstream>) -> Self {
+    pub(super) fn new(upstream: Held<Upstream>) -> Self {
         upstream.load.copy_begins();
         Self(upstream)
     }
 
-    pub(crate) fn upstream(&self) -> &Arc<Upstream> {
+    pub(crate) fn upstream(&self) -> &Held<Upstream> {
         &self.0
     }
 }

@@ -13,16 +13,19 @@ use http_body::{Body, Frame, SizeHint};
 use umbra_routing::{Client, ServiceName, grpc_status, is_grpc};
 
 use super::attempt::Reached;
+use super::choose::Subject;
 use super::deadline::Deadline;
-use crate::balance::{Lease, Upstream};
+use crate::balance::{Backends, Lease, Upstream};
 use crate::body::{Bodies, RequestBody};
 use crate::clock;
 use crate::connection::Worker;
 use crate::headers::{self, Noticed};
+use crate::held::Held;
 use crate::http2::ReadAhead;
 use crate::metrics::{Exchange, Flags, ResponseFlags, Spoken};
 use crate::pool::{PeerBody, PeerError, Pooled};
 use crate::serve::ClientBody;
+use crate::tables::Governed;
 use crate::upgrade::Switched;
 
 /// Why an answer ends before its end; the client's connection ends with it, or its stream.
@@ -68,9 +71,9 @@ struct Relayed {
 /// An exchange as the metrics see it. Counted when dropped.
 pub(super) struct Record {
     worker: Rc<Worker>,
-    client: Option<Arc<Client>>,
-    service: Arc<ServiceName>,
-    upstream: Option<Arc<Upstream>>,
+    client: Option<Held<Client>>,
+    service: Service,
+    upstream: Option<Held<Upstream>>,
     started: Instant,
     /// When it ended, if somebody has looked at the clock.
     ended: Option<Instant>,
@@ -81,6 +84,23 @@ pub(super) struct Record {
     is_grpc: bool,
     grpc_status: Option<u8>,
     flags: ResponseFlags,
+}
+
+/// Whose requests an exchange is counted among.
+enum Service {
+    /// What the client asked for.
+    Asked(Held<Governed>),
+    /// What its rule chose.
+    Chosen(Held<Backends>),
+}
+
+impl Service {
+    fn name(&self) -> &Arc<ServiceName> {
+        match self {
+            Self::Asked(governed) => &governed.service,
+            Self::Chosen(set) => &set.service,
+        }
+    }
 }
 
 /// An answer of our own.
@@ -258,16 +278,15 @@ impl ReadAhead for AnswerBody {
 impl Record {
     pub(super) fn new(
         worker: &Rc<Worker>,
-        client: Option<Arc<Client>>,
-        service: Arc<ServiceName>,
+        subject: &Subject,
         (request, noticed): (&Request<ClientBody>, Noticed),
     ) -> Self {
         let target = request.uri().path_and_query().map_or(1, |target| target.as_str().len());
         let first_line = request.method().as_str().len() + target + 12;
         Self {
             worker: Rc::clone(worker),
-            client,
-            service,
+            client: subject.client.clone(),
+            service: Service::Asked(subject.governed.clone()),
             upstream: None,
             started: clock::now(),
             ended: None,
@@ -305,12 +324,12 @@ impl Record {
     }
 
     /// The host that the rule chose.
-    pub(super) fn service(&mut self, service: &Arc<ServiceName>) {
-        self.service = Arc::clone(service);
+    pub(super) fn chosen(&mut self, set: &Held<Backends>) {
+        self.service = Service::Chosen(set.clone());
     }
 
-    pub(super) fn upstream(&mut self, upstream: &Arc<Upstream>) {
-        self.upstream = Some(Arc::clone(upstream));
+    pub(super) fn upstream(&mut self, upstream: &Held<Upstream>) {
+        self.upstream = Some(upstream.clone());
     }
 
     /// When the request's head had come.
@@ -337,9 +356,9 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let exchange = Exchange {
-            client: self.client.as_ref(),
-            service: &self.service,
-            upstream: self.upstream.as_ref(),
+            client: self.client.as_ref().map(Held::shared),
+            service: self.service.name(),
+            upstream: self.upstream.as_ref().map(Held::shared),
             code: self.code,
             spoken: Spoken::new(self.is_grpc, self.grpc_status, self.code),
             flags: self.flags,

@@ -5,7 +5,6 @@
 //! part of one attempt; a rule's retries make further ones, as long as the body was kept.
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Response;
@@ -16,6 +15,7 @@ use crate::balance::{Answered, Backends, Lease, Upstream};
 use crate::body::{Bodies, RequestBody};
 use crate::clock;
 use crate::connection::Worker;
+use crate::held::Held;
 use crate::metrics::Flags;
 use crate::pool::{Missing, PeerBody, Pooled, Unanswered};
 use crate::shadow::{Drawn, Original};
@@ -37,9 +37,9 @@ pub(super) struct Attempts<'a> {
     /// Copies wait here until the primary has its request.
     drawn: Option<Drawn>,
     /// Endpoints of earlier attempts, which the rule avoids.
-    tried: Vec<Arc<Upstream>>,
+    tried: Vec<Held<Upstream>>,
     /// Endpoints that took no connection in this attempt.
-    refused: Vec<Arc<Upstream>>,
+    refused: Vec<Held<Upstream>>,
     /// A reused connection was replaced already.
     replaced: bool,
     /// What is spoken to the set's endpoints.
@@ -145,7 +145,7 @@ impl<'a> Attempts<'a> {
         let refused = std::mem::take(&mut self.refused);
         if retries.avoids_tried {
             self.tried.extend(refused);
-            self.tried.extend(self.reached.iter().map(|reached| Arc::clone(reached.lease.upstream())));
+            self.tried.extend(self.reached.iter().map(|reached| reached.lease.upstream().clone()));
         }
         Some(retries.backoff(self.again, &mut |bound| self.worker.rng().u64(0..bound)))
     }
@@ -167,7 +167,7 @@ impl<'a> Attempts<'a> {
                 // The next one is not to be blamed for the time that this one took.
                 self.now = clock::now();
                 lease.refused(self.now);
-                self.refused.push(Arc::clone(lease.upstream()));
+                self.refused.push(lease.upstream().clone());
                 continue;
             };
             let avoided = self.retries.is_some_and(|retries| retries.avoids_tried && self.left > 0);
@@ -190,7 +190,7 @@ impl<'a> Attempts<'a> {
                         lease.failed(clock::now());
                     }
                     if avoided {
-                        self.tried.push(Arc::clone(lease.upstream()));
+                        self.tried.push(lease.upstream().clone());
                     }
                     return Err(missed(how));
                 }
@@ -207,14 +207,14 @@ impl<'a> Attempts<'a> {
             return Err(nobody());
         }
         let draw = &mut |bound| self.worker.rng().u64(0..bound);
-        let (family, now) = (self.original.family, self.now);
+        let (at_hand, family, now) = (&self.worker.at_hand.upstreams, self.original.family, self.now);
         if !self.tried.is_empty() {
             let avoided = [self.refused.as_slice(), self.tried.as_slice()].concat();
-            if let Some(lease) = self.set.choose(&avoided, family, now, draw) {
+            if let Some(lease) = self.set.choose(at_hand, &avoided, family, now, draw) {
                 return Ok(lease);
             }
         }
-        self.set.choose(&self.refused, family, now, draw).ok_or_else(nobody)
+        self.set.choose(at_hand, &self.refused, family, now, draw).ok_or_else(nobody)
     }
 
     async fn connection(&self, lease: &Lease) -> Option<Pooled<RequestBody>> {

@@ -8,7 +8,9 @@ use umbra_routing::{Client, RequestHead, Route, ServiceName};
 
 use super::local::Refusal;
 use crate::balance::{Backends, Family};
+use crate::connection::Worker;
 use crate::headers::Noticed;
+use crate::held::Held;
 use crate::metrics::Flags;
 use crate::serve::{self, ClientBody, Serving};
 use crate::shadow::{Asked, Drawn};
@@ -16,17 +18,17 @@ use crate::tables::{Governed, PortRoutes, Target};
 
 /// Which table a request is subject to.
 pub(super) struct Subject {
-    pub(super) governed: Arc<Governed>,
+    pub(super) governed: Held<Governed>,
     /// Absent in ByHost mode: the default port.
     pub(super) port: Option<u16>,
-    pub(super) client: Option<Arc<Client>>,
+    pub(super) client: Option<Held<Client>>,
     pub(super) family: Option<Family>,
     pub(super) scheme: &'static str,
 }
 
 /// The rule, and what was drawn of it.
 pub(super) struct Chosen {
-    pub(super) route: Arc<Route<Target>>,
+    pub(super) route: Held<Route<Target>>,
     /// Index into the route's destinations.
     pub(super) destination: usize,
     /// Which of the rule's blocks matched.
@@ -46,7 +48,7 @@ impl Subject {
         };
         match &serving.asked {
             serve::Asked::Intercepted(arrived) => Some(Self {
-                governed: Arc::clone(&arrived.governed),
+                governed: arrived.governed.clone(),
                 port: Some(arrived.port),
                 client: arrived.client.clone(),
                 family: Some(arrived.family),
@@ -118,7 +120,8 @@ fn select(
     let selection = rules
         .select(&subject.head(request), draw)
         .ok_or_else(|| no_rule(service, "has no rule that matches this request"))?;
-    let (route, destination, block) = (Arc::clone(selection.route), selection.destination, selection.block);
+    let route = serving.worker.at_hand.routes.get(selection.route);
+    let (destination, block) = (selection.destination, selection.block);
     Ok(Chosen { route, destination, block, port: port.number, last_routes })
 }
 
@@ -139,7 +142,7 @@ impl Chosen {
     }
 
     /// The endpoints that the request is for.
-    pub(super) fn set(&self, service: &ServiceName) -> Result<Arc<Backends>, Refusal> {
+    pub(super) fn set(&self, worker: &Worker, service: &ServiceName) -> Result<Held<Backends>, Refusal> {
         let unavailable =
             |text| Refusal { status: StatusCode::SERVICE_UNAVAILABLE, flags: Flags::NoCluster, text };
         let name = &self.route.name;
@@ -148,7 +151,7 @@ impl Chosen {
             .destinations
             .get(self.destination)
             .ok_or_else(|| unavailable(format!("rule {name} of {service} has no destination\n")))?;
-        set.clone().ok_or_else(|| {
+        set.as_ref().map(|set| worker.at_hand.sets.get(set)).ok_or_else(|| {
             let subset = to.backend.subset.as_deref().unwrap_or_default();
             let (port, of) = (to.backend.port, &to.backend.service);
             unavailable(format!(

@@ -5,21 +5,21 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use http::Response;
 use http_body::Body;
 use http_body_util::BodyExt;
-use umbra_routing::{Client, ServiceName, grpc_status};
+use umbra_routing::{Client, grpc_status};
 
 use super::Ledger;
 use super::head::{Head, Place};
 use super::tap::{BodyEnd, CopyBody};
-use crate::balance::CopyLease;
+use crate::balance::{Backends, CopyLease};
 use crate::clock;
 use crate::connection::Worker;
 use crate::headers;
+use crate::held::Held;
 use crate::metrics::{DropReason, Exchange, Flags, Outcome, ShadowResult, Spoken};
 use crate::pool::{ConnectError, Missing, PeerBody, Pooled, Unanswered};
 use crate::tables::Slot;
@@ -28,13 +28,13 @@ use crate::tables::Slot;
 pub(crate) struct Copy {
     pub(crate) ledger: Ledger,
     pub(crate) _slot: Slot,
-    pub(crate) service: Arc<ServiceName>,
+    pub(crate) set: Held<Backends>,
     pub(crate) lease: CopyLease,
     pub(crate) head: Head,
     pub(crate) is_grpc: bool,
     pub(crate) body: CopyBody,
     pub(crate) end: BodyEnd,
-    pub(crate) client: Option<Arc<Client>>,
+    pub(crate) client: Option<Held<Client>>,
     pub(crate) started: Instant,
 }
 
@@ -51,7 +51,7 @@ enum Ended {
 impl Copy {
     /// Sends the copy and reads its answer. Dropped before its end, it counts as `shutdown`.
     pub(crate) async fn run(self, worker: Rc<Worker>) {
-        let Self { mut ledger, _slot, service, lease, head, is_grpc, body, end, client, started } = self;
+        let Self { mut ledger, _slot, set, lease, head, is_grpc, body, end, client, started } = self;
         let head_bytes = head.size();
         let exchange = exchange(&worker, &ledger, &lease, (&head, body, started));
         let too_late = async {
@@ -77,10 +77,10 @@ impl Copy {
         };
         ledger.close(outcome);
         if let Outcome::Sent(_) = outcome {
-            let upstream = Some(lease.upstream());
+            let upstream = Some(lease.upstream().shared());
             let who = Exchange {
-                client: client.as_ref(),
-                service: &service,
+                client: client.as_ref().map(Held::shared),
+                service: &set.service,
                 upstream,
                 code,
                 spoken: Spoken::new(is_grpc, grpc_status, code),

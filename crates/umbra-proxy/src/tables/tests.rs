@@ -156,10 +156,10 @@ fn a_table_in_force_keeps_its_endpoints_when_its_successor_cannot_be_used() {
         ..Default::default()
     }];
     assert_eq!(put(&bad, None).len(), 1);
-    assert!(of_web().choose(&[], None, Instant::now(), &mut |_| 0).is_some(), "the old table goes on");
+    assert!(of_web().lease(&[], None, Instant::now(), &mut |_| 0).is_some(), "the old table goes on");
     assert_eq!(put(&web, None), []);
     assert!(
-        of_web().choose(&[], None, Instant::now(), &mut |_| 0).is_none(),
+        of_web().lease(&[], None, Instant::now(), &mut |_| 0).is_none(),
         "a table that can be used has what the push says"
     );
 }

@@ -89,12 +89,12 @@ impl Simulation {
         let draw = &mut |bound| self.rng.u64(0..bound);
         let (held, port) = match self.policy {
             Policy::Ours => {
-                let lease = self.set.choose(&[], None, self.start + now, draw).expect("endpoints");
+                let lease = self.set.lease(&[], None, self.start + now, draw).expect("endpoints");
                 let port = port(&lease);
                 (Held::User(lease), port)
             }
             Policy::LeastRequests => {
-                let copy = self.set.choose_for_copy(None, draw).expect("endpoints");
+                let copy = self.set.copy_lease(None, draw).expect("endpoints");
                 let port = copy.upstream().endpoint.address.port();
                 (Held::Other { _copy: Some(copy) }, port)
             }
