@@ -88,7 +88,7 @@ impl Measured {
             Source::MirrorCost => Load::Closed(SMALL),
             Source::Workers | Source::WorkersAlone => Load::Workers,
             Source::Isolated(_) => {
-                return self.fared().is_ok_and(|mut all| all.any(|(_, fared)| !fared.is_sound()));
+                return self.fared().is_ok_and(|mut all| all.any(|(_, fared)| !fared.is_sound(Kind::Umbra)));
             }
             // Failures say nothing where there are some without a mirror, too.
             Source::Failed => {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::exact::Count;
 use crate::harness::Shape;
-use crate::isolation::{Case, Fared};
+use crate::isolation::{self, Case, Fared};
 use crate::measured::Measured;
 use crate::peers::{Kind, Mode};
 use crate::ratio::Figure;
@@ -76,12 +76,11 @@ fn cases(measured: &Measured) -> Vec<Entry> {
     let mut all = Vec::new();
     for ((case, kind), fared) in &measured.isolation {
         let (Ok(fared), Kind::Umbra) = (fared, kind) else { continue };
-        for (name, measure, target, aim) in
-            [("p50", Measure::P50, 1.05, 1.02), ("p99", Measure::P99, 1.10, 1.05)]
-        {
+        let [p50, p99] = isolation::MOST;
+        for (name, (measure, target), aim) in [("p50", p50, 1.02), ("p99", p99, 1.05)] {
             let Some(Figure { value, low, high, .. }) = fared.ratio(*kind, measure) else { continue };
             let metric = format!("isolation_{name}_{}", case.name()).into();
-            let noisy = !fared.is_sound();
+            let noisy = !fared.is_sound(*kind);
             all.push(Entry { row: ISOLATION, metric, value, target, peer: "self", low, high, aim, noisy });
         }
     }
@@ -202,7 +201,7 @@ fn fared_by(kind: Kind, fared: &Result<Fared, String>) -> String {
         Ok(fared) => {
             let ratio = |measure| fared.ratio(kind, measure).map_or("void".to_owned(), |it| number(it.value));
             let noisy = match fared.failed_without {
-                0 if fared.is_sound() => String::new(),
+                0 if fared.is_sound(kind) => String::new(),
                 0 => " noisy".to_owned(),
                 without => format!(" noisy: {without} failed without a mirror"),
             };
@@ -211,7 +210,8 @@ fn fared_by(kind: Kind, fared: &Result<Fared, String>) -> String {
                 .itself(kind, Measure::P99)
                 .map_or(String::new(), |it| format!(" (without: {} .. {})", number(it.low), number(it.high)));
             let void = fared.rounds.void.first().map_or(String::new(), |(_, why)| format!(" void: {why}"));
-            format!("{} of {} failed, {p50}, {p99}{itself}{noisy}{void}", fared.failed, fared.planned)
+            let (failed, planned, rounds) = (fared.failed, fared.planned, fared.rounds.all.len());
+            format!("{failed} of {planned} failed, {p50}, {p99} in {rounds} rounds{itself}{noisy}{void}")
         }
     };
     format!("{} {said}", kind.name())

@@ -133,17 +133,27 @@ impl Rounds {
     ) -> Self {
         let mut done = Self::default();
         while done.steady() < rounds && done.all.len() < rounds + MORE {
-            let mut round = Round::default();
-            for subject in subjects.iter().chain(subjects.iter().rev()) {
-                match visit(*subject) {
-                    Ok(visit) => round.visits.entry(*subject).or_default().push(visit),
-                    Err(error) => done.void.push((*subject, format!("{error:#}"))),
-                }
-            }
+            let round = done.visited(subjects, &mut visit);
             say(&round);
             done.all.push(round);
         }
         done
+    }
+
+    /// One more round.
+    pub(crate) fn visited(
+        &mut self,
+        subjects: &[Subject],
+        visit: &mut impl FnMut(Subject) -> Result<Visit>,
+    ) -> Round {
+        let mut round = Round::default();
+        for subject in subjects.iter().chain(subjects.iter().rev()) {
+            match visit(*subject) {
+                Ok(visit) => round.visits.entry(*subject).or_default().push(visit),
+                Err(error) => self.void.push((*subject, format!("{error:#}"))),
+            }
+        }
+        round
     }
 
     /// How many rounds were steady.

@@ -2,7 +2,7 @@
 
 use crate::exact::Count;
 use crate::harness::Shape;
-use crate::isolation::Case;
+use crate::isolation::{self, Case};
 use crate::memory;
 use crate::peers::{Kind, Mode};
 use crate::rounds::{Load, Measure};
@@ -140,8 +140,8 @@ pub(crate) const ROWS: &[Row] = &[
     latency(8, "p99_vs_envoy", Measure::P99, PLAIN, (Kind::Envoy, PLAIN), (None, 0.40)),
     latency(8, "p99_vs_raw", Measure::P99, PLAIN, (Kind::Raw, PLAIN), (None, 1.25)),
     latency(9, "p99_mirrored_vs_plain", Measure::P99, MIRRORED, (Kind::Umbra, PLAIN), (Some(1.25), 1.10)),
-    other(10, "isolation_p50", Source::Isolated(Measure::P50), (Some(1.05), 1.02)),
-    other(10, "isolation_p99", Source::Isolated(Measure::P99), (Some(1.10), 1.05)),
+    other(10, "isolation_p50", Source::Isolated(Measure::P50), (Some(isolation::MOST[0].1), 1.02)),
+    other(10, "isolation_p99", Source::Isolated(Measure::P99), (Some(isolation::MOST[1].1), 1.05)),
     other(10, "isolation_failed", Source::Failed, (Some(0.0), 0.0)),
     other(11, "silent_mirror_growth_over_cap", Source::Grown(memory::SILENT, Unit::Cap), (Some(1.0), 1.0)),
     other(11, "silent_mirror_growth_vs_envoy", Source::Grown(memory::SILENT, Unit::Envoy), (None, 0.05)),
