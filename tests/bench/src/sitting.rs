@@ -20,6 +20,9 @@ use crate::workers;
 
 /// Rounds of each isolation case, at most: there are many, and each is a ratio to its own control.
 const ISOLATION_ROUNDS: usize = 11;
+/// In how many more rounds two workers are measured: the second one shares a core with clients and backends, and its CPU
+/// repeats half as well.
+const WORKERS_ROUNDS: usize = 2;
 /// How much longer than a visit a mirror keeps its copies (row 11): a minute.
 const SILENT: f64 = 60.0;
 
@@ -218,7 +221,7 @@ impl Sitting {
         let mut visitor = Visitor { harness: &mut self.harness, peers: &peers, seconds: self.effort.seconds };
         let visit = |subject| visitor.closed(subject, Shape::Small);
         let said = say(Load::Workers, Measure::Cpu, &subjects);
-        let rounds = Rounds::measure(self.effort.rounds, &subjects, visit, said);
+        let rounds = Rounds::measure(WORKERS_ROUNDS * self.effort.rounds, &subjects, visit, said);
         self.measured.rounds.insert(Load::Workers, rounds);
         Ok(())
     }
