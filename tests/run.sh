@@ -116,7 +116,9 @@ matrix() {
 [ "$mode" != matrix ] || matrix
 
 check format cargo fmt --all --check
-if [ "$mode" = all ] && [ "$(id -u)" -eq 0 ] && [ "$(uname -s)" = Linux ]; then
+whole=no
+[ "$mode" != all ] || [ "$(id -u)" -ne 0 ] || [ "$(uname -s)" != Linux ] || whole=yes
+if [ "$whole" = yes ]; then
   # First: the crates' own tests use nft and the API server where they are.
   check packages tests/cluster/packages.sh || finish
   check tools tests/cluster/tools.sh || finish
@@ -126,6 +128,11 @@ fi
 # Before the build: it makes `umbra` without Kubernetes, and tests want it whole.
 check demo make --no-print-directory demo
 check build cargo build --workspace --all-targets --locked || finish
+if [ "$whole" = yes ]; then
+  # Beside the next stages, many of which wait more than they work, at the lowest priority: a long build, wanted by the last.
+  (renice -n 19 "$BASHPID"; images) >"$logs/images.out" 2>&1 &
+  images=$!
+fi
 check lint cargo clippy --workspace --all-targets --locked -- -D warnings
 tests unit cargo test --workspace --exclude umbra-tests --locked -- --nocapture
 tests workspace cargo test -p umbra-tests --locked --test workspace
@@ -134,15 +141,12 @@ tests cases cargo test -p umbra-tests --locked --test cases -- --nocapture --ski
 # Of the build that is there: allocations and system calls. Instructions want an optimised one: below.
 tests gates "${CARGO_TARGET_DIR:-target}/debug/umbra-bench" gates
 
-if [ "$(id -u)" -ne 0 ] || [ "$(uname -s)" != Linux ]; then
+if [ "$whole" = no ]; then
   skip "push, proxy, node and cluster tests need root on Linux"
   finish
 fi
 # --nocapture: measurements and skips must be seen. One at a time: they share the machine's network.
 tests apiserver cargo test -p umbra-tests --locked --test cluster_crds -- --nocapture
-# Beside the next stages, which wait more than they work, at the lowest priority: a long build, wanted by those after them.
-(renice -n 19 "$BASHPID"; images) >"$logs/images.out" 2>&1 &
-images=$!
 tests push cargo test -p umbra-tests --locked --test push -- --test-threads=1 --nocapture
 tests proxy cargo test -p umbra-tests --locked --test proxy -- --test-threads=1 --nocapture
 tests node cargo test -p umbra-tests --locked --test node -- --test-threads=1 --nocapture
