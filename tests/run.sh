@@ -128,19 +128,21 @@ fi
 # Before the build: it makes `umbra` without Kubernetes, and tests want it whole.
 check demo make --no-print-directory demo
 check build cargo build --workspace --all-targets --locked || finish
+if [ "$mode" = all ]; then
+  # Of the build that is there: allocations and system calls. Instructions want an optimised one: below.
+  tests gates "${CARGO_TARGET_DIR:-target}/debug/umbra-bench" gates
+fi
 if [ "$whole" = yes ]; then
-  # Beside the next stages, many of which wait more than they work, at the lowest priority: a long build, wanted by the last.
+  # Beside the next stages, at the lowest priority: a long build, wanted by the last of them. Who interrupts ends it, too.
   (renice -n 19 "$BASHPID"; images) >"$logs/images.out" 2>&1 &
   images=$!
+  trap 'kill 0' INT
 fi
 check lint cargo clippy --workspace --all-targets --locked -- -D warnings
 tests unit cargo test --workspace --exclude umbra-tests --locked -- --nocapture
 tests workspace cargo test -p umbra-tests --locked --test workspace
 tests cases cargo test -p umbra-tests --locked --test cases -- --nocapture --skip served
 [ "$mode" = all ] || finish
-# Of the build that is there: allocations and system calls. Instructions want an optimised one: below.
-tests gates "${CARGO_TARGET_DIR:-target}/debug/umbra-bench" gates
-
 if [ "$whole" = no ]; then
   skip "push, proxy, node and cluster tests need root on Linux"
   finish

@@ -17,7 +17,7 @@ use crate::tables::{Governed, Target};
 /// So many of each kind are found again, in 2 KiB. What shares its place with another costs an allocation more.
 const PLACES: usize = 256;
 
-/// A sweep looks at one place of so many: each comes to its turn every 1.6 s.
+/// A sweep looks at one place of so many: each comes to its turn every 1.6 s, and nothing is kept for twice that.
 const TURNS: usize = 16;
 
 /// Something that all workers share, held by one of them. Does not leave its thread.

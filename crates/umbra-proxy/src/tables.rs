@@ -152,6 +152,7 @@ impl Tables {
         index.put(table, routes, &addresses, used.get(&table.service));
         used.insert(table.service.clone(), Used { addresses, sets: keys });
         outdated.remove(&table.service);
+        // What a connection or a worker still has at hand stays known until this service's next table.
         mirrors.retain(|(service, _, _), mirror| *service != table.service || Arc::strong_count(mirror) > 1);
         Ok(())
     }

@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 pub use crate::shadow::limits::{MirrorLimits, ShadowLimits};
 use crate::tables::Tables;
 
-/// How often a worker says that it is alive, and looks after its pools.
+/// How often a worker says that it is alive, and looks after its pools and what it has at hand.
 const TICK: Duration = Duration::from_millis(100);
 
 /// What workers need to know. `Default` has the published bounds.

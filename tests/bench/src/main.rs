@@ -67,7 +67,7 @@ struct Times {
     #[arg(long, value_enum)]
     only: Vec<Part>,
     /// Of row 10 the cases with this text in their name alone, and in as many rounds as the other parts [default: all, in
-    /// 11 at most].
+    /// 11 at most; one that is not clear then in 4 times as many].
     #[arg(long)]
     case: Option<String>,
     /// umbra-proxy as it is deployed, for all but allocations: memcheck sees none in a static program [default: the one

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::exact::Count;
-use crate::isolation::{Case, Fared, Isolation};
+use crate::isolation::{self, Case, Fared, Isolation};
 use crate::memory::{self, Growth};
 use crate::peers::{Kind, Mode};
 use crate::ratio::Figure;
@@ -87,8 +87,16 @@ impl Measured {
             Source::Timed(load, ..) => load,
             Source::MirrorCost => Load::Closed(SMALL),
             Source::Workers | Source::WorkersAlone => Load::Workers,
-            Source::Isolated(_) => {
-                return self.fared().is_ok_and(|mut all| all.any(|(_, fared)| !fared.is_sound(Kind::Umbra)));
+            // A case that proves that users notice is no less proof beside others that prove nothing.
+            Source::Isolated(measure) => {
+                let Some(most) = isolation::MOST.into_iter().find(|(of, _)| *of == measure) else {
+                    return false;
+                };
+                let any = |is: &dyn Fn(&Fared) -> bool| {
+                    self.fared().is_ok_and(|mut all| all.any(|(_, fared)| is(fared)))
+                };
+                return !any(&|fared| fared.is_over(Kind::Umbra, most))
+                    && any(&|fared| !fared.is_sound(Kind::Umbra));
             }
             // Failures say nothing where there are some without a mirror, too.
             Source::Failed => {

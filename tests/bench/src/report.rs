@@ -26,7 +26,7 @@ pub(crate) struct Entry {
     low: f64,
     high: f64,
     aim: f64,
-    /// Too few rounds were steady: the figure proves nothing.
+    /// Too few rounds were steady, or of row 10 alike: the figure proves nothing.
     noisy: bool,
 }
 
@@ -210,7 +210,8 @@ fn fared_by(kind: Kind, fared: &Result<Fared, String>) -> String {
                 .itself(kind, Measure::P99)
                 .map_or(String::new(), |it| format!(" (without: {} .. {})", number(it.low), number(it.high)));
             let void = fared.rounds.void.first().map_or(String::new(), |(_, why)| format!(" void: {why}"));
-            let (failed, planned, rounds) = (fared.failed, fared.planned, fared.rounds.all.len());
+            let rounds = fared.ratio(kind, Measure::P99).map_or(0, |it| it.rounds);
+            let (failed, planned) = (fared.failed, fared.planned);
             format!("{failed} of {planned} failed, {p50}, {p99} in {rounds} rounds{itself}{noisy}{void}")
         }
     };

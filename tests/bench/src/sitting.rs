@@ -18,9 +18,9 @@ use crate::report;
 use crate::rounds::{Load, Measure, Round, Rounds, Subject, Visitor};
 use crate::workers;
 
-/// Rounds of each isolation case, at most: there are many, and each is a ratio to its own control.
+/// Rounds of each isolation case, at most, unless it is asked on: there are many, and each is a ratio to its own control.
 const ISOLATION_ROUNDS: usize = 11;
-/// In how many more rounds two workers are measured: the second one shares a core with clients and backends, and its CPU
+/// Two workers are measured in so many times the rounds: the second one shares a core with clients and backends, and its CPU
 /// repeats half as well.
 const WORKERS_ROUNDS: usize = 2;
 /// How much longer than a visit a mirror keeps its copies (row 11): a minute.
