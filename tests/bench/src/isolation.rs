@@ -24,7 +24,7 @@ pub(crate) const MOST: [(Measure, f64); 2] = [(Measure::P50, 1.05), (Measure::P9
 
 /// A case of ours whose figures are over the most is asked on, so many times as long in all, and so is one whose requests
 /// without the mirror are not alike in both of a round's visits. Then all its rounds count, once: to stop at the first look
-/// that pleases would flatter. In 11 rounds of half a second a p99 repeats within some 15 %, so that of 32 cases a few are
+/// that pleases would flatter. In 11 rounds of half a second a p99 repeats within some 10 %, so that of 32 cases a few are
 /// over by chance.
 const TIMES: usize = 4;
 /// A median of fewer rounds says little.
@@ -161,16 +161,18 @@ impl Fared {
     }
 }
 
-/// Of all rounds: whether the control used as much CPU in both of its visits says little about latency.
+/// Of all rounds: whether the control used as much CPU in both of its visits says little about latency. And of the median
+/// visits: the tenth slowest of a thousand requests is one that a single pause of the machine held up, or none.
 fn ratio(rounds: &Rounds, kind: Kind, measure: Measure) -> Option<Figure> {
-    let of = |round: &Round, mode| round.mean(Subject { kind, mode }, measure);
-    let ratio = |round| Some(of(round, Mode::Mirrored)? / of(round, Mode::Plain)?);
-    Figure::of(&rounds.all.iter().filter_map(ratio).collect::<Vec<_>>())
+    let both = |round: &Round, mode| round.both(Subject { kind, mode }, measure);
+    let visits = |round| Some((both(round, Mode::Mirrored)?, both(round, Mode::Plain)?));
+    Figure::of_medians(&rounds.all.iter().filter_map(visits).collect::<Vec<_>>())
 }
 
 fn itself(rounds: &Rounds, kind: Kind, measure: Measure) -> Option<Figure> {
     let plain = Subject { kind, mode: Mode::Plain };
-    Figure::of(&rounds.all.iter().filter_map(|round| round.again(plain, measure)).collect::<Vec<_>>())
+    let visits = |round: &Round| round.both(plain, measure).map(|[first, second]| ([second; 2], [first; 2]));
+    Figure::of_medians(&rounds.all.iter().filter_map(visits).collect::<Vec<_>>())
 }
 
 /// Without the mirror both visits of a round give the same, in the median of the rounds and as far as users may notice.

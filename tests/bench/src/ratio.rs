@@ -25,13 +25,33 @@ impl Figure {
         if values.is_empty() || values.iter().any(|value| !value.is_finite()) {
             return None;
         }
+        Some(Self::drawn(values, |values| median(values.into_iter().copied().collect())))
+    }
+
+    /// Of rounds that have each been these and those, in turn: the median of all of these over that of all of those. Where
+    /// most of the scatter is a few visits that something held up, which way it goes hardly depends on those, whereas few
+    /// quotients within a round are free of them. `None` as in [`Figure::of`].
+    pub(crate) fn of_medians(rounds: &[([f64; 2], [f64; 2])]) -> Option<Self> {
+        let is_finite =
+            |(these, those): &([f64; 2], [f64; 2])| these.iter().chain(those).all(|it| it.is_finite());
+        if rounds.is_empty() || !rounds.iter().all(is_finite) {
+            return None;
+        }
+        Some(Self::drawn(rounds, |rounds| {
+            let (these, those): (Vec<_>, Vec<_>) = rounds.into_iter().copied().unzip();
+            median(these.concat()) / median(those.concat())
+        }))
+    }
+
+    /// What `of` makes of the rounds, and of as many drawn from them again and again.
+    fn drawn<T>(rounds: &[T], of: impl Fn(Vec<&T>) -> f64) -> Self {
         let mut random = fastrand::Rng::with_seed(1);
-        let draw = |_| median((0..values.len()).map(|_| values[random.usize(0..values.len())]).collect());
-        let mut medians: Vec<f64> = (0..DRAWS).map(draw).collect();
-        medians.sort_by(f64::total_cmp);
+        let draw = |_| of((0..rounds.len()).map(|_| &rounds[random.usize(0..rounds.len())]).collect());
+        let mut drawn: Vec<f64> = (0..DRAWS).map(draw).collect();
+        drawn.sort_by(f64::total_cmp);
         let skip = (DRAWS as f64 * TAIL) as usize;
-        let (low, high) = (medians[skip], medians[DRAWS - 1 - skip]);
-        Some(Self { value: median(values.to_vec()), low, high, rounds: values.len() })
+        let (low, high) = (drawn[skip], drawn[DRAWS - 1 - skip]);
+        Self { value: of(rounds.iter().collect()), low, high, rounds: rounds.len() }
     }
 }
 
@@ -68,6 +88,17 @@ mod tests {
         assert!((spoilt.value - steady.value).abs() < f64::EPSILON);
         assert!(spoilt.high < 7.0, "{spoilt:?}");
         assert_eq!(Figure::of(&[2.0]).map(|it| (it.low, it.high)), Some((2.0, 2.0)));
+    }
+
+    #[test]
+    fn medians_of_all_visits_are_compared_whichever_rounds_were_held_up() {
+        let rounds =
+            [([9.0, 11.0], [10.0, 50.0]), ([99.0, 11.0], [10.0, 10.0]), ([11.0, 11.0], [70.0, 10.0])];
+        let figure = Figure::of_medians(&rounds).unwrap();
+        assert_eq!((figure.value, figure.rounds), (1.1, 3));
+        assert!(figure.low <= 1.1 && figure.high >= 1.1, "{figure:?}");
+        assert_eq!(Figure::of_medians(&[]), None);
+        assert_eq!(Figure::of_medians(&[([1.0, f64::NAN], [1.0, 1.0])]), None);
     }
 
     #[test]

@@ -95,16 +95,13 @@ impl Visit {
 impl Round {
     /// The mean of both visits; `None` when one of them is void.
     pub(crate) fn mean(&self, subject: Subject, measure: Measure) -> Option<f64> {
-        match self.visits.get(&subject)?.as_slice() {
-            [first, second] => Some(f64::midpoint(first.get(measure)?, second.get(measure)?)),
-            _ => None,
-        }
+        self.both(subject, measure).map(|[first, second]| f64::midpoint(first, second))
     }
 
-    /// The second visit over the first: what the machine alone does to a figure.
-    pub(crate) fn again(&self, subject: Subject, measure: Measure) -> Option<f64> {
+    /// Both visits; `None` when one of them is void.
+    pub(crate) fn both(&self, subject: Subject, measure: Measure) -> Option<[f64; 2]> {
         match self.visits.get(&subject)?.as_slice() {
-            [first, second] => Some(second.get(measure)? / first.get(measure)?),
+            [first, second] => Some([first.get(measure)?, second.get(measure)?]),
             _ => None,
         }
     }
@@ -315,8 +312,8 @@ pub(crate) mod tests {
     fn a_subject_with_a_void_visit_has_no_value_in_that_round() {
         let round = round(&[(Kind::Umbra, Mode::Plain, &[10.0, 14.0]), (Kind::Envoy, Mode::Plain, &[30.0])]);
         assert_eq!(round.mean(subject(Kind::Umbra, Mode::Plain), Measure::Cpu), Some(12.0));
-        assert_eq!(round.again(subject(Kind::Umbra, Mode::Plain), Measure::P99), Some(1.4));
-        assert_eq!(round.again(subject(Kind::Envoy, Mode::Plain), Measure::P99), None);
+        assert_eq!(round.both(subject(Kind::Umbra, Mode::Plain), Measure::P99), Some([100.0, 140.0]));
+        assert_eq!(round.both(subject(Kind::Envoy, Mode::Plain), Measure::P99), None);
         assert_eq!(round.mean(subject(Kind::Envoy, Mode::Plain), Measure::Cpu), None);
         assert_eq!(round.mean(subject(Kind::Nginx, Mode::Plain), Measure::Cpu), None);
     }
