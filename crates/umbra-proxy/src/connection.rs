@@ -60,6 +60,7 @@ pub(crate) struct Worker {
     pub(crate) sockets: Sockets,
     /// What requests leave behind for the next ones.
     pub(crate) recycled: Rc<Recycled>,
+    /// What its requests hold of what all workers share.
     pub(crate) at_hand: AtHand,
     /// Bytes of bodies that its copies hold.
     queued: Used,

@@ -85,7 +85,7 @@ impl<T> Default for Kind<T> {
 impl<T> Kind<T> {
     /// The worker's own handle.
     pub(crate) fn get(&self, shared: &Arc<T>) -> Held<T> {
-        let at_hand = &mut self.0.borrow_mut()[place(shared)];
+        let at_hand = &mut self.0.borrow_mut()[place::<PLACES>([Arc::as_ptr(shared) as u64])];
         match at_hand {
             Some(held) if Arc::ptr_eq(held.shared(), shared) => {
                 held.0.asked_for.set(true);
@@ -105,11 +105,11 @@ impl<T> Kind<T> {
     }
 }
 
-/// Multiplying by 2^64 over the golden ratio spreads low bits upwards, and the highest ones are used: nobody chooses
-/// addresses, so nobody can make them meet on purpose.
-fn place<T>(shared: &Arc<T>) -> usize {
-    let mixed = (Arc::as_ptr(shared) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    (mixed >> (u64::BITS - PLACES.ilog2())) as usize
+/// Which of `PLACES`, a power of two, these words lead to. Multiplying by 2^64 over the golden ratio spreads low bits upwards,
+/// and the highest ones are used: for words that nobody chooses, so that nobody can make them meet on purpose.
+pub(crate) fn place<const PLACES: usize>(words: impl IntoIterator<Item = u64>) -> usize {
+    let mix = |mixed: u64, word: u64| (mixed.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (words.into_iter().fold(0, mix) >> (u64::BITS - PLACES.ilog2())) as usize
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::block::Series;
 use super::book::Page;
 use super::exchange::Exchange;
 use crate::balance::Upstream;
+use crate::held;
 use crate::metrics::Metrics;
 
 /// A worker keeps this many kinds of exchanges at hand; past it the cache starts anew. Each is some 100 bytes, so that is
@@ -42,14 +43,10 @@ impl Key {
         }
     }
 
-    /// Where it is looked for first. Multiplying by 2^64 over the golden ratio spreads low bits upwards, and the highest
-    /// ones are used: keys are ours, so nobody can make them collide on purpose.
+    /// Where it is looked for first: keys are ours, and nobody else's choice.
     fn slot(&self) -> usize {
         let words = [self.client as u64, self.service as u64, self.upstream as u64, self.kind];
-        let mixed = words
-            .into_iter()
-            .fold(0_u64, |mixed, word| (mixed.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        (mixed >> (u64::BITS - SLOTS.ilog2())) as usize
+        held::place::<SLOTS>(words)
     }
 }
 
