@@ -5,6 +5,7 @@
 
 pub(crate) mod budget;
 pub(crate) mod copy;
+pub(crate) mod hang_ups;
 pub(crate) mod head;
 pub(crate) mod lag;
 pub(crate) mod limits;
@@ -216,6 +217,9 @@ fn admit(
     let slot = mirror.slot(limits.mirror.in_flight).ok_or(DropReason::Overflow)?;
     if !mirror.breaker.allows(now) {
         return Err(DropReason::Breaker);
+    }
+    if !mirror.hang_ups.allow(now) {
+        return Err(DropReason::HungUp);
     }
     if limits.mirror.per_second.is_some_and(|rate| !mirror.rate.takes(rate, now)) {
         return Err(DropReason::Rate);

@@ -153,6 +153,43 @@ async fn a_mirror_that_resets_what_it_took_fails_and_leaves_the_breaker_closed()
 }
 
 #[tokio::test]
+async fn a_mirror_that_hangs_up_on_each_copy_gets_fewer_until_it_answers() {
+    let (v1, v2) = (Backend::named("v1").await, Backend::named("v2").await);
+    let proxy = Proxy::start(&mirrored(v1.address, vec![resetting()]));
+    let mut client = proxy.client().await;
+    let mut sent = 0;
+    // How many in a row, and how many a second then, is tested beside the rule.
+    let held_back = async {
+        while proxy.dropped("hung_up") == 0 {
+            for _ in 0..50 {
+                assert_eq!(client.get("/").await.body(), "v1");
+                sent += 1;
+            }
+        }
+    };
+    within("copies are held back", held_back).await;
+    proxy.settled(sent).await;
+    let (failed, held_back) = (proxy.result("failed"), proxy.dropped("hung_up"));
+    assert!(failed >= 256 && failed + held_back == sent, "{failed} failed, {held_back} held back");
+
+    proxy.push(&mirrored(v1.address, vec![v2.address]));
+    let answers = async {
+        while proxy.result("answered") == 0 {
+            client.get("/").await;
+            sent += 1;
+            proxy.settled(sent).await;
+        }
+    };
+    within("one of the few is answered", answers).await;
+    let held_back = proxy.dropped("hung_up");
+    for _ in 0..200 {
+        client.get("/").await;
+    }
+    proxy.settled(sent + 200).await;
+    assert_eq!((proxy.result("answered"), proxy.dropped("hung_up")), (201, held_back));
+}
+
+#[tokio::test]
 async fn a_mirror_that_answers_on_kept_connections_keeps_its_breaker_closed() {
     let v1 = Backend::named("v1").await;
     let v2 = Backend::named("v2").await;

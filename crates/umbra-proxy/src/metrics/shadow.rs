@@ -25,6 +25,8 @@ pub enum DropReason {
     Busy,
     /// Connecting to the mirror failed several times in a row; it is tried again from time to time.
     Breaker,
+    /// The mirror took its last connections and ended each without an answer; some are made to see whether it still does.
+    HungUp,
     /// The mirror read the body slower than the primary by more than the buffers allow: a copy's, a mirror's, a worker's.
     BodyBudget,
     /// The request never reached a primary, so there was nothing to copy.
@@ -43,7 +45,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Unresolved,
         Self::NoEndpoint,
         Self::Overflow,
@@ -51,6 +53,7 @@ impl DropReason {
         Self::Connections,
         Self::Busy,
         Self::Breaker,
+        Self::HungUp,
         Self::BodyBudget,
         Self::PrimaryFailed,
         Self::Incomplete,
@@ -70,6 +73,7 @@ impl DropReason {
             Self::Connections => "connections",
             Self::Busy => "busy",
             Self::Breaker => "breaker",
+            Self::HungUp => "hung_up",
             Self::BodyBudget => "body_budget",
             Self::PrimaryFailed => "primary_failed",
             Self::Incomplete => "incomplete",

@@ -40,9 +40,15 @@ pub(crate) struct Copy {
 
 /// How an attempt at the mirror ended.
 enum Ended {
-    Answered { code: u16, grpc_status: Option<u8>, bytes: u64 },
+    Answered {
+        code: u16,
+        grpc_status: Option<u8>,
+        bytes: u64,
+    },
     TimedOut,
     NotConnected,
+    /// The mirror took a new connection, and ended it before there was an answer.
+    HungUp,
     Broken,
     Reset,
     Cut(DropReason),
@@ -70,6 +76,11 @@ impl Copy {
         };
         // A connection that ended because its body was cut is not the mirror's fault.
         let ended = end.cut().map_or(ended, Ended::Cut);
+        match ended {
+            Ended::HungUp => ledger.mirror.hang_ups.another(),
+            Ended::Answered { .. } => ledger.mirror.hang_ups.answered(),
+            _ => {}
+        }
         let (outcome, code, flags, bytes) = judged(&ended);
         let grpc_status = match ended {
             Ended::Answered { grpc_status, .. } => grpc_status,
@@ -98,7 +109,7 @@ fn judged(ended: &Ended) -> (Outcome, u16, Flags, u64) {
         Ended::Answered { code, bytes, .. } => (sent(ShadowResult::Answered), code, Flags::None, bytes),
         Ended::TimedOut => (sent(ShadowResult::TimedOut), 504, Flags::UpstreamTimeout, 0),
         Ended::NotConnected => (sent(ShadowResult::Failed), 503, Flags::UpstreamConnectFailure, 0),
-        Ended::Broken => (sent(ShadowResult::Failed), 503, Flags::UpstreamTermination, 0),
+        Ended::HungUp | Ended::Broken => (sent(ShadowResult::Failed), 503, Flags::UpstreamTermination, 0),
         Ended::Reset => (sent(ShadowResult::Failed), 503, Flags::UpstreamReset, 0),
         Ended::Cut(reason) => (Outcome::Dropped(reason), 0, Flags::None, 0),
     }
@@ -132,7 +143,8 @@ async fn exchange(
             // The connection had closed before anything was sent: that is no retry.
             Err(Unanswered { how: Missing::Unsent, untouched: Some(unsent), .. }) if reused => body = unsent,
             Err(Unanswered { how: Missing::Refused | Missing::Reset, .. }) => return Ended::Reset,
-            Err(_) => return Ended::Broken,
+            Err(_) if reused => return Ended::Broken,
+            Err(_) => return Ended::HungUp,
         }
     }
 }
@@ -160,7 +172,7 @@ fn unconnected(error: &ConnectError) -> Ended {
     match error {
         ConnectError::TooMany => Ended::Cut(DropReason::Connections),
         ConnectError::Silent => Ended::TimedOut,
-        error if error.was_taken() => Ended::Broken,
+        error if error.was_taken() => Ended::HungUp,
         _ => Ended::NotConnected,
     }
 }

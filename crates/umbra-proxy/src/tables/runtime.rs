@@ -13,6 +13,7 @@ use crate::connection::Worker;
 use crate::descriptors::{Counter, Sockets};
 use crate::metrics::ShadowCounters;
 use crate::shadow::budget::Used;
+use crate::shadow::hang_ups::HangUps;
 use crate::shadow::rate::Bucket;
 
 /// Failed connects in a row after which a mirror is left alone for a while.
@@ -91,6 +92,7 @@ impl Target {
 pub(crate) struct Mirror {
     pub(crate) counters: ShadowCounters,
     pub(crate) breaker: Breaker,
+    pub(crate) hang_ups: HangUps,
     pub(crate) rate: Bucket,
     /// Bytes of bodies that its copies hold.
     pub(crate) queued: Used,
@@ -112,6 +114,7 @@ impl Mirror {
         Arc::new(Self {
             counters,
             breaker: Breaker::new(MIRROR_FAILURES, Instant::now()),
+            hang_ups: HangUps::new(),
             rate: Bucket::new(),
             queued: Used::default(),
             connections: Counter::default(),
