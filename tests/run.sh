@@ -152,7 +152,6 @@ tests apiserver cargo test -p umbra-tests --locked --test cluster_crds -- --noca
 tests push cargo test -p umbra-tests --locked --test push -- --test-threads=1 --nocapture
 tests proxy cargo test -p umbra-tests --locked --test proxy -- --test-threads=1 --nocapture
 tests node cargo test -p umbra-tests --locked --test node -- --test-threads=1 --nocapture
-tests served cargo test -p umbra-tests --locked --test cases -- --nocapture served
 wait "$images"
 check images replay $? "$logs/images.out" || finish
 if [ "${PROFILE:-release}" = release ]; then
@@ -162,13 +161,23 @@ if [ "${PROFILE:-release}" = release ]; then
 else
   skip "instructions of a request want images of a release build"
 fi
-# What Istio answered is asked beside the cluster's tests, which wait more than they work, and told after them.
-cargo test -p umbra-tests --locked --test istio -- --nocapture >"$logs/istio.out" 2>&1 &
-istio=$!
+# Beside the cluster's tests, which wait more than they work, and told after them: what Istio answered, and then what a node
+# does with the cases, in network namespaces of their own.
+beside() {
+  local stage=$1
+  shift
+  cargo test -p umbra-tests --locked "$@" >"$logs/$stage.out" 2>&1
+  echo $? >"$logs/$stage.code"
+}
+rm -f "$logs"/{istio,served}.code
+{ beside istio --test istio -- --nocapture; beside served --test cases -- --nocapture served; } &
+others=$!
 cluster ""
 up=$?
-wait "$istio"
-tests istio replay $? "$logs/istio.out"
+wait "$others"
+for stage in istio served; do
+  tests "$stage" replay "$(cat "$logs/$stage.code")" "$logs/$stage.out"
+done
 [ "$up" -eq 0 ] || finish
 check cluster-down make --no-print-directory cluster-down
 finish
