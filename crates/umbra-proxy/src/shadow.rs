@@ -218,7 +218,7 @@ fn admit(
     if !mirror.breaker.allows(now) {
         return Err(DropReason::Breaker);
     }
-    if !mirror.hang_ups.allow(now) {
+    if !mirror.hang_ups.allows(limits.mirror.in_flight, now) {
         return Err(DropReason::HungUp);
     }
     if limits.mirror.per_second.is_some_and(|rate| !mirror.rate.takes(rate, now)) {

@@ -5,6 +5,7 @@ mod rig;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
@@ -152,41 +153,76 @@ async fn a_mirror_that_resets_what_it_took_fails_and_leaves_the_breaker_closed()
     assert_eq!(proxy.count("istio_requests_total", &uc), 200);
 }
 
+/// Several clients ask at the same time, so often each.
+async fn ask(clients: &mut [TestClient], times: usize) {
+    let each = clients.iter_mut().map(|client| async move {
+        for _ in 0..times {
+            assert_eq!(client.get("/").await.body(), "v1");
+        }
+    });
+    join_all(each).await;
+}
+
 #[tokio::test]
 async fn a_mirror_that_hangs_up_on_each_copy_gets_fewer_until_it_answers() {
     let (v1, v2) = (Backend::named("v1").await, Backend::named("v2").await);
-    let proxy = Proxy::start(&mirrored(v1.address, vec![resetting()]));
-    let mut client = proxy.client().await;
-    let mut sent = 0;
-    // How many in a row, and how many a second then, is tested beside the rule.
-    let held_back = async {
-        while proxy.dropped("hung_up") == 0 {
-            for _ in 0..50 {
-                assert_eq!(client.get("/").await.body(), "v1");
-                sent += 1;
+    let reads_and_closes = rig::raw_backend(|_, mut stream| async move {
+        read_head(&mut stream).await;
+    })
+    .await;
+    for hangs_up in [resetting(), reads_and_closes] {
+        let proxy = Proxy::start(&mirrored(v1.address, vec![hangs_up]));
+        let mut clients =
+            [proxy.client().await, proxy.client().await, proxy.client().await, proxy.client().await];
+        let mut sent = 0;
+        // How many in a row, and how many a second then, is tested beside the rule.
+        let held_back = async {
+            while proxy.dropped("hung_up") == 0 {
+                ask(&mut clients, 50).await;
+                sent += 200;
             }
-        }
-    };
-    within("copies are held back", held_back).await;
-    proxy.settled(sent).await;
-    let (failed, held_back) = (proxy.result("failed"), proxy.dropped("hung_up"));
-    assert!(failed >= 256 && failed + held_back == sent, "{failed} failed, {held_back} held back");
+        };
+        within("copies are held back", held_back).await;
+        proxy.settled(sent).await;
+        let (failed, held_back) = (proxy.result("failed"), proxy.dropped("hung_up"));
+        assert!(failed >= 512 && failed + held_back == sent, "{failed} failed, {held_back} held back");
 
-    proxy.push(&mirrored(v1.address, vec![v2.address]));
-    let answers = async {
-        while proxy.result("answered") == 0 {
-            client.get("/").await;
-            sent += 1;
-            proxy.settled(sent).await;
-        }
-    };
-    within("one of the few is answered", answers).await;
-    let held_back = proxy.dropped("hung_up");
-    for _ in 0..200 {
-        client.get("/").await;
+        proxy.push(&mirrored(v1.address, vec![v2.address]));
+        let answered = async {
+            while proxy.result("answered") == 0 {
+                ask(&mut clients[..1], 1).await;
+                sent += 1;
+                proxy.settled(sent).await;
+            }
+        };
+        within("one of the few is answered", answered).await;
+        let held_back = proxy.dropped("hung_up");
+        ask(&mut clients, 100).await;
+        proxy.settled(sent + 400).await;
+        assert_eq!((proxy.result("answered"), proxy.dropped("hung_up")), (401, held_back));
     }
-    proxy.settled(sent + 200).await;
-    assert_eq!((proxy.result("answered"), proxy.dropped("hung_up")), (201, held_back));
+}
+
+#[tokio::test]
+async fn a_mirror_that_begins_its_answers_gets_all_copies_however_it_ends_them() {
+    let v1 = Backend::named("v1").await;
+    let closes = "HTTP/1.1 500 No\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    let breaks_off = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf";
+    for (answer, result) in [(closes, "answered"), (breaks_off, "failed"), ("HTTP/1.1 what", "failed")] {
+        let v2 = rig::raw_backend(move |_, mut stream| async move {
+            read_head(&mut stream).await;
+            // The proxy may have left.
+            let _ = stream.write_all(answer.as_bytes()).await;
+        })
+        .await;
+        let proxy = Proxy::start(&mirrored(v1.address, vec![v2]));
+        let mut clients =
+            [proxy.client().await, proxy.client().await, proxy.client().await, proxy.client().await];
+        // So many at once that those who hang up would get fewer.
+        ask(&mut clients, 300).await;
+        proxy.settled(1_200).await;
+        assert_eq!((proxy.result(result), proxy.dropped("hung_up")), (1_200, 0), "{answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -25,7 +25,8 @@ pub enum DropReason {
     Busy,
     /// Connecting to the mirror failed several times in a row; it is tried again from time to time.
     Breaker,
-    /// The mirror took its last connections and ended each without an answer; some are made to see whether it still does.
+    /// The mirror hung up on the last copies (twice as many as may be in flight): it took a connection for each, and ended it
+    /// without a byte of an answer. Some still go out, to see whether it answers.
     HungUp,
     /// The mirror read the body slower than the primary by more than the buffers allow: a copy's, a mirror's, a worker's.
     BodyBudget,

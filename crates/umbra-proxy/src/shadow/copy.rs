@@ -47,7 +47,7 @@ enum Ended {
     },
     TimedOut,
     NotConnected,
-    /// The mirror took a new connection, and ended it before there was an answer.
+    /// The mirror took a new connection for it alone, and ended it without a byte of an answer.
     HungUp,
     Broken,
     Reset,
@@ -77,8 +77,9 @@ impl Copy {
         // A connection that ended because its body was cut is not the mirror's fault.
         let ended = end.cut().map_or(ended, Ended::Cut);
         match ended {
-            Ended::HungUp => ledger.mirror.hang_ups.another(),
-            Ended::Answered { .. } => ledger.mirror.hang_ups.answered(),
+            Ended::HungUp => ledger.mirror.hang_ups.hung_up(),
+            // It did not hang up for so long.
+            Ended::TimedOut => ledger.mirror.hang_ups.stayed(),
             _ => {}
         }
         let (outcome, code, flags, bytes) = judged(&ended);
@@ -128,12 +129,13 @@ async fn exchange(
             Some(place) => place,
             None => match connect(worker, ledger, (address, head)).await {
                 Ok(place) => place,
-                Err(error) => return unconnected(&error),
+                Err(error) => return unconnected(&error, head),
             },
         };
         let reused = place.is_reused();
         match place.send(body).await {
             Ok(answer) => {
+                ledger.mirror.hang_ups.stayed();
                 if reused {
                     // It is reachable, whatever other endpoints' failed connects have said.
                     ledger.mirror.breaker.connected();
@@ -143,8 +145,12 @@ async fn exchange(
             // The connection had closed before anything was sent: that is no retry.
             Err(Unanswered { how: Missing::Unsent, untouched: Some(unsent), .. }) if reused => body = unsent,
             Err(Unanswered { how: Missing::Refused | Missing::Reset, .. }) => return Ended::Reset,
-            Err(_) if reused => return Ended::Broken,
-            Err(_) => return Ended::HungUp,
+            Err(Unanswered { how: Missing::Unsent | Missing::Closed { silent: true }, .. })
+                if place.is_fresh() =>
+            {
+                return Ended::HungUp;
+            }
+            Err(_) => return Ended::Broken,
         }
     }
 }
@@ -168,11 +174,12 @@ async fn connect<'h>(
 }
 
 /// What it is for a copy that there is no connection: one that the mirror took and ended is one of those that it ends.
-fn unconnected(error: &ConnectError) -> Ended {
+fn unconnected(error: &ConnectError, head: &Head) -> Ended {
     match error {
         ConnectError::TooMany => Ended::Cut(DropReason::Connections),
         ConnectError::Silent => Ended::TimedOut,
-        error if error.was_taken() => Ended::HungUp,
+        error if error.was_taken() && head.is_alone() => Ended::HungUp,
+        error if error.was_taken() => Ended::Broken,
         _ => Ended::NotConnected,
     }
 }

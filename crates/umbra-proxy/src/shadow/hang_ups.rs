@@ -1,45 +1,42 @@
-//! A mirror that takes each connection and ends it without an answer gets a new one for each copy, which costs the worker
-//! that users wait for ten times what a copy on a kept connection does. When it seems to do nothing else, only some are sent.
+//! A mirror of HTTP/1 that takes each connection and ends it without a word gets a new one for each copy: the dearest
+//! copies there are, made by the worker that users wait for. When it does nothing else, only some are sent.
 //!
-//! Takes: how copies on new connections ended, and the time. Gives: whether to send another one.
+//! Takes: which copies the mirror hung up on and which it did not, and the time. Gives: whether to send another one.
 
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use super::rate::Bucket;
 
-/// Copies in a row: as many as may be in flight by default, so that no single restart of a mirror looks like this.
-const IN_A_ROW: u32 = 256;
 /// Copies a second that go on to such a mirror: enough to see within a second what it does, and that it answers again.
 const TRIES: NonZeroU32 = NonZeroU32::new(100).expect("not zero");
 
 /// Shared by all workers, who need not agree: relaxed ordering is enough.
 pub(crate) struct HangUps {
-    /// Copies since the last answer.
-    in_a_row: AtomicU32,
+    in_a_row: AtomicUsize,
     tries: Bucket,
 }
 
 impl HangUps {
     pub(crate) fn new() -> Self {
-        Self { in_a_row: AtomicU32::new(0), tries: Bucket::new() }
+        Self { in_a_row: AtomicUsize::new(0), tries: Bucket::new() }
     }
 
-    /// Whether another copy may go out.
-    pub(crate) fn allow(&self, now: Instant) -> bool {
-        self.in_a_row.load(Ordering::Relaxed) < IN_A_ROW || self.tries.takes(TRIES, now)
+    /// Whether another copy may go out. `in_flight`: how many there may be at once. A mirror that is restarted hangs up on all
+    /// of them, and is not meant; nor one that is restarted twice.
+    pub(crate) fn allows(&self, in_flight: usize, now: Instant) -> bool {
+        self.in_a_row.load(Ordering::Relaxed) <= in_flight.saturating_mul(2) || self.tries.takes(TRIES, now)
     }
 
-    /// The mirror took a new connection, and ended it without an answer.
-    pub(crate) fn another(&self) {
-        let more = |in_a_row: u32| in_a_row.checked_add(1);
-        // At its end it stays there.
-        let _ = self.in_a_row.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    /// The mirror took a new connection, and ended it without a byte of an answer.
+    pub(crate) fn hung_up(&self) {
+        // As many connections as there are numbers are never made.
+        self.in_a_row.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The mirror answered.
-    pub(crate) fn answered(&self) {
+    /// The mirror began an answer, or kept the connection until the copy's time was up.
+    pub(crate) fn stayed(&self) {
         // Looked at first: it is zero nearly always, and reading disturbs no other worker.
         if self.in_a_row.load(Ordering::Relaxed) != 0 {
             self.in_a_row.store(0, Ordering::Relaxed);
@@ -53,18 +50,20 @@ mod tests {
 
     use super::*;
 
+    const IN_FLIGHT: usize = 256;
+
     #[test]
-    fn a_mirror_that_does_nothing_else_gets_some_until_it_answers() {
+    fn a_mirror_that_does_nothing_else_gets_some_until_it_stays() {
         let (hang_ups, mut now) = (HangUps::new(), Instant::now());
-        let allowed = |now, asked| (0..asked).filter(|_| hang_ups.allow(now)).count();
-        (1..IN_A_ROW).for_each(|_| hang_ups.another());
-        assert_eq!(allowed(now, 1_000), 1_000, "not yet");
-        hang_ups.another();
+        let allowed = |now, asked| (0..asked).filter(|_| hang_ups.allows(IN_FLIGHT, now)).count();
+        (0..2 * IN_FLIGHT).for_each(|_| hang_ups.hung_up());
+        assert_eq!(allowed(now, 1_000), 1_000, "it may have been restarted twice");
+        hang_ups.hung_up();
         assert_eq!(allowed(now, 1_000), TRIES.get() as usize);
         now += Duration::from_millis(101);
         assert_eq!(allowed(now, 1_000), TRIES.get() as usize / 10);
-        hang_ups.answered();
-        hang_ups.another();
+        hang_ups.stayed();
+        hang_ups.hung_up();
         assert_eq!(allowed(now, 1_000), 1_000, "it begins anew");
     }
 }

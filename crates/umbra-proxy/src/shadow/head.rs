@@ -79,6 +79,11 @@ impl Head {
         }
     }
 
+    /// It has a connection to itself while it is there.
+    pub(super) fn is_alone(&self) -> bool {
+        matches!(self, Self::Http1(_))
+    }
+
     /// In bytes, for the metrics.
     pub(super) fn size(&self) -> u64 {
         match self {
@@ -105,6 +110,11 @@ impl Place<'_> {
             Self::Http1(connection, _) => connection.is_reused(),
             Self::Http2(stream, _) => stream.is_reused(),
         }
+    }
+
+    /// Its connection was made for this copy, and nobody else is on it.
+    pub(super) fn is_fresh(&self) -> bool {
+        matches!(self, Self::Http1(connection, _) if !connection.is_reused())
     }
 
     /// Sends the copy; ends with the head of the answer.
