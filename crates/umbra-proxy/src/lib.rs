@@ -21,8 +21,8 @@
 //!
 //! Beside it: `run` starts and ends everything; `push` takes what the controller sends, and `config` owns it and brings it
 //! into force, by `reach`, which knows what this node lets us take over; `admin` shows it; `deadman` says whether the workers live;
-//! `descriptors` keeps sockets for users; `recycle` keeps what requests leave behind for the next ones, `held` what
-//! a worker has in hand of what all share, and `alarm` what hardly ever has anything to say.
+//! `descriptors` keeps sockets for users; `freed` gives memory back; `recycle` keeps what requests leave behind for the next
+//! ones, `held` what a worker has in hand of what all share, and `alarm` what hardly ever has anything to say.
 
 mod acked;
 mod admin;
@@ -39,6 +39,7 @@ mod deadman;
 mod descriptors;
 pub mod fallback;
 mod forward;
+mod freed;
 mod headers;
 mod held;
 mod http1;

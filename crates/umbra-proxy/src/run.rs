@@ -21,6 +21,7 @@ use crate::admin::{Admin, Bounded, CONNECTIONS, Lives};
 use crate::config::{Command, OwnerError, Signals};
 use crate::deadman::{self, LIVES_WITHIN};
 use crate::descriptors;
+use crate::freed;
 use crate::intercept::InterceptError;
 use crate::metrics::Metrics;
 use crate::options::{Intercept, Options};
@@ -115,6 +116,7 @@ impl Proxy {
     /// An address is taken, options do not fit, or the kernel does not let us intercept.
     pub async fn start(mut options: Options) -> Result<Self, StartError> {
         options.check().map_err(StartError::Options)?;
+        freed::keep_no_more();
         options.limits.share(descriptors::raise().map_err(StartError::Descriptors)?);
         let push_metrics = PushMetrics::default();
         let metrics = Metrics::with(|registry| push_metrics.register(registry));
@@ -153,6 +155,7 @@ impl Proxy {
         let pushes =
             Pushes { listener: push_listener, tls_dir: options.tls_dir, metrics: push_metrics, unprompted };
         tasks.spawn(serve_pushes(pushes, server, stopping.clone()));
+        tasks.spawn(give_memory_back(stopping.clone()));
         let [push, metrics_at, admin] = addresses;
         tracing::info!(node = options.node, %traffic, %push, metrics = %metrics_at, %admin, "started");
         let intercepted = matches!(options.intercept, Intercept::On { .. });
@@ -265,6 +268,11 @@ async fn serve(
     let listener = Bounded::new(listener, CONNECTIONS);
     axum::serve(listener, router).with_graceful_shutdown(stopping.cancelled_owned()).await?;
     Ok("metrics and administration")
+}
+
+async fn give_memory_back(stopping: CancellationToken) -> Result<&'static str, ProxyError> {
+    stopping.run_until_cancelled(freed::give_back()).await;
+    Ok("memory")
 }
 
 /// What the push port is served with.
