@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::convert::Infallible;
 use std::fmt;
+use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -22,7 +23,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use socket2::{Domain, SockRef, Socket, Type};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
@@ -171,7 +172,7 @@ impl Backend {
             stream.write_all(SETTINGS).await?;
         }
         match does {
-            Does::NeverReads => std::future::pending().await,
+            Does::NeverReads => left(&stream).await,
             Does::ReadsOneByteASecond => read_slowly(stream).await,
             Does::ResetsAtOnce => reset(&stream),
             Does::ResetsHalfWay => read(stream, self.half()).await.and_then(|stream| reset(&stream)),
@@ -261,15 +262,31 @@ async fn read(mut stream: TcpStream, mut bytes: usize) -> Result<TcpStream> {
     let mut buffer = vec![0; 64 * 1024];
     while bytes > 0 {
         let most = bytes.min(buffer.len());
-        bytes -= stream.read(&mut buffer[..most]).await?;
+        match stream.read(&mut buffer[..most]).await? {
+            0 => break,
+            read => bytes -= read,
+        }
     }
     Ok(stream)
 }
 
-/// What such a mirror does, not a way to wait for anything.
+/// A second for each byte is what such a mirror does, not a way to wait for anything. What the other side has left behind
+/// would take it hours.
 async fn read_slowly(mut stream: TcpStream) -> Result<()> {
     while stream.read(&mut [0]).await? > 0 {
         tokio::time::sleep(Duration::from_secs(1)).await;
+        if stream.ready(Interest::READABLE).await?.is_read_closed() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the other side has left, and reads nothing: a long run would use up the test's own descriptors.
+async fn left(stream: &TcpStream) -> Result<()> {
+    while !stream.ready(Interest::READABLE).await?.is_read_closed() {
+        // What has come is left there; more of it, or the end, says so again.
+        let _: io::Result<()> = stream.try_io(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
     }
     Ok(())
 }
