@@ -28,7 +28,7 @@ use crate::worker::Limits;
 use dial::Dialer;
 
 pub(crate) use dial::ConnectError;
-pub(crate) use http1::Exclusive;
+pub(crate) use http1::{Exclusive, ResetOnDrop};
 pub(crate) use http2::{Stream, UnreadFrames};
 pub(crate) use message::Written;
 pub(crate) use peer_body::{PeerBody, PeerError};

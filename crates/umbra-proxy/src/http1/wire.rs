@@ -7,6 +7,7 @@
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use http::HeaderMap;
@@ -293,6 +294,11 @@ impl<D: Buf> Wire<D> {
         self.written == before || acked::bytes_acked(&self.stream).is_some_and(|acked| acked <= before)
     }
 
+    /// All that was written has reached the peer's kernel, as far as ours says.
+    pub(crate) fn took_all(&self) -> bool {
+        acked::bytes_acked(&self.stream).is_none_or(|acked| acked >= self.written)
+    }
+
     pub(crate) fn written(&self) -> u64 {
         self.written
     }
@@ -309,6 +315,12 @@ impl<D: Buf> Wire<D> {
     pub(crate) fn shut_down(&self) {
         // Only fails on a dead socket, which has nobody to tell.
         let _ = socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+    }
+
+    /// When it is dropped, the peer gets a reset, and the kernel keeps nothing of what was written.
+    pub(crate) fn reset_on_drop(&self) {
+        // Only fails on a dead socket, of which nothing is kept.
+        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
     /// The socket, with what was read and not used: what follows is not HTTP.

@@ -57,6 +57,32 @@ pub(crate) struct Exclusive<B: Body> {
     address: SocketAddr,
 }
 
+/// Resets a connection when it is dropped, unless its exchange was [`answered`](Self::answered).
+///
+/// What was written for a peer that does not read would else stay in the kernel: up to 4 MiB of each connection
+/// (tcp_wmem in tcp(7)), for the four minutes that it goes on asking, of the memory that all sockets of the node share.
+pub(crate) struct ResetOnDrop<B: Body>(Option<Rc<Link<B>>>);
+
+impl<B> ResetOnDrop<B>
+where
+    B: ReadAhead + Unpin,
+    B::Data: Buf,
+{
+    /// The answer was read to its end: the connection goes on, or ends well. One whose peer has answered what it has not
+    /// read is reset all the same.
+    pub(crate) fn answered(mut self) {
+        self.0.take_if(|link| link.is_over() || link.is_delivered());
+    }
+}
+
+impl<B: Body> Drop for ResetOnDrop<B> {
+    fn drop(&mut self) {
+        if let Some(link) = &self.0 {
+            link.reset_on_drop();
+        }
+    }
+}
+
 impl<B> Exclusive<B>
 where
     B: ReadAhead + Unpin + 'static,
@@ -82,6 +108,11 @@ where
     /// It has served a request before.
     pub(crate) fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// For an exchange whose connection is of no use to the peer when it is given up.
+    pub(crate) fn reset_on_drop(&self) -> ResetOnDrop<B> {
+        ResetOnDrop(Some(Rc::clone(&self.link)))
     }
 
     /// The answer has ended, and the request has not.

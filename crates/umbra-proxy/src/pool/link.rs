@@ -228,6 +228,19 @@ where
     }
 }
 
+impl<B: Body> Link<B> {
+    /// All of the request has reached the peer's kernel.
+    pub(super) fn is_delivered(&self) -> bool {
+        let state = self.0.borrow();
+        state.body.is_none() && !state.wire.waits() && state.wire.took_all()
+    }
+
+    /// See [`Wire::reset_on_drop`].
+    pub(super) fn reset_on_drop(&self) {
+        self.0.borrow().wire.reset_on_drop();
+    }
+}
+
 impl<B> State<B>
 where
     B: ReadAhead + Unpin,

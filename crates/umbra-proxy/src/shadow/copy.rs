@@ -21,7 +21,7 @@ use crate::connection::Worker;
 use crate::headers;
 use crate::held::Held;
 use crate::metrics::{DropReason, Exchange, Flags, Outcome, ShadowResult, Spoken};
-use crate::pool::{ConnectError, Missing, PeerBody, Pooled, Unanswered};
+use crate::pool::{ConnectError, Missing, PeerBody, Pooled, ResetOnDrop, Unanswered};
 use crate::tables::Slot;
 
 /// A copy that was admitted.
@@ -133,6 +133,7 @@ async fn exchange(
             },
         };
         let reused = place.is_reused();
+        let reset = place.reset_on_drop();
         match place.send(body).await {
             Ok(answer) => {
                 ledger.mirror.hang_ups.stayed();
@@ -140,7 +141,7 @@ async fn exchange(
                     // It is reachable, whatever other endpoints' failed connects have said.
                     ledger.mirror.breaker.connected();
                 }
-                return drain(worker, place.into_pooled(), answer).await;
+                return drain(worker, (place.into_pooled(), reset), answer).await;
             }
             // The connection had closed before anything was sent: that is no retry.
             Err(Unanswered { how: Missing::Unsent, untouched: Some(unsent), .. }) if reused => body = unsent,
@@ -185,7 +186,11 @@ fn unconnected(error: &ConnectError, head: &Head) -> Ended {
 }
 
 /// Reads the answer to its end, so that the connection lives on; a long one costs the connection, or its stream.
-async fn drain(worker: &Rc<Worker>, pooled: Pooled<CopyBody>, answer: Response<PeerBody<CopyBody>>) -> Ended {
+async fn drain(
+    worker: &Rc<Worker>,
+    (pooled, reset): (Pooled<CopyBody>, Option<ResetOnDrop<CopyBody>>),
+    answer: Response<PeerBody<CopyBody>>,
+) -> Ended {
     let (head, mut body) = answer.into_parts();
     let code = head.status.as_u16();
     let mut grpc_status = grpc_status(&head.headers);
@@ -205,6 +210,7 @@ async fn drain(worker: &Rc<Worker>, pooled: Pooled<CopyBody>, answer: Response<P
             return Ended::Answered { code, grpc_status, bytes };
         }
     }
+    reset.into_iter().for_each(ResetOnDrop::answered);
     worker.mirrors.put(pooled, clock::now());
     Ended::Answered { code, grpc_status, bytes }
 }

@@ -9,7 +9,9 @@ use http::{HeaderMap, HeaderName, Method, Response, Uri};
 use super::tap::CopyBody;
 use crate::descriptors::Sockets;
 use crate::headers;
-use crate::pool::{ConnectError, Exclusive, PeerBody, Pool, Pooled, Stream, Unanswered, Written};
+use crate::pool::{
+    ConnectError, Exclusive, PeerBody, Pool, Pooled, ResetOnDrop, Stream, Unanswered, Written,
+};
 use crate::recycle::Recycled;
 use crate::version::{HttpVersion, RequestHead};
 
@@ -115,6 +117,14 @@ impl Place<'_> {
     /// Its connection was made for this copy, and nobody else is on it.
     pub(super) fn is_fresh(&self) -> bool {
         matches!(self, Self::Http1(connection, _) if !connection.is_reused())
+    }
+
+    /// For as long as the copy is on its way. A connection that others are on goes on.
+    pub(super) fn reset_on_drop(&self) -> Option<ResetOnDrop<CopyBody>> {
+        match self {
+            Self::Http1(connection, _) => Some(connection.reset_on_drop()),
+            Self::Http2(..) => None,
+        }
     }
 
     /// Sends the copy; ends with the head of the answer.
