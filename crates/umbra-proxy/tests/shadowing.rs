@@ -89,25 +89,33 @@ async fn a_big_body_to_a_mirror_that_never_reads_reaches_the_primary_and_is_drop
     assert_eq!(proxy.dropped("body_budget"), 1);
 }
 
-/// A mirror that reads a head, says `answer`, and goes on reading when it is told to. Tells how its connection ended.
-async fn reads_late(
-    answer: &'static [u8],
-) -> (std::net::SocketAddr, watch::Sender<bool>, UnboundedReceiver<std::io::Result<usize>>) {
+/// A mirror that reads a head, says `answer`, and goes on reading when it is told to.
+struct ReadsLate {
+    address: std::net::SocketAddr,
+    /// The head is read.
+    asked: UnboundedReceiver<()>,
+    go_on: watch::Sender<bool>,
+    /// How its connection ended.
+    ended: UnboundedReceiver<std::io::Result<usize>>,
+}
+
+async fn reads_late(answer: &'static [u8]) -> ReadsLate {
     let (go_on, goes_on) = watch::channel(false);
-    let (end, ended) = unbounded_channel();
+    let ((ask, asked), (end, ended)) = (unbounded_channel(), unbounded_channel());
     let address = rig::raw_backend(move |_, mut stream| {
-        let (end, mut goes_on) = (end.clone(), goes_on.clone());
+        let (ask, end, mut goes_on) = (ask.clone(), end.clone(), goes_on.clone());
         async move {
             read_head(&mut stream).await;
             stream.write_all(answer).await.expect("the proxy is there");
-            // The test may have ended.
+            // The test may have ended, here and below.
+            let _ = ask.send(());
             if goes_on.wait_for(|goes_on| *goes_on).await.is_ok() {
                 let _ = end.send(stream.read_to_end(&mut Vec::new()).await);
             }
         }
     })
     .await;
-    (address, go_on, ended)
+    ReadsLate { address, asked, go_on, ended }
 }
 
 #[tokio::test]
@@ -117,15 +125,21 @@ async fn a_copy_that_is_given_up_leaves_nothing_in_the_kernel() {
         [(64 << 20, &b""[..], [1, 0, 0]), (1 << 20, b"", [0, 1, 0]), (2 << 20, CLOSES, [0, 0, 1])]
     {
         let v1 = Backend::named("v1").await;
-        let (v2, go_on, mut ended) = reads_late(answer).await;
+        let mut v2 = reads_late(answer).await;
         let quick = limits(|limits| limits.shadow.timeout = Duration::from_millis(20));
-        let proxy = Proxy::with(&mirrored(v1.address, vec![v2]), quick, Mode::ByHost);
-        assert_eq!(proxy.client().await.post("/", vec![b'x'; size]).await.body(), "v1");
+        let proxy = Proxy::with(&mirrored(v1.address, vec![v2.address]), quick, Mode::ByHost);
+        let mut client = TcpStream::connect(proxy.address()).await.expect("the proxy listens");
+        let head = format!("POST / HTTP/1.1\r\nhost: web\r\ncontent-length: {size}\r\n\r\nx");
+        client.write_all(head.as_bytes()).await.expect("a reader");
+        // A copy that was given up before has nothing on its connection, which may end as it likes.
+        within("the copy is on its way", v2.asked.recv()).await.expect("the mirror is there");
+        client.write_all(&vec![b'x'; size - 1]).await.expect("a reader");
+        read_head(&mut client).await;
         proxy.settled(1).await;
         let dropped = proxy.dropped("body_budget");
         assert_eq!([dropped, proxy.result("timed_out"), proxy.result("answered")], outcome, "{size}");
-        go_on.send_replace(true);
-        let end = within("the connection ends", ended.recv()).await.expect("it says how");
+        v2.go_on.send_replace(true);
+        let end = within("the connection ends", v2.ended.recv()).await.expect("it says how");
         let reset = std::io::ErrorKind::ConnectionReset;
         assert_eq!(end.expect_err("not as if it were whole").kind(), reset, "{size}");
     }
@@ -137,14 +151,14 @@ async fn a_connection_whose_copy_was_answered_ends_well() {
     const CLOSES: &[u8] = b"HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n";
     for answer in [STAYS, CLOSES] {
         let v1 = Backend::named("v1").await;
-        let (v2, go_on, mut ended) = reads_late(answer).await;
+        let mut v2 = reads_late(answer).await;
         let quick = limits(|limits| limits.idle_timeout = Duration::from_millis(20));
-        let proxy = Proxy::with(&mirrored(v1.address, vec![v2]), quick, Mode::ByHost);
+        let proxy = Proxy::with(&mirrored(v1.address, vec![v2.address]), quick, Mode::ByHost);
         assert_eq!(proxy.client().await.get("/").await.body(), "v1");
         proxy.settled(1).await;
         assert_eq!(proxy.result("answered"), 1);
-        go_on.send_replace(true);
-        let end = within("the connection ends", ended.recv()).await.expect("it says how");
+        v2.go_on.send_replace(true);
+        let end = within("the connection ends", v2.ended.recv()).await.expect("it says how");
         assert_eq!(end.expect("no reset"), 0);
     }
 }

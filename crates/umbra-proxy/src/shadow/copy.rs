@@ -210,7 +210,9 @@ async fn drain(
             return Ended::Answered { code, grpc_status, bytes };
         }
     }
-    reset.into_iter().for_each(ResetOnDrop::answered);
+    if let Some(reset) = reset {
+        reset.answered();
+    }
     worker.mirrors.put(pooled, clock::now());
     Ended::Answered { code, grpc_status, bytes }
 }
