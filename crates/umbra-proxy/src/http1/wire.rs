@@ -48,6 +48,8 @@ pub(crate) struct Wire<D> {
     /// Bytes written and read so far.
     written: u64,
     received: u64,
+    /// The kernel has said so: nothing is left of the connection.
+    is_broken: bool,
     recycled: Rc<Recycled>,
     _open: Open,
 }
@@ -72,6 +74,7 @@ impl<D: Buf> Wire<D> {
             framing: Framing::None,
             written: 0,
             received: 0,
+            is_broken: false,
             recycled,
             _open: open,
         }
@@ -96,7 +99,10 @@ impl<D: Buf> Wire<D> {
                     return Poll::Ready(Ok(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => {
+                    self.is_broken = true;
+                    return Poll::Ready(Err(error));
+                }
             }
         }
     }
@@ -206,7 +212,10 @@ impl<D: Buf> Wire<D> {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => self.wrote(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error),
+                Err(error) => {
+                    self.is_broken = true;
+                    return Err(error);
+                }
             }
         }
         Ok(true)
@@ -319,6 +328,10 @@ impl<D: Buf> Wire<D> {
 
     /// When it is dropped, the peer gets a reset, and the kernel keeps nothing of what was written.
     pub(crate) fn reset_on_drop(&self) {
+        if self.is_broken {
+            // It costs a call for each copy to a mirror that resets, for nothing.
+            return;
+        }
         // Only fails on a dead socket, of which nothing is kept.
         let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
