@@ -50,7 +50,8 @@ impl Measured {
             }
             Source::Workers => self.of_workers(|ours, raws| Some(ours? / raws?)),
             Source::WorkersAlone => self.of_workers(|ours, _| ours),
-            Source::Isolated(measure) => self.worst(measure),
+            Source::Isolated(measure) => self.worst(|fared| fared.ratio(Kind::Umbra, measure)),
+            Source::Control(measure) => self.worst(|fared| fared.itself(Kind::Umbra, measure)),
             Source::Failed => figure(vec![self.fared()?.map(|(_, fared)| fared.failed as f64).sum()]),
             Source::Grown(case, unit) => figure(vec![self.grown(case, unit)?]),
             Source::Idle(kind) => {
@@ -146,12 +147,11 @@ impl Measured {
         Ok(all.into_iter())
     }
 
-    fn worst(&self, measure: Measure) -> Result<Figure, String> {
+    fn worst(&self, of: impl Fn(&Fared) -> Option<Figure>) -> Result<Figure, String> {
         let mut worst: Option<Figure> = None;
         for (case, fared) in self.fared()? {
             let void = || fared.rounds.void.first().map_or("no round counts", |(_, why)| why).to_owned();
-            let ratio =
-                fared.ratio(Kind::Umbra, measure).ok_or_else(|| format!("{}: {}", case.name(), void()))?;
+            let ratio = of(fared).ok_or_else(|| format!("{}: {}", case.name(), void()))?;
             if worst.is_none_or(|worst| worst.value < ratio.value) {
                 worst = Some(ratio);
             }

@@ -46,6 +46,9 @@ pub(crate) enum Source {
     WorkersAlone,
     /// Before a faulty mirror, over the same without it: the worst of all cases.
     Isolated(Measure),
+    /// Without a mirror in the second visit, over the same in the first: the worst of all cases. What the row's figures would
+    /// be if no mirror did anything.
+    Control(Measure),
     /// Requests that failed before a faulty mirror, of all cases.
     Failed,
     /// What a mirror that keeps its copies makes umbra grow by, in units.
@@ -143,6 +146,8 @@ pub(crate) const ROWS: &[Row] = &[
     other(10, "isolation_p50", Source::Isolated(Measure::P50), (Some(isolation::MOST[0].1), 1.02)),
     other(10, "isolation_p99", Source::Isolated(Measure::P99), (Some(isolation::MOST[1].1), 1.05)),
     other(10, "isolation_failed", Source::Failed, (Some(0.0), 0.0)),
+    other(10, "isolation_p50_no_mirror", Source::Control(Measure::P50), (None, isolation::MOST[0].1)),
+    other(10, "isolation_p99_no_mirror", Source::Control(Measure::P99), (None, isolation::MOST[1].1)),
     other(11, "silent_mirror_growth_over_cap", Source::Grown(memory::SILENT, Unit::Cap), (Some(1.0), 1.0)),
     other(11, "silent_mirror_growth_vs_envoy", Source::Grown(memory::SILENT, Unit::Envoy), (None, 0.05)),
     other(11, "silent_mirror_connections", Source::Grown(memory::SILENT, Unit::Connections), (None, 1.0)),
@@ -187,6 +192,7 @@ impl Row {
             | Source::Workers
             | Source::WorkersAlone
             | Source::Isolated(_)
+            | Source::Control(_)
             | Source::Failed
             | Source::Grown(..) => return None,
         };
