@@ -24,7 +24,7 @@ use crate::descriptors::{Open, Sockets};
 use crate::held::{AtHand, Held};
 use crate::listen::{Mode, OriginalDestination};
 use crate::metrics::{Exchange, Metrics, Series, SeriesCache};
-use crate::pool::{Pool, UnreadFrames};
+use crate::pool::{Carries, Pool};
 use crate::recycle::Recycled;
 use crate::shadow::budget::{Budgets, Used};
 use crate::shadow::lag::Lag;
@@ -115,8 +115,8 @@ impl Worker {
             draining: Cell::new(false),
             connections: TaskTracker::new(),
             shadows: TaskTracker::new(),
-            primaries: Pool::new(&limits, UnreadFrames::OF_ENDPOINTS, &recycled),
-            mirrors: Pool::new(&limits, UnreadFrames::OF_MIRRORS, &recycled),
+            primaries: Pool::new(&limits, Carries::Requests, &recycled),
+            mirrors: Pool::new(&limits, Carries::Copies, &recycled),
             sockets,
             recycled,
             at_hand: AtHand::default(),

@@ -26,10 +26,11 @@ use crate::recycle::Recycled;
 use crate::version::{HttpVersion, RequestHead};
 use crate::worker::Limits;
 use dial::Dialer;
+use http2::UnreadFrames;
 
 pub(crate) use dial::ConnectError;
 pub(crate) use http1::{Exclusive, ResetOnDrop};
-pub(crate) use http2::{Stream, UnreadFrames};
+pub(crate) use http2::Stream;
 pub(crate) use message::Written;
 pub(crate) use peer_body::{PeerBody, PeerError};
 
@@ -37,6 +38,15 @@ pub(crate) use peer_body::{PeerBody, PeerError};
 pub(crate) struct Pool<B: Body> {
     pub(crate) http1: Rc<http1::Connections<B>>,
     pub(crate) http2: Rc<http2::Connections<B>>,
+}
+
+/// What a pool's requests are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Carries {
+    /// Users': they wait for as long as they like, and so do their connections.
+    Requests,
+    /// Each has its timeout, and costs no more than it must.
+    Copies,
 }
 
 /// A place for one request. Dropping it ends the exchange; [`Pool::put`] keeps the connection.
@@ -74,9 +84,13 @@ where
     B: ReadAhead + Unpin + 'static,
     B::Data: Buf,
 {
-    pub(crate) fn new(limits: &Limits, unread: UnreadFrames, recycled: &Rc<Recycled>) -> Self {
+    pub(crate) fn new(limits: &Limits, carries: Carries, recycled: &Rc<Recycled>) -> Self {
         let recycled = Rc::clone(recycled);
-        let dialer = Rc::new(Dialer { connect_timeout: limits.connect_timeout, recycled });
+        let dialer = Rc::new(Dialer { connect_timeout: limits.connect_timeout, carries, recycled });
+        let unread = match carries {
+            Carries::Requests => UnreadFrames::OF_ENDPOINTS,
+            Carries::Copies => UnreadFrames::OF_MIRRORS,
+        };
         Self {
             http1: http1::Connections::new(limits, Rc::clone(&dialer)),
             http2: http2::Connections::new(limits, unread, dialer),

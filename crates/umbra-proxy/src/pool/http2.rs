@@ -54,14 +54,14 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// What frames that have come may cost on a connection until their bodies are read, or it ends: each what it lacks to 256
 /// bytes, which is about what the `h2` crate holds for it.
 #[derive(Clone, Copy)]
-pub(crate) struct UnreadFrames(usize);
+pub(super) struct UnreadFrames(usize);
 
 impl UnreadFrames {
     /// They are read when the tasks of their streams run, after the connection's has had its turn: of 128 reads at most
     /// (tokio's budget), 8 KiB each (h2's buffer), or 26 MiB if each message is one byte. This is twice that, and more.
-    pub(crate) const OF_ENDPOINTS: Self = Self(64 * 1024 * 1024);
+    pub(super) const OF_ENDPOINTS: Self = Self(64 * 1024 * 1024);
     /// A quarter of what a worker's copies may hold by default: a mirror may lose its connection, but not take memory.
-    pub(crate) const OF_MIRRORS: Self = Self(4 * 1024 * 1024);
+    pub(super) const OF_MIRRORS: Self = Self(4 * 1024 * 1024);
 }
 
 /// One worker's connections of HTTP/2.
