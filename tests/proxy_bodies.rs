@@ -15,8 +15,10 @@ const MIB: usize = 1 << 20;
 const LARGE: usize = 64 * MIB;
 /// What copies of one worker may hold of bodies (`ShadowLimits::worker_bytes`) with all that it takes, for two workers.
 const BUDGET: u64 = 2 * 16 * MIB as u64;
-/// More than before, which is none: what is left over of buffers and pools, 2 MiB with some room.
-const KEPT: u64 = 4 * MIB as u64;
+/// More than before, which is none: blocks and heads that workers keep for what comes next.
+const KEPT: u64 = 6 * MIB as u64;
+/// For what the proxy does once in 160 s when it has little to do.
+const SELDOM: Duration = Duration::from_secs(300);
 
 #[test]
 fn a_mirror_that_never_reads_costs_its_copy_and_neither_speed_nor_memory() -> Result<()> {
@@ -73,10 +75,11 @@ fn many_large_bodies_at_once_stay_within_the_budget() -> Result<()> {
         after.most / MIB as u64,
     );
     ensure!(after.most <= before.now + BUDGET, "{before:?}, {after:?}");
+    ensure!(after.most > before.now + KEPT, "there is nothing to go back: {before:?}, {after:?}");
     let shadows = proxy.settled(CLIENTS)?;
     ensure!(proxy.dropped("body_budget")? == CLIENTS, "{shadows:?}");
     // Left to itself the allocator keeps some 11 MiB of that for ever.
-    wait_for("what copies held goes back to the system", CEILING, || {
+    wait_for("what copies held goes back to the system", SELDOM, || {
         let now = proxy.memory()?;
         ensure!(now.now <= before.now + KEPT, "{before:?}, {now:?}");
         Ok(())

@@ -45,7 +45,7 @@ pub(crate) struct Pool<B: Body> {
 pub(crate) enum Carries {
     /// Users': they wait for as long as they like, and so do their connections.
     Requests,
-    /// Each has its timeout, and costs no more than it must.
+    /// Each has its timeout once it is sent, and costs no more than it must.
     Copies,
 }
 
@@ -86,13 +86,13 @@ where
 {
     pub(crate) fn new(limits: &Limits, carries: Carries, recycled: &Rc<Recycled>) -> Self {
         let recycled = Rc::clone(recycled);
-        let dialer = Rc::new(Dialer { connect_timeout: limits.connect_timeout, carries, recycled });
+        let dialer = Rc::new(Dialer { connect_timeout: limits.connect_timeout, recycled });
         let unread = match carries {
             Carries::Requests => UnreadFrames::OF_ENDPOINTS,
             Carries::Copies => UnreadFrames::OF_MIRRORS,
         };
         Self {
-            http1: http1::Connections::new(limits, Rc::clone(&dialer)),
+            http1: http1::Connections::new(limits, carries, Rc::clone(&dialer)),
             http2: http2::Connections::new(limits, unread, dialer),
         }
     }

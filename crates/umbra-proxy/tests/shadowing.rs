@@ -4,6 +4,7 @@ mod rig;
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use futures::future::join_all;
 use http::{Request, Response, StatusCode};
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use umbra_proxy::listen::Mode;
 use umbra_proxy::worker::Limits;
 use umbra_routing::{BackendRef, Mirror};
+use umbra_testkit::wait_for;
 
 fn mirrored(v1: std::net::SocketAddr, v2: Vec<std::net::SocketAddr>) -> Pushed {
     Pushed {
@@ -160,6 +162,55 @@ async fn a_connection_whose_copy_was_answered_ends_well() {
         v2.go_on.send_replace(true);
         let end = within("the connection ends", v2.ended.recv()).await.expect("it says how");
         assert_eq!(end.expect("no reset"), 0);
+    }
+}
+
+/// Whether the kernel looks after the connection from this port: with nothing on its way that waits to be acknowledged, the
+/// timer that runs is that of keepalive (proc_net_tcp.txt).
+fn is_looked_after(port: u16) -> bool {
+    wait_for("what was sent is acknowledged", Duration::from_secs(60), || {
+        let table = std::fs::read_to_string("/proc/net/tcp")?;
+        let from = format!(":{port:04X}");
+        let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = rows.find(|row| row[1].ends_with(&from)).context("there is no such connection")?;
+        match &row[5][..2] {
+            "00" => Ok(false),
+            "02" => Ok(true),
+            timer => anyhow::bail!("timer {timer}"),
+        }
+    })
+    .expect("the mirror is there")
+}
+
+/// A backend that reads a head and no more; from which port each came.
+async fn silent() -> (std::net::SocketAddr, UnboundedReceiver<u16>) {
+    let (ask, asked) = unbounded_channel();
+    let address = rig::raw_backend(move |_, mut stream| {
+        let ask = ask.clone();
+        async move {
+            read_head(&mut stream).await;
+            // The test may have ended.
+            let _ = ask.send(stream.peer_addr().expect("it is connected").port());
+            std::future::pending::<()>().await;
+        }
+    })
+    .await;
+    (address, asked)
+}
+
+#[tokio::test]
+async fn the_kernel_looks_after_whom_nobody_else_gives_up() {
+    let ((v1, mut primary), (v2, mut mirror)) = (silent().await, silent().await);
+    let proxy = Proxy::start(&mirrored(v1, vec![v2]));
+    for (head, looked_after) in [
+        // An answer may take as long as its user waits; a copy has its timeout, once its body has ended.
+        ("GET / HTTP/1.1\r\nhost: web\r\n\r\n", [true, false]),
+        ("POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 2\r\n\r\nx", [true, true]),
+    ] {
+        let mut client = TcpStream::connect(proxy.address()).await.expect("the proxy listens");
+        client.write_all(head.as_bytes()).await.expect("a reader");
+        let ports = within("both were asked", async { [primary.recv().await, mirror.recv().await] }).await;
+        assert_eq!(ports.map(|port| is_looked_after(port.expect("it is there"))), looked_after, "{head}");
     }
 }
 

@@ -155,6 +155,18 @@ impl Fared {
         itself(&self.rounds, kind, measure)
     }
 
+    /// The plain requests' over themselves, as if every other visit had been with a mirror: the second of one round and the
+    /// first of the next, so that what changes in the course of a round falls out as it does of [`Fared::ratio`]. Of half as
+    /// many visits as that.
+    pub(crate) fn control(&self, kind: Kind, measure: Measure) -> Option<Figure> {
+        let plain = Subject { kind, mode: Mode::Plain };
+        let visits = |(number, round): (usize, &Round)| {
+            let [first, second] = round.both(plain, measure)?;
+            Some(if number % 2 == 0 { ([second; 2], [first; 2]) } else { ([first; 2], [second; 2]) })
+        };
+        Figure::of_medians(&self.rounds.all.iter().enumerate().filter_map(visits).collect::<Vec<_>>())
+    }
+
     /// The mirrored requests' over the plain ones'.
     pub(crate) fn ratio(&self, kind: Kind, measure: Measure) -> Option<Figure> {
         ratio(&self.rounds, kind, measure)
@@ -251,6 +263,17 @@ mod tests {
         assert!(!clear(Kind::Umbra, &[10.6, 10.0], &[10.3, 10.3]), "either way");
         assert!(!is_clear(&Rounds::default(), Kind::Umbra), "nothing counts");
         assert!(clear(Kind::Envoy, &[10.0, 20.0], &[99.0, 99.0]), "a peer promises nothing");
+    }
+
+    #[test]
+    fn the_control_keeps_what_scatters_and_not_what_each_round_does() {
+        let control = |plain: &[[f64; 2]]| {
+            let all = plain.iter().map(|plain| round(&[(Kind::Umbra, Mode::Plain, plain)])).collect();
+            let fared = Fared { rounds: Rounds { all, void: Vec::new() }, ..Fared::default() };
+            fared.control(Kind::Umbra, Measure::P50).expect("it was visited").value
+        };
+        assert!((control(&[[10.0, 11.0], [10.0, 11.0]]) - 1.0).abs() < 1e-9);
+        assert!((control(&[[10.0, 12.0], [12.0, 10.0]]) - 1.2).abs() < 1e-9);
     }
 
     #[test]

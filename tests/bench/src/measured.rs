@@ -51,7 +51,7 @@ impl Measured {
             Source::Workers => self.of_workers(|ours, raws| Some(ours? / raws?)),
             Source::WorkersAlone => self.of_workers(|ours, _| ours),
             Source::Isolated(measure) => self.worst(|fared| fared.ratio(Kind::Umbra, measure)),
-            Source::Control(measure) => self.worst(|fared| fared.itself(Kind::Umbra, measure)),
+            Source::Control(measure) => self.worst(|fared| fared.control(Kind::Umbra, measure)),
             Source::Failed => figure(vec![self.fared()?.map(|(_, fared)| fared.failed as f64).sum()]),
             Source::Grown(case, unit) => figure(vec![self.grown(case, unit)?]),
             Source::Idle(kind) => {

@@ -46,8 +46,7 @@ pub(crate) enum Source {
     WorkersAlone,
     /// Before a faulty mirror, over the same without it: the worst of all cases.
     Isolated(Measure),
-    /// Without a mirror in the second visit, over the same in the first: the worst of all cases. What the row's figures would
-    /// be if no mirror did anything.
+    /// Without a mirror over the same without it, the worst of all cases: what chance makes of the row's figures.
     Control(Measure),
     /// Requests that failed before a faulty mirror, of all cases.
     Failed,

@@ -50,6 +50,8 @@ pub(crate) struct Wire<D> {
     received: u64,
     /// The kernel has said so: nothing is left of the connection.
     is_broken: bool,
+    /// The kernel notices when the peer vanishes.
+    is_looked_after: bool,
     recycled: Rc<Recycled>,
     _open: Open,
 }
@@ -75,6 +77,7 @@ impl<D: Buf> Wire<D> {
             written: 0,
             received: 0,
             is_broken: false,
+            is_looked_after: false,
             recycled,
             _open: open,
         }
@@ -324,6 +327,13 @@ impl<D: Buf> Wire<D> {
     pub(crate) fn shut_down(&self) {
         // Only fails on a dead socket, which has nobody to tell.
         let _ = socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
+    }
+
+    /// From now on the kernel notices when the peer vanishes; see [`socket::keep_alive`].
+    pub(crate) fn keep_alive(&mut self) {
+        if !std::mem::replace(&mut self.is_looked_after, true) {
+            socket::keep_alive(&self.stream);
+        }
     }
 
     /// When it is dropped, the peer gets a reset, and the kernel keeps nothing of what was written.

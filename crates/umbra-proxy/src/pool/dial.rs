@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::{Carries, PeerError};
+use super::PeerError;
 use crate::descriptors::{Open, Sockets};
 use crate::recycle::Recycled;
-use crate::socket;
 
 /// What a connection begins with.
 pub(super) struct Dialer {
     pub(super) connect_timeout: Duration,
-    pub(super) carries: Carries,
     pub(super) recycled: Rc<Recycled>,
 }
 
@@ -60,11 +58,6 @@ impl Dialer {
         let connecting = tokio::time::timeout(self.connect_timeout, TcpStream::connect(address));
         let stream = connecting.await.map_err(|_| ConnectError::TimedOut)?.map_err(io_error)?;
         stream.set_nodelay(true).map_err(io_error)?;
-        if self.carries == Carries::Requests {
-            // A copy and a connection between copies end in time by themselves, and before a mirror that ends each of its
-            // connections these calls would be four of a copy's fourteen.
-            socket::keep_alive(&stream);
-        }
         Ok((stream, open))
     }
 }
@@ -83,7 +76,7 @@ mod tests {
     const CEILING: Duration = Duration::from_secs(60);
 
     fn dialer() -> Dialer {
-        Dialer { connect_timeout: CEILING, carries: Carries::Requests, recycled: Rc::default() }
+        Dialer { connect_timeout: CEILING, recycled: Rc::default() }
     }
 
     /// Whether the kernel has an established connection from this port of ours.
@@ -95,18 +88,6 @@ mod tests {
             let local = columns.next().is_some_and(|local| local.ends_with(&format!(":{port:04X}")));
             local && columns.nth(1) == Some("01")
         })
-    }
-
-    #[tokio::test]
-    async fn the_kernel_looks_after_endpoints_that_users_wait_for() {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        for (carries, looked_after) in [(Carries::Requests, true), (Carries::Copies, false)] {
-            let dialer = Dialer { carries, ..dialer() };
-            let (stream, _open) = dialer.dial(address, &Sockets::default()).await.expect("it listens");
-            assert_eq!(SockRef::from(&stream).keepalive().expect("a socket"), looked_after, "{carries:?}");
-            assert!(stream.nodelay().expect("a socket"), "{carries:?}");
-        }
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use super::link::{Begun, Link};
 use super::message::Message;
-use super::{ConnectError, Dialer, Missing, PeerBody, PeerError, Unanswered};
+use super::{Carries, ConnectError, Dialer, Missing, PeerBody, PeerError, Unanswered};
 use crate::descriptors::{Open, Sockets};
 use crate::http2::ReadAhead;
 use crate::worker::Limits;
@@ -34,6 +34,7 @@ pub(crate) struct Connections<B: Body> {
     endpoints: RefCell<HashMap<SocketAddr, Endpoint<B>, foldhash::fast::RandomState>>,
     idle_timeout: Duration,
     head_bytes: usize,
+    carries: Carries,
     dialer: Rc<Dialer>,
 }
 
@@ -110,6 +111,13 @@ where
         self.reused
     }
 
+    /// For an exchange that may last for as long as somebody else likes: a peer that vanishes meanwhile is noticed. All
+    /// connections of users' requests have this; before a mirror that ends each of its connections it would be four of a
+    /// copy's fourteen system calls, and one without a body ends in time by itself.
+    pub(crate) fn keep_alive(&self) {
+        self.link.keep_alive();
+    }
+
     /// For an exchange whose connection is of no use to the peer when it is given up.
     pub(crate) fn reset_on_drop(&self) -> ResetOnDrop<B> {
         ResetOnDrop(Some(Rc::clone(&self.link)))
@@ -139,9 +147,9 @@ where
     B: ReadAhead + Unpin + 'static,
     B::Data: Buf,
 {
-    pub(super) fn new(limits: &Limits, dialer: Rc<Dialer>) -> Rc<Self> {
+    pub(super) fn new(limits: &Limits, carries: Carries, dialer: Rc<Dialer>) -> Rc<Self> {
         let Limits { idle_timeout, head_bytes, .. } = *limits;
-        Rc::new(Self { endpoints: RefCell::default(), idle_timeout, head_bytes, dialer })
+        Rc::new(Self { endpoints: RefCell::default(), idle_timeout, head_bytes, carries, dialer })
     }
 
     /// The connection to `address` that was used last, if one is good. `surely`: the kernel is asked, because what is to be
@@ -173,6 +181,9 @@ where
     ) -> Result<Exclusive<B>, ConnectError> {
         let (stream, open) = self.dialer.dial(address, sockets).await?;
         let link = Link::new(stream, open, Rc::clone(&self.dialer.recycled), self.head_bytes);
+        if self.carries == Carries::Requests {
+            link.keep_alive();
+        }
         Ok(Exclusive { link: Rc::new(link), reused: false, address })
     }
 

@@ -241,6 +241,7 @@ where
 
     async fn open(&self, address: SocketAddr, sockets: &Sockets) -> Result<Rc<Connection<B>>, ConnectError> {
         let (stream, open) = self.dialer.dial(address, sockets).await?;
+        socket::keep_alive(&stream);
         let socket = socket::Shared::new(stream, open);
         let (sender, connection) = h2::client::Builder::new()
             .enable_push(false)

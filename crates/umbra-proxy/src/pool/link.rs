@@ -235,6 +235,11 @@ impl<B: Body> Link<B> {
         state.body.is_none() && !state.wire.waits() && state.wire.took_all()
     }
 
+    /// See [`Wire::keep_alive`].
+    pub(super) fn keep_alive(&self) {
+        self.0.borrow_mut().wire.keep_alive();
+    }
+
     /// See [`Wire::reset_on_drop`].
     pub(super) fn reset_on_drop(&self) {
         self.0.borrow().wire.reset_on_drop();

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, Method, Response, Uri};
+use http_body::Body as _;
 
 use super::tap::CopyBody;
 use crate::descriptors::Sockets;
@@ -134,6 +135,10 @@ impl Place<'_> {
     ) -> Result<Response<PeerBody<CopyBody>>, Unanswered<CopyBody>> {
         match self {
             Self::Http1(connection, written) => {
+                if !body.is_end_stream() {
+                    // Its timeout counts from the body's end, which may be hours away.
+                    connection.keep_alive();
+                }
                 let begun = connection.begin(*written, body);
                 connection.answer(begun).await
             }
