@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use umbra_testkit::{CEILING, Process, http, wait_for};
+use umbra_testkit::{CEILING, Process, claim_address, http, wait_for};
 
 /// A Prometheus of one test. Dropping it ends it and removes its data.
 pub(crate) struct Prometheus {
@@ -32,7 +32,7 @@ impl Prometheus {
             targets.join(", ")
         );
         std::fs::write(dir.join("prometheus.yml"), config)?;
-        let address = SocketAddr::from(([127, 0, 0, 1], http::free_port()?));
+        let address = claim_address()?;
         let mut command = Command::new("prometheus");
         command
             .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))

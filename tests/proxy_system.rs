@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use umbra_routing::{Put, Rule};
 use umbra_testkit::table::{self, Copies, Shadowed};
-use umbra_testkit::{Process, Samples, Shadows, http, program, wait_for};
+use umbra_testkit::{Process, Samples, Shadows, claim_address, http, program, wait_for};
 
 /// For what takes milliseconds to seconds on an idle machine.
 pub(crate) const CEILING: Duration = Duration::from_secs(120);
@@ -41,8 +41,7 @@ impl Proxy {
 
     /// The same with further flags.
     pub(crate) fn start_with(flags: &[&str]) -> Result<Self> {
-        let address = || Ok::<_, anyhow::Error>(SocketAddr::from(([127, 0, 0, 1], http::free_port()?)));
-        let (traffic, push, metrics) = (address()?, address()?, address()?);
+        let (traffic, push, metrics) = (claim_address()?, claim_address()?, claim_address()?);
         let mut command = Command::new(program("umbra-proxy")?);
         // Copies are counted, however late the machine makes a worker.
         command.env("UMBRA_SHADOW_MAX_LAG", "60m");

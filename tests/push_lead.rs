@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
-use umbra_testkit::{Process, Samples, http, objects, program, wait_for};
+use umbra_testkit::{Process, Samples, claim_address, http, objects, program, wait_for};
 
 use crate::push_system::{CEILING, System, epoch, with_system};
 
@@ -24,7 +24,7 @@ struct Replica {
 impl Replica {
     /// `arguments`: how it finds certificates and proxies.
     fn start(system: &System, name: &'static str, arguments: &[String]) -> Result<Self> {
-        let metrics = SocketAddr::from(([127, 0, 0, 1], http::free_port()?));
+        let metrics = claim_address()?;
         let mut command = Command::new(program("umbra-controller")?);
         command.arg("--kubeconfig").arg(system.server.kubeconfig());
         command.args(["--leader-elect=true", "--metrics-listen", &metrics.to_string()]).args(arguments);

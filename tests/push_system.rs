@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use umbra_testkit::{ApiServer, Process, Samples, http, kubernetes_program, program, skip, wait_for};
+use umbra_testkit::{
+    ApiServer, Process, Samples, claim_address, http, kubernetes_program, program, skip, wait_for,
+};
 
 /// For what takes milliseconds to seconds on an idle machine.
 pub(crate) const CEILING: Duration = Duration::from_secs(120);
@@ -57,7 +59,7 @@ impl System {
         let server = ApiServer::start()?;
         server.apply_crds()?;
         let proxies = nodes.iter().map(|node| PushProxy::new(node, &server)).collect::<Result<_>>()?;
-        let metrics = SocketAddr::from(([127, 0, 0, 1], http::free_port()?));
+        let metrics = claim_address()?;
         Ok(Self { controller: None, proxies, server, metrics, controller_flags: Vec::new() })
     }
 
@@ -130,13 +132,12 @@ pub(crate) fn epoch(state: &Value) -> Result<u128> {
 
 impl PushProxy {
     fn new(node: &str, server: &ApiServer) -> Result<Self> {
-        let address = || Ok::<_, anyhow::Error>(SocketAddr::from(([127, 0, 0, 1], http::free_port()?)));
         Ok(Self {
             node: node.to_owned(),
             process: None,
-            traffic: address()?,
-            push: address()?,
-            admin: address()?,
+            traffic: claim_address()?,
+            push: claim_address()?,
+            admin: claim_address()?,
             tls_dir: server.dir().join("tls"),
             log: server.dir().join(format!("{node}.log")),
         })

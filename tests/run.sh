@@ -8,6 +8,8 @@ cd "$(dirname "$0")/.."
 mode=${1:-all}
 logs=target/test-logs
 mkdir -p "$logs"
+# Errors say what was awaited and what came; where they were made would push that out of the few lines told at the end.
+export RUST_LIB_BACKTRACE=0
 began=$SECONDS
 passed=0 failed=0 skipped=0
 failures=()

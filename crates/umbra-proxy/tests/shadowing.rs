@@ -165,14 +165,16 @@ async fn a_connection_whose_copy_was_answered_ends_well() {
     }
 }
 
-/// Whether the kernel looks after the connection from this port: with nothing on its way that waits to be acknowledged, the
-/// timer that runs is that of keepalive (proc_net_tcp.txt).
-fn is_looked_after(port: u16) -> bool {
+/// Whether the kernel looks after the connection between these ports, the first one's end of it: with nothing on its way that
+/// waits to be acknowledged, the timer that runs is that of keepalive (proc_net_tcp.txt).
+fn is_looked_after(ports: [u16; 2]) -> bool {
     wait_for("what was sent is acknowledged", Duration::from_secs(60), || {
         let table = std::fs::read_to_string("/proc/net/tcp")?;
-        let from = format!(":{port:04X}");
+        // Both: the kernel lets connections to others leave from the same port.
+        let ends = ports.map(|port| format!(":{port:04X}"));
+        let is_it = |row: &Vec<&str>| row[1].ends_with(&ends[0]) && row[2].ends_with(&ends[1]);
         let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let row = rows.find(|row| row[1].ends_with(&from)).context("there is no such connection")?;
+        let row = rows.find(is_it).context("there is no such connection")?;
         match &row[5][..2] {
             "00" => Ok(false),
             "02" => Ok(true),
@@ -182,15 +184,16 @@ fn is_looked_after(port: u16) -> bool {
     .expect("the mirror is there")
 }
 
-/// A backend that reads a head and no more; from which port each came.
-async fn silent() -> (std::net::SocketAddr, UnboundedReceiver<u16>) {
+/// A backend that reads a head and no more; from which port each came, and to which.
+async fn silent() -> (std::net::SocketAddr, UnboundedReceiver<[u16; 2]>) {
     let (ask, asked) = unbounded_channel();
     let address = rig::raw_backend(move |_, mut stream| {
         let ask = ask.clone();
         async move {
             read_head(&mut stream).await;
+            let ends = [stream.peer_addr(), stream.local_addr()];
             // The test may have ended.
-            let _ = ask.send(stream.peer_addr().expect("it is connected").port());
+            let _ = ask.send(ends.map(|end| end.expect("it is connected").port()));
             std::future::pending::<()>().await;
         }
     })

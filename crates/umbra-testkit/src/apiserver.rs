@@ -4,6 +4,7 @@
 //! hand, and nobody collects them.
 
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::http::free_port;
+use crate::loopback::claim_address;
 use crate::{Kubectl, Process, kubernetes_program, wait_for};
 
 /// Ready in 5 s on two idle cores; the ceiling is for busy ones.
@@ -37,11 +38,11 @@ impl ApiServer {
     pub fn start() -> Result<Self> {
         let dir = Data::new()?;
         let token = write_credentials(&dir.0)?;
-        let etcd_port = free_port()?;
-        let etcd = start_etcd(&dir.0, etcd_port)?;
-        let port = free_port()?;
-        let apiserver = start_apiserver(&dir.0, etcd_port, port)?;
-        let url = format!("https://127.0.0.1:{port}");
+        let etcd_address = claim_address()?;
+        let etcd = start_etcd(&dir.0, etcd_address)?;
+        let address = claim_address()?;
+        let apiserver = start_apiserver(&dir.0, etcd_address, address)?;
+        let url = format!("https://{address}");
         let kubeconfig = write_kubeconfig(&dir.0, &url, &token)?;
         let kubectl = Kubectl::new(&kubeconfig)?;
         let mut server = Self { apiserver, _etcd: etcd, kubectl, url, token, dir };
@@ -99,8 +100,8 @@ impl ApiServer {
     }
 }
 
-fn start_etcd(dir: &Path, port: u16) -> Result<Process> {
-    let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{}", free_port()?));
+fn start_etcd(dir: &Path, address: SocketAddr) -> Result<Process> {
+    let (client, peer) = (format!("http://{address}"), format!("http://{}", claim_address()?));
     let mut command = Command::new(kubernetes_program("etcd")?);
     command
         .args(["--unsafe-no-fsync", "--log-level", "warn", "--data-dir"])
@@ -111,14 +112,14 @@ fn start_etcd(dir: &Path, port: u16) -> Result<Process> {
     Process::start("etcd", &command, &dir.join("etcd.log"))
 }
 
-fn start_apiserver(dir: &Path, etcd: u16, port: u16) -> Result<Process> {
+fn start_apiserver(dir: &Path, etcd: SocketAddr, address: SocketAddr) -> Result<Process> {
     let file = |flag: &str, name: &str| format!("--{flag}={}", dir.join(name).display());
     let mut command = Command::new(kubernetes_program("kube-apiserver")?);
     command.args([
-        format!("--etcd-servers=http://127.0.0.1:{etcd}"),
-        format!("--secure-port={port}"),
-        "--bind-address=127.0.0.1".to_owned(),
-        "--advertise-address=127.0.0.1".to_owned(),
+        format!("--etcd-servers=http://{etcd}"),
+        format!("--secure-port={}", address.port()),
+        format!("--bind-address={}", address.ip()),
+        format!("--advertise-address={}", address.ip()),
         // Else it would publish its loopback address as the endpoint of the Service `kubernetes`, which is refused.
         "--endpoint-reconciler-type=none".to_owned(),
         // Both families; a Service is of the first unless it asks.

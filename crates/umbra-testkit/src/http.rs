@@ -1,8 +1,7 @@
 //! HTTP as a test asks it: one request, one connection, everything in memory.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -96,24 +95,10 @@ pub fn read_answer(stream: &mut TcpStream) -> Result<Answer> {
     Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
 }
 
-/// A port of loopback that was free a moment ago, for programs that have to be told theirs beforehand, and that are
-/// started on it again: the kernel gives none of these to outgoing connections, which would keep them out.
-///
-/// # Errors
-/// When no port is free.
-pub fn free_port() -> Result<u16> {
-    // Below Linux's ports for outgoing connections (32768 and up) and Kubernetes' node ports (30000 and up), above
-    // umbra's own. By chance, so that tests that run at the same time choose different ones.
-    const FIRST: u64 = 16_000;
-    const COUNT: u64 = 14_000;
-    let chance = RandomState::new().build_hasher().finish();
-    let ports = (0..COUNT).map(|step| FIRST + (chance % COUNT + step) % COUNT);
-    let mut ports = ports.filter_map(|port| u16::try_from(port).ok());
-    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).context("no port of loopback is free")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     fn answering(text: &'static str) -> SocketAddr {

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use umbra_routing::{Retries, RetryOn, Rule};
 use umbra_testkit::table::{self, Copies, Shadowed};
-use umbra_testkit::{Process, http, wait_for};
+use umbra_testkit::{Process, claim_address, http, wait_for};
 
 use crate::harness::Shape;
 
@@ -186,8 +186,9 @@ impl Peer {
     /// # Errors
     /// It is missing, or it does not come up.
     pub(crate) fn start(kind: Kind, wiring: &Wiring, wrapper: &[String]) -> Result<Self> {
-        let listens = Listens { plain: free()?, mirrored: free()?, http2: free()? };
-        let (push, metrics) = (free()?, free()?);
+        let listens =
+            Listens { plain: claim_address()?, mirrored: claim_address()?, http2: claim_address()? };
+        let (push, metrics) = (claim_address()?, claim_address()?);
         let own = wiring.umbra.clone().filter(|_| kind.is_umbra());
         let program = own.map_or_else(|| kind.program(), Ok)?;
         let config = |template: &str| wiring.write(template, listens);
@@ -291,10 +292,6 @@ impl Wiring {
         fs::write(&to, text).with_context(|| to.display().to_string())?;
         Ok(to.display().to_string())
     }
-}
-
-fn free() -> Result<SocketAddr> {
-    Ok(SocketAddr::from(([127, 0, 0, 1], http::free_port()?)))
 }
 
 fn umbra(traffic: SocketAddr, push: SocketAddr, metrics: SocketAddr, workers: u8) -> Vec<String> {

@@ -158,7 +158,7 @@ fn token(link: usize, leg: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use umbra_testkit::{http, wait_for};
+    use umbra_testkit::{claim_address, http, wait_for};
 
     use super::*;
     use crate::harness::{Harness, Rate, Shape, Until};
@@ -169,8 +169,7 @@ mod tests {
     fn forwarded() -> (Harness, [Target; 2]) {
         let harness = Harness::new().unwrap();
         let (primary, mirror) = harness.backends().unwrap();
-        let [plain, mirrored] =
-            [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], http::free_port().unwrap())));
+        let [plain, mirrored] = [(); 2].map(|()| claim_address().unwrap());
         std::thread::spawn(move || run(&Raw { plain, mirrored, primary, mirror, workers: 1 }));
         wait_for("it listens", std::time::Duration::from_secs(60), || http::connect(mirrored)).unwrap();
         (harness, [plain, mirrored].map(|address| Target { address, host: "web" }))
