@@ -21,8 +21,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 use umbra_proxy::listen::Mode;
 use umbra_proxy::worker::Limits;
-use umbra_routing::{BackendRef, Mirror};
-use umbra_testkit::wait_for;
+use umbra_routing::{BackendRef, Mirror, SpokenTo};
+use umbra_testkit::{TcpEnd, wait_for};
 
 fn mirrored(v1: std::net::SocketAddr, v2: Vec<std::net::SocketAddr>) -> Pushed {
     Pushed {
@@ -165,32 +165,27 @@ async fn a_connection_whose_copy_was_answered_ends_well() {
     }
 }
 
-/// Whether the kernel looks after the connection between these ports, the first one's end of it: with nothing on its way that
-/// waits to be acknowledged, the timer that runs is that of keepalive (proc_net_tcp.txt).
-fn is_looked_after(ports: [u16; 2]) -> bool {
+/// Whether the kernel looks after the connection from one port to another: with nothing on its way that waits to be
+/// acknowledged, the timer that runs is that of keepalive.
+fn is_looked_after([port, peer]: [u16; 2]) -> bool {
     wait_for("what was sent is acknowledged", Duration::from_secs(60), || {
-        let table = std::fs::read_to_string("/proc/net/tcp")?;
-        // Both: the kernel lets connections to others leave from the same port.
-        let ends = ports.map(|port| format!(":{port:04X}"));
-        let is_it = |row: &Vec<&str>| row[1].ends_with(&ends[0]) && row[2].ends_with(&ends[1]);
-        let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        let row = rows.find(is_it).context("there is no such connection")?;
-        match &row[5][..2] {
-            "00" => Ok(false),
-            "02" => Ok(true),
+        match TcpEnd::between(port, peer)?.context("there is no such connection")?.timer {
+            0 => Ok(false),
+            2 => Ok(true),
             timer => anyhow::bail!("timer {timer}"),
         }
     })
     .expect("the mirror is there")
 }
 
-/// A backend that reads a head and no more; from which port each came, and to which.
-async fn silent() -> (std::net::SocketAddr, UnboundedReceiver<[u16; 2]>) {
+/// A backend that reads a head (or the preface of HTTP/2), says this and no more; from which port each came, and to which.
+async fn silent(greeting: &'static [u8]) -> (std::net::SocketAddr, UnboundedReceiver<[u16; 2]>) {
     let (ask, asked) = unbounded_channel();
     let address = rig::raw_backend(move |_, mut stream| {
         let ask = ask.clone();
         async move {
             read_head(&mut stream).await;
+            stream.write_all(greeting).await.expect("a reader");
             let ends = [stream.peer_addr(), stream.local_addr()];
             // The test may have ended.
             let _ = ask.send(ends.map(|end| end.expect("it is connected").port()));
@@ -203,17 +198,24 @@ async fn silent() -> (std::net::SocketAddr, UnboundedReceiver<[u16; 2]>) {
 
 #[tokio::test]
 async fn the_kernel_looks_after_whom_nobody_else_gives_up() {
-    let ((v1, mut primary), (v2, mut mirror)) = (silent().await, silent().await);
-    let proxy = Proxy::start(&mirrored(v1, vec![v2]));
-    for (head, looked_after) in [
+    let whole = "GET / HTTP/1.1\r\nhost: web\r\n\r\n";
+    let begun = "POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 2\r\n\r\nx";
+    // An empty SETTINGS frame: without one a peer is asked nothing (RFC 9113, section 3.4).
+    let settings = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    for (spoken_to, greeting, head, looked_after) in [
         // An answer may take as long as its user waits; a copy has its timeout, once its body has ended.
-        ("GET / HTTP/1.1\r\nhost: web\r\n\r\n", [true, false]),
-        ("POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 2\r\n\r\nx", [true, true]),
+        (SpokenTo::Http1, &[][..], whole, [true, false]),
+        (SpokenTo::Http1, &[], begun, [true, true]),
+        // Its connections are for many, and stay.
+        (SpokenTo::Http2, settings, whole, [true, true]),
     ] {
+        let ((v1, mut primary), (v2, mut mirror)) = (silent(greeting).await, silent(greeting).await);
+        let proxy = Proxy::start(&Pushed { spoken_to, ..mirrored(v1, vec![v2]) });
         let mut client = TcpStream::connect(proxy.address()).await.expect("the proxy listens");
         client.write_all(head.as_bytes()).await.expect("a reader");
         let ports = within("both were asked", async { [primary.recv().await, mirror.recv().await] }).await;
-        assert_eq!(ports.map(|port| is_looked_after(port.expect("it is there"))), looked_after, "{head}");
+        let seen = ports.map(|port| is_looked_after(port.expect("it is there")));
+        assert_eq!(seen, looked_after, "{spoken_to:?}: {head}");
     }
 }
 

@@ -17,6 +17,7 @@ mod samples;
 mod shadows;
 mod skip;
 pub mod table;
+mod tcp;
 mod thread;
 mod wait;
 
@@ -33,5 +34,6 @@ pub use program::program;
 pub use samples::Samples;
 pub use shadows::Shadows;
 pub use skip::skip;
+pub use tcp::TcpEnd;
 pub use thread::{StoppedThread, stop_thread};
 pub use wait::wait_for;

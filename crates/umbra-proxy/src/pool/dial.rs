@@ -69,7 +69,7 @@ mod tests {
 
     use anyhow::ensure;
     use socket2::{Domain, SockRef, Socket, Type};
-    use umbra_testkit::wait_for;
+    use umbra_testkit::{TcpEnd, wait_for};
 
     use super::*;
 
@@ -79,28 +79,19 @@ mod tests {
         Dialer { connect_timeout: CEILING, recycled: Rc::default() }
     }
 
-    /// Whether the kernel has an established connection from this port of ours.
-    fn is_established(port: u16) -> bool {
-        let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
-        // The local address, the remote one, and the state (include/net/tcp_states.h).
-        table.lines().any(|line| {
-            let mut columns = line.split_whitespace().skip(1);
-            let local = columns.next().is_some_and(|local| local.ends_with(&format!(":{port:04X}")));
-            local && columns.nth(1) == Some("01")
-        })
-    }
-
     #[tokio::test]
     async fn a_reset_behind_the_handshake_is_told_from_a_refusal() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let (dialer, sockets) = (dialer(), Sockets::default());
-        let mut dial = pin!(dialer.dial(listener.local_addr().expect("bound"), &sockets));
+        let to = listener.local_addr().expect("bound");
+        let mut dial = pin!(dialer.dial(to, &sockets));
         assert!(futures::poll!(&mut dial).is_pending(), "asked, and not looked at again");
         let (taken, from) = listener.accept().expect("it connects");
         SockRef::from(&taken).set_linger(Some(Duration::ZERO)).expect("a socket");
         drop(taken);
         let was_reset = || {
-            ensure!(!is_established(from.port()));
+            let end = TcpEnd::between(from.port(), to.port())?;
+            ensure!(!end.is_some_and(|end| end.established), "{end:?}");
             Ok(())
         };
         wait_for("the reset is there", CEILING, was_reset).expect("it was sent");
