@@ -45,7 +45,8 @@ pub fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
     original?.as_socket().ok_or_else(not_ip)
 }
 
-/// A listener that shares its address with the other workers'.
+/// A listener that shares its address with the other workers'. What its connections are to be like is asked of it once: on
+/// Linux they inherit it (`tcp_create_openreq_child`), and asking each of them would be five more system calls.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
@@ -54,6 +55,8 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&socket::KEEPALIVE)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
@@ -63,12 +66,7 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                // Only fails on a dead socket, which the first read tells as well.
-                let _ = stream.set_nodelay(true);
-                socket::keep_alive(&stream);
-                return (stream, peer);
-            }
+            Ok(accepted) => return accepted,
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
                 // No descriptors: give others time to close some, instead of spinning.
@@ -80,5 +78,20 @@ pub(crate) async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_accepted_sends_at_once_and_is_looked_after() {
+        let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let _client =
+            std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let (stream, _) = accept(&TcpListener::from_std(listener).expect("a runtime")).await;
+        assert!(stream.nodelay().expect("a socket"));
+        socket::tests::assert_looked_after(&stream);
     }
 }

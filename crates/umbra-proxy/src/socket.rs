@@ -19,7 +19,7 @@ use crate::descriptors::Open;
 /// A peer that has vanished (its node lost power) is noticed after two minutes of silence: a minute before the first
 /// probe, then six, 10 s apart. Under the 350 s after which the most impatient load balancers and NATs forget a silent
 /// connection, and far under Linux's own two hours, for which a tunnel would be kept for nobody.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+pub(crate) const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
     .with_time(Duration::from_secs(60))
     .with_interval(Duration::from_secs(10))
     .with_retries(6);
@@ -205,18 +205,22 @@ impl AsyncWrite for Shared {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    pub(crate) fn assert_looked_after(stream: &TcpStream) {
+        let socket = SockRef::from(stream);
+        assert!(socket.keepalive().expect("a socket"));
+        assert_eq!(socket.tcp_keepalive_time().expect("a socket"), Duration::from_secs(60));
+        assert_eq!(socket.tcp_keepalive_interval().expect("a socket"), Duration::from_secs(10));
+        assert_eq!(socket.tcp_keepalive_retries().expect("a socket"), 6);
+    }
 
     #[tokio::test]
     async fn a_silent_peer_is_looked_after() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let ours = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
         keep_alive(&ours);
-        let socket = SockRef::from(&ours);
-        assert!(socket.keepalive().expect("a socket"));
-        assert_eq!(socket.tcp_keepalive_time().expect("a socket"), Duration::from_secs(60));
-        assert_eq!(socket.tcp_keepalive_interval().expect("a socket"), Duration::from_secs(10));
-        assert_eq!(socket.tcp_keepalive_retries().expect("a socket"), 6);
+        assert_looked_after(&ours);
     }
 }
