@@ -310,8 +310,9 @@ async fn sniff(worker: &Worker, stream: &mut TcpStream, port: Protocol) -> Optio
     let (limits, mut first) = (&worker.limits, BytesMut::with_capacity(sniff::ENOUGH));
     let spoken = match port {
         Protocol::Http => {
-            // An idle HTTP client is little trouble; the time limit of its head begins with the first byte.
-            tokio::time::timeout(limits.client_idle_timeout, stream.readable()).await.ok()?.ok()?;
+            // An idle HTTP client is little trouble; the time limit of its head begins with the first byte. Read, and not
+            // waited for: tokio takes a new socket to be readable until a read has said otherwise.
+            tokio::time::timeout(limits.client_idle_timeout, more(stream, &mut first)).await.ok()??;
             match tokio::time::timeout(limits.header_timeout, decide(stream, &mut first, port)).await {
                 Ok(spoken) => spoken?,
                 // What it speaks is not known, and nobody can be answered.
@@ -337,11 +338,19 @@ async fn decide(stream: &mut TcpStream, first: &mut BytesMut, port: Protocol) ->
         if let Some(spoken) = sniff::spoken(first, port) {
             return Some(spoken);
         }
-        let room = sniff::ENOUGH - first.len();
-        let mut part = [0; sniff::ENOUGH];
-        match stream.read(&mut part[..room]).await {
-            Ok(0) | Err(_) => return None,
-            Ok(count) => first.extend_from_slice(&part[..count]),
+        more(stream, first).await?;
+    }
+}
+
+/// Reads what the client says next, up to what is enough to decide. `None`: it left before. Cancel safe.
+async fn more(stream: &mut TcpStream, first: &mut BytesMut) -> Option<()> {
+    let room = sniff::ENOUGH - first.len();
+    let mut part = [0; sniff::ENOUGH];
+    match stream.read(&mut part[..room]).await {
+        Ok(0) | Err(_) => None,
+        Ok(count) => {
+            first.extend_from_slice(&part[..count]);
+            Some(())
         }
     }
 }

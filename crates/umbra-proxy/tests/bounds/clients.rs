@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use umbra_proxy::listen::Mode;
 use umbra_routing::SpokenTo;
 
-use crate::rig::{Backend, Http2Client, Proxy, Pushed, TestClient, talk, until, within};
+use crate::rig::{Backend, Http2Client, Proxy, Pushed, TestClient, read_head, talk, until, within};
 use crate::{gated, limits, mirrored};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r\n";
@@ -54,9 +54,30 @@ async fn all_clients_together_have_only_so_many() {
 }
 
 #[tokio::test]
+async fn a_client_that_has_not_said_a_word_may_take_its_time() {
+    let v1 = Backend::named("v1").await;
+    let hasty = limits(|limits| limits.header_timeout = Duration::from_millis(20));
+    let proxy = Proxy::with(&mirrored(v1.address, v1.address), hasty, Mode::ByHost);
+    let mut silent = TcpStream::connect(proxy.address()).await.expect("the proxy listens");
+    until("it is accepted", || proxy.workers.accepted() == 1).await;
+    // One that came later and has begun (a POST, or HTTP/2) is let go meanwhile.
+    let mut begun = TcpStream::connect(proxy.address()).await.expect("the proxy listens");
+    begun.write_all(b"P").await.expect("a reader");
+    assert_eq!(within("the end", begun.read(&mut [0; 1])).await.expect("no reset"), 0);
+    silent.write_all(GET.as_bytes()).await.expect("a reader");
+    let answer = within("its answer", read_head(&mut silent)).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer:?}");
+    assert_eq!(proxy.count("umbra_bad_requests_total", &["stalled"]), 1);
+}
+
+#[tokio::test]
 async fn a_client_that_never_says_a_word_is_let_go() {
     let v1 = Backend::named("v1").await;
-    let hasty = limits(|limits| limits.client_idle_timeout = Duration::from_millis(20));
+    let hasty = limits(|limits| {
+        limits.client_idle_timeout = Duration::from_millis(20);
+        // So that it is not this that lets it go.
+        limits.header_timeout = Duration::from_secs(3600);
+    });
     let proxy = Proxy::with(&mirrored(v1.address, v1.address), hasty, Mode::ByHost);
     let mut stream = TcpStream::connect(proxy.address()).await.expect("the proxy listens");
     assert_eq!(within("the end", stream.read(&mut [0; 1])).await.expect("no reset"), 0);
@@ -68,7 +89,7 @@ async fn an_idle_client_of_http_2_is_let_go_and_one_that_waits_for_its_answer_is
     let (v1, mut arrived) = gated("v1", &gate).await;
     let mut pushed = Pushed { spoken_to: SpokenTo::Http1, ..mirrored(v1, v1) };
     pushed.rules[0].mirrors.clear();
-    let hasty = limits(|limits| limits.client_idle_timeout = Duration::from_millis(300));
+    let hasty = limits(|limits| limits.client_idle_timeout = Duration::from_secs(1));
     let proxy = Proxy::with(&pushed, hasty, Mode::ByHost);
     let busy = Http2Client::connect(proxy.address()).await;
     let ask = |mut client: Http2Client| tokio::spawn(async move { client.get("/").await.body });
