@@ -15,18 +15,14 @@ use crate::cluster_system::{Example, Second, UMBRA, with_example};
 use crate::cluster_users::{Client, Connections, User, Users};
 
 /// A fallback that ends soon.
-const SHORT: Duration = Duration::from_secs(6);
+const SHORT: &str = "6s";
 const FALLBACK_TIMEOUT: &str = "UMBRA_FALLBACK_TIMEOUT";
 const PACE: Duration = Duration::from_millis(50);
-
-fn short() -> String {
-    format!("{}s", SHORT.as_secs())
-}
 
 #[test]
 fn past_its_expiry_kube_proxy_serves_and_that_is_counted() {
     with_example("expired", Second::Right, |example| {
-        let _short = Setting::new(example, FALLBACK_TIMEOUT, &short())?;
+        let _short = Setting::new(example, FALLBACK_TIMEOUT, SHORT)?;
         example.route()?;
         // Before anybody asks: proxies read the kernel's counters each second.
         let before = paths(example)?;
@@ -39,8 +35,7 @@ fn past_its_expiry_kube_proxy_serves_and_that_is_counted() {
             Ok(())
         })?;
         println!(
-            "measured: no proxy, fallback of {}: kube-proxy served after {:.1?} at the latest",
-            short(),
+            "measured: no proxy, fallback of {SHORT}: kube-proxy served after {:.1?} at the latest",
             from.elapsed()
         );
         load.wait_for_more(400)?;
@@ -58,7 +53,9 @@ fn past_its_expiry_kube_proxy_serves_and_that_is_counted() {
 #[test]
 fn it_is_renewed_without_a_controller_by_a_proxy_that_was_killed() {
     with_example("alone", Second::Right, |example| {
-        let _short = Setting::new(example, FALLBACK_TIMEOUT, &short())?;
+        // Longer than a kubelet takes to start a killed proxy again.
+        const TIMEOUT: Duration = Duration::from_secs(15);
+        let _short = Setting::new(example, FALLBACK_TIMEOUT, &format!("{}s", TIMEOUT.as_secs()))?;
         example.route()?;
         wait_for_copies_of(example)?;
         let load = Load::start(example)?;
@@ -70,7 +67,7 @@ fn it_is_renewed_without_a_controller_by_a_proxy_that_was_killed() {
         let killed = Instant::now();
         // Two timeouts go by: what was there at the kill is long gone if nobody renews it.
         wait_for("two timeouts have passed under load", CEILING, || {
-            ensure!(killed.elapsed() > 2 * SHORT + Duration::from_secs(2), "{}", load.seen());
+            ensure!(killed.elapsed() > 2 * TIMEOUT + Duration::from_secs(2), "{}", load.seen());
             Ok(())
         })?;
         load.wait_for_more(200)?;
@@ -262,8 +259,8 @@ fn a_new_pods_first_request_is_copied() {
         example.route()?;
         wait_for_copies_of(example)?;
         example.settled_shadows()?;
-        example.kubectl(&["scale", "deployment/sa-web-app", "--replicas=4"])?;
         let old: Vec<_> = example.clients()?.into_iter().map(|pod| pod.name).collect();
+        example.kubectl(&["scale", "deployment/sa-web-app", "--replicas=4"])?;
         // As soon as its network is there, ready or not.
         let new = wait_for("a new client runs", CEILING, || {
             let new = example.clients()?.into_iter().find(|pod| !old.contains(&pod.name));

@@ -70,7 +70,9 @@ impl<'a> Engine<'a> {
         example.kubectl(&["scale", "deployment/sa-web-app", &replicas])?;
         let (v1, pods) = wait_for("one v1, and two clients on each node", CEILING, || {
             let (v1, pods) = (example.v1()?, example.clients()?);
-            ensure!(v1.len() == 1 && pods.len() == two_on_each, "{v1:?} {pods:?}");
+            // Those that end serve for a while, past the rules below.
+            let all = example.cluster().pods(example.name(), "app=sa-logic,version=v1")?.len();
+            ensure!(all == 1 && v1.len() == 1 && pods.len() == two_on_each, "{all} {v1:?} {pods:?}");
             let here = pods.iter().filter(|pod| pod.node == v1[0].node).count();
             ensure!(here == 2, "{here} clients are on v1's node");
             Ok((v1[0].clone(), pods))

@@ -27,6 +27,9 @@ use crate::istio_system::{System, with_system};
 const SOON: Duration = Duration::from_millis(100);
 /// How often a case is asked whose pods were late by this machine's fault.
 const TIMES: usize = 5;
+/// How often any other. Once more than needed: a request that takes 0.7 s may take over 0.9 here, and shares are compared with
+/// ones that were drawn once for all: one run in 500 is beyond four standard deviations in some case.
+const OTHERWISE: usize = 2;
 
 #[test]
 fn umbra_answers_as_istio_did() -> Result<()> {
@@ -76,14 +79,17 @@ fn umbra_answers_as_istio_did() -> Result<()> {
 /// Shares that differ prove nothing when a pod was late that was not told to be: umbra rightly leaves it then. The case is
 /// asked from its objects on, to which its pods are new.
 fn differences(system: &mut System, case: &Case) -> Result<Vec<String>> {
-    for _ in 1..TIMES {
+    let mut times = 1;
+    loop {
         let (found, explained) = asked(system, case)?;
-        if found.is_empty() || !explained {
+        let enough = if explained { TIMES } else { OTHERWISE };
+        // That a case differs on purpose is listed, and needs no second look.
+        if found.is_empty() || times >= enough || istio_reasons::of(&case.name).is_some() {
             return Ok(found);
         }
-        println!("measured: late: {}: {}: asked again: {found:?}", case.file, case.name);
+        times += 1;
+        println!("measured: {}: {}: asked again: {found:?}", case.file, case.name);
     }
-    Ok(asked(system, case)?.0)
 }
 
 /// What differs, and whether that is shares alone, which a late pod explains.

@@ -1,10 +1,10 @@
 //! The recorded cluster, with umbra in place of Istio.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use umbra_testkit::{ApiServer, Node, Pod, Process, objects, wait_for};
 
@@ -146,7 +146,7 @@ impl System {
                 // Ages are what is tested here, and they have no other source than time.
                 std::thread::sleep(APART);
             }
-            if self.server.kubectl().create(&object.to_string()).is_err() {
+            if self.make(object)?.is_err() {
                 refused.push(name_of(object));
             }
         }
@@ -154,6 +154,30 @@ impl System {
             self.wait_served(object)?;
         }
         Ok(refused)
+    }
+
+    /// Makes an object, or says why it was refused. Those of a List are of the same age then: they are made again when the
+    /// second was over in between.
+    fn make(&self, object: &Value) -> Result<Result<()>> {
+        let (kubectl, text) = (self.server.kubectl(), object.to_string());
+        wait_for(&format!("{} is made within a second", name_of(object)), CEILING, || {
+            if let Err(refused) = kubectl.create(&text) {
+                return Ok(Err(refused));
+            }
+            if object["kind"] != "List" {
+                return Ok(Ok(()));
+            }
+            let made: Value =
+                serde_json::from_str(&kubectl.run_with_input(&["get", "-o", "json", "-f", "-"], &text)?)?;
+            let items = made["items"].as_array().into_iter().flatten();
+            let ages: BTreeSet<&str> =
+                items.filter_map(|item| item["metadata"]["creationTimestamp"].as_str()).collect();
+            if ages.len() != 1 {
+                kubectl.delete(&text)?;
+                bail!("{ages:?}");
+            }
+            Ok(Ok(()))
+        })
     }
 
     fn wait_served(&self, object: &Value) -> Result<()> {

@@ -33,15 +33,18 @@ fn a_killed_proxy_leaves_new_connections_to_v1() -> Result<()> {
 /// again meanwhile opens a new connection all the same.
 #[test]
 fn a_port_whose_connection_a_killed_proxy_has_reset_is_served_at_once() -> Result<()> {
-    const PORT: u16 = 40_000;
     with_system(|system| {
         system.wait_intercepted("before")?;
-        let connect = |ip| connect_from_port(&system.client, PORT, (ip, 80).into());
+        let connect = |port, ip| connect_from_port(&system.client, port, (ip, 80).into());
         let mut proxy = system.proxy.take().context("it runs")?;
+        // Another one each time: who closes first keeps its port for a minute.
+        let mut port = 40_000;
         let unread = wait_for("a frozen proxy gets both connections", CEILING, || {
             let [before, passed_by, _] = system.counted()?;
+            port += 1;
             proxy.freeze()?;
-            let connected: Vec<_> = cluster_ips().into_iter().map(connect).collect::<Result<_>>()?;
+            let ips = cluster_ips().into_iter();
+            let connected: Vec<_> = ips.map(|ip| connect(port, ip)).collect::<Result<_>>()?;
             let mut connected: Vec<_> = connected.into_iter().collect::<Result<_, _>>()?;
             let [now, still, _] = system.counted()?;
             if (now, still) != (before + 2, passed_by) {
@@ -58,7 +61,7 @@ fn a_port_whose_connection_a_killed_proxy_has_reset_is_served_at_once() -> Resul
             ensure!(cut == Err(ErrorKind::ConnectionReset), "{cut:?}");
         }
         for ip in cluster_ips() {
-            let stream = connect(ip)?.with_context(|| format!("{ip} from the same port"))?;
+            let stream = connect(port, ip)?.with_context(|| format!("{ip} from the same port"))?;
             let headers = [("host", "sa-logic"), ("content-type", "application/json")];
             let answer = http::exchange(stream, "POST", "/analyse/sentiment", &headers, SENTENCE)?;
             ensure!(answer.status == 200 && who(&answer)? == "v1", "{ip}: {}\n{}", answer.head, answer.body);

@@ -85,6 +85,17 @@ fn one_change(system: &System) -> Result<()> {
 /// Both nodes hold the same, and it is what the controller would send: it goes on with deltas, and a digest that
 /// differs would be counted and end in a PUT.
 fn agree(system: &System) -> Result<()> {
+    // The last change may be on its way to one of them, or its answer to the controller.
+    wait_for("both nodes hold the same", CEILING, || same(system))?;
+    let samples = system.controller_samples()?;
+    is(
+        "digests that differed",
+        samples.sum("umbra_controller_push_refusals_total", &[("reason", "digest")]),
+        0.0,
+    )
+}
+
+fn same(system: &System) -> Result<()> {
     let [one, two] = system.proxies.as_slice() else { anyhow::bail!("two proxies") };
     let (one, two) = (one.config()?, two.config()?);
     for (key, value) in one.as_object().context("resources by key")? {
@@ -98,11 +109,7 @@ fn agree(system: &System) -> Result<()> {
         let acked = samples.sum("umbra_controller_node_acked_version", &[("node", &proxy.node)]);
         is(&format!("version that {} has acknowledged", proxy.node), acked, held)?;
     }
-    is(
-        "digests that differed",
-        samples.sum("umbra_controller_push_refusals_total", &[("reason", "digest")]),
-        0.0,
-    )
+    Ok(())
 }
 
 /// From the API server's answer to what the node holds, twenty times.

@@ -131,7 +131,7 @@ fn a_table_that_root_changes_is_made_anew_with_its_entries() {
         "flush ruleset",
         "delete table inet umbra-fallback",
         "flush chain inet umbra-fallback nat",
-        "flush chain inet umbra-fallback post\ndelete chain inet umbra-fallback post",
+        "flush chain inet umbra-fallback post; delete chain inet umbra-fallback post",
         "add rule inet umbra-fallback nat tcp dport 80 accept",
         "add table inet umbra-fallback { flags dormant; }",
     ] {
@@ -218,10 +218,11 @@ fn sigterm_gives_entries_their_full_time() {
     node.start("300s");
     node.push("PUT", &one());
     let least = |node: &Node| node.elements("eps4").iter().map(|element| element.expires).min().unwrap();
-    node.until("some time has gone", |node| least(node) < 298);
+    node.until("some time has gone", |node| least(node) < 290);
     node.signal("TERM");
     node.wait();
-    assert!(least(&node) >= 298, "{} s are left", least(&node));
+    // All but what its end and this listing take.
+    assert!(least(&node) >= 292, "{} s are left", least(&node));
 }
 
 #[test]

@@ -316,7 +316,9 @@ async fn a_mirror_that_hangs_up_on_each_copy_gets_fewer_until_it_answers() {
         };
         within("copies are held back", held_back).await;
         proxy.settled(sent).await;
-        let (failed, held_back) = (proxy.result("failed"), proxy.dropped("hung_up"));
+        // Too many are in flight when the mirror stands still for a moment.
+        let (failed, too_many) = (proxy.result("failed"), proxy.dropped("overflow"));
+        let held_back = proxy.dropped("hung_up") + too_many;
         assert!(failed >= 512 && failed + held_back == sent, "{failed} failed, {held_back} held back");
 
         proxy.push(&mirrored(v1.address, vec![v2.address]));
@@ -617,7 +619,7 @@ async fn copies_in_flight_at_the_end_are_counted() {
     let mut client = TestClient::connect(proxy.address()).await;
     client.send(get("/")).await;
     let Proxy { workers, metrics, .. } = proxy;
-    assert_eq!(workers.drain(Duration::from_secs(1)).await, 0, "an idle connection is not cut");
+    assert_eq!(workers.drain(Duration::from_secs(5)).await, 0, "an idle connection is not cut");
     let text = metrics.encode();
     let shutdown = text.lines().find(|line| line.contains("reason=\"shutdown\"")).expect("a series");
     assert!(shutdown.ends_with(" 1"), "{shutdown}");

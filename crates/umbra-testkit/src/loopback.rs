@@ -30,8 +30,12 @@ mod tests {
     use std::collections::BTreeSet;
     use std::io::ErrorKind;
     use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
 
     use super::*;
+    use crate::wait_for;
+
+    const CEILING: Duration = Duration::from_secs(60);
 
     #[test]
     fn nobody_is_given_it_but_who_is_told() {
@@ -40,8 +44,9 @@ mod tests {
         assert_eq!(exclusive.bind(&claimed.into()).unwrap_err().kind(), ErrorKind::AddrInUse);
         assert_eq!(TcpStream::connect(claimed).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         for _ in 0..2 {
-            // The standard library sets SO_REUSEADDR.
-            let listener = TcpListener::bind(claimed).unwrap();
+            // The standard library sets SO_REUSEADDR. What another test starts has a copy of the last listener until it is the
+            // program that it is to be.
+            let listener = wait_for("nobody listens", CEILING, || Ok(TcpListener::bind(claimed)?)).unwrap();
             assert!(TcpListener::bind(claimed).is_err(), "two listen on {claimed}");
             // It is ended by the listener: what is left of it keeps the address for a minute.
             let client = TcpStream::connect(claimed).unwrap();

@@ -73,6 +73,9 @@ impl Drop for StoppedThread {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::Write as _;
+    use std::os::fd::AsFd as _;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
@@ -122,9 +125,11 @@ mod tests {
         let turns = Arc::new(AtomicU64::new(0));
         let count = |name: &'static str| {
             let turns = Arc::clone(&turns);
+            // Without the lock of `stderr`: who is stopped while it has it stops the other, too.
+            let mut out = File::from(std::io::stderr().as_fd().try_clone_to_owned().unwrap());
             let work = move || {
                 while turns.fetch_add(1, Ordering::Relaxed) < 100_000 {
-                    eprintln!("{name}");
+                    out.write_all(format!("{name}\n").as_bytes()).unwrap();
                     std::thread::sleep(Duration::from_millis(1));
                 }
             };

@@ -52,6 +52,8 @@ pub(crate) struct Generations<'n> {
     #[expect(dead_code, reason = "ends with this")]
     monitor: Proxy,
     told: Receiver<String>,
+    /// It has told something, and tells everything from then on.
+    listens: bool,
     probes: u32,
 }
 
@@ -64,8 +66,10 @@ impl Generations<'_> {
             self.node.nft(&probe);
             let mut seen = false;
             // What comes first may be older, and nothing comes before the monitor listens: then there is another probe.
-            while let Ok(line) = self.told.recv_timeout(PAUSE) {
+            let patience = if self.listens { CEILING } else { PAUSE };
+            while let Ok(line) = self.told.recv_timeout(patience) {
                 seen |= line == probe;
+                self.listens |= seen;
                 if let Some(number) = line.strip_prefix("# new generation ").filter(|_| seen) {
                     return number.split(' ').next().unwrap().parse().unwrap();
                 }
@@ -276,7 +280,7 @@ impl Node {
         let lines = BufReader::new(monitor.stdout.take().unwrap()).lines();
         let (tell, told) = channel();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| tell.send(line)));
-        Generations { node: self, monitor: Proxy(monitor), told, probes: 0 }
+        Generations { node: self, monitor: Proxy(monitor), told, listens: false, probes: 0 }
     }
 
     /// Waits until everything that is there would have ended twice. What is not seen here is a moment without an entry:
