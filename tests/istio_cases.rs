@@ -18,6 +18,8 @@ pub(crate) struct Case {
     pub(crate) objects: Vec<Value>,
     /// They were made more than a second apart.
     pub(crate) spread: bool,
+    /// They were made within a second: as a List.
+    pub(crate) together: bool,
     pub(crate) requests: Vec<Request>,
     pub(crate) expected: Vec<Expected>,
     /// `Kind/name` of those that the API server refused.
@@ -72,6 +74,7 @@ fn case(file: &str, value: &Value) -> Result<Case> {
     let refused = list(&value["expect"]["refused"]);
     let named = refused.iter().filter_map(|refused| refused.as_str()?.split(": ").next());
     let documents: Vec<Value> = serde_saphyr::from_multiple(value["objects"].as_str().context("objects")?)?;
+    let together = documents.iter().any(|document| document["items"].is_array());
     let objects = documents.into_iter().flat_map(|document| match document["items"].as_array() {
         Some(items) => items.clone(),
         None => vec![document],
@@ -81,6 +84,7 @@ fn case(file: &str, value: &Value) -> Result<Case> {
         name: value["name"].as_str().context("a name")?.to_owned(),
         objects: objects.filter(|object| !object.is_null()).map(complete).collect(),
         spread: value["spread"].as_bool().unwrap_or(false),
+        together,
         requests: list(&value["requests"]).into_iter().map(Request).collect(),
         expected: list(&value["expect"]["requests"]).into_iter().map(Expected).collect(),
         refused: named.map(str::to_owned).collect(),

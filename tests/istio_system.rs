@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use umbra_testkit::{ApiServer, Node, Pod, Process, objects, wait_for};
 
@@ -140,44 +140,50 @@ impl System {
     }
 
     fn create(&mut self, case: &Case) -> Result<Vec<String>> {
-        let mut refused = Vec::new();
-        for (number, object) in case.objects.iter().enumerate() {
-            if number > 0 && case.spread {
-                // Ages are what is tested here, and they have no other source than time.
-                std::thread::sleep(APART);
+        let refused = wait_for(&format!("{} is made within a second", case.name), CEILING, || {
+            let refused = self.make(case);
+            if case.together
+                && let Err(apart) = self.are_of_one_age(case)
+            {
+                self.remove(case)?;
+                return Err(apart);
             }
-            if self.make(object)?.is_err() {
-                refused.push(name_of(object));
-            }
-        }
+            Ok(refused)
+        })?;
         for object in case.objects.iter().filter(|object| !refused.contains(&name_of(object))) {
             self.wait_served(object)?;
         }
         Ok(refused)
     }
 
-    /// Makes an object, or says why it was refused. Those of a List are of the same age then: they are made again when the
-    /// second was over in between.
-    fn make(&self, object: &Value) -> Result<Result<()>> {
-        let (kubectl, text) = (self.server.kubectl(), object.to_string());
-        wait_for(&format!("{} is made within a second", name_of(object)), CEILING, || {
-            if let Err(refused) = kubectl.create(&text) {
-                return Ok(Err(refused));
+    /// Makes them, in order; gives those that the API server refused.
+    fn make(&self, case: &Case) -> Vec<String> {
+        let mut refused = Vec::new();
+        for (number, object) in case.objects.iter().enumerate() {
+            if number > 0 && case.spread {
+                // Ages are what is tested here, and they have no other source than time.
+                std::thread::sleep(APART);
             }
-            if object["kind"] != "List" {
-                return Ok(Ok(()));
+            if self.server.kubectl().create(&object.to_string()).is_err() {
+                refused.push(name_of(object));
             }
-            let made: Value =
-                serde_json::from_str(&kubectl.run_with_input(&["get", "-o", "json", "-f", "-"], &text)?)?;
-            let items = made["items"].as_array().into_iter().flatten();
-            let ages: BTreeSet<&str> =
-                items.filter_map(|item| item["metadata"]["creationTimestamp"].as_str()).collect();
-            if ages.len() != 1 {
-                kubectl.delete(&text)?;
-                bail!("{ages:?}");
-            }
-            Ok(Ok(()))
-        })
+        }
+        refused
+    }
+
+    /// Those of a kind are of the same second.
+    fn are_of_one_age(&self, case: &Case) -> Result<()> {
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": case.objects});
+        let text =
+            self.server.kubectl().run_with_input(&["get", "-o", "json", "-f", "-"], &list.to_string())?;
+        let made: Value = serde_json::from_str(&text)?;
+        let made = made["items"].as_array().into_iter().flatten();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let ages: BTreeSet<_> =
+            made.map(|one| (text(&one["kind"]), text(&one["metadata"]["creationTimestamp"]))).collect();
+        let kinds: BTreeSet<_> = ages.iter().map(|(kind, _)| kind).collect();
+        ensure!(ages.len() == kinds.len(), "{ages:?}");
+        Ok(())
     }
 
     fn wait_served(&self, object: &Value) -> Result<()> {
