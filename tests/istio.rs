@@ -104,7 +104,7 @@ fn asked(system: &mut System, case: &Case) -> Result<(Vec<String>, usize)> {
         };
         late |= is_late(request, &outcomes);
         if !differences.is_empty() {
-            enough = enough.min(believed_after(&outcomes, late));
+            enough = enough.min(believed_after(expected, &outcomes, late));
         }
         found.extend(differences.into_iter().map(|difference| format!("request {number}: {difference}")));
     }
@@ -113,12 +113,13 @@ fn asked(system: &mut System, case: &Case) -> Result<(Vec<String>, usize)> {
 }
 
 /// How often a difference in these has to be seen. `late`: a pod was, and umbra rightly leaves it then.
-fn believed_after(outcomes: &[Outcome], late: bool) -> usize {
+fn believed_after(expected: &Expected, outcomes: &[Outcome], late: bool) -> usize {
     match outcomes {
         [one] if one.took > WAITS => CHANCE,
         [_] => 1,
         _ if late => LATE,
-        _ => CHANCE,
+        _ if expected.draws() >= istio_compare::FEW => CHANCE,
+        _ => 1,
     }
 }
 

@@ -29,7 +29,7 @@ const IGNORED: [&str; 17] = [
     "x-request-id",
 ];
 /// Few draws say what may happen, not how often.
-const FEW: u64 = 30;
+pub(crate) const FEW: u64 = 30;
 
 /// Objects that one API server refused and the other did not. umbra's CRDs may refuse more, where Istio would only
 /// find out later that the object makes no sense.

@@ -104,8 +104,7 @@ impl System {
             self.wait_armed(namespace, name)?;
         }
         let refused = self.create(case)?;
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": first});
-        self.server.kubectl().delete(&list.to_string())?;
+        self.server.kubectl().delete(&list(&first))?;
         self.wait_without_the_first()?;
         Ok(refused)
     }
@@ -159,6 +158,12 @@ impl System {
     /// Makes them, in order; gives those that the API server refused.
     fn make(&self, case: &Case) -> Vec<String> {
         let mut refused = Vec::new();
+        if case.together {
+            // By one kubectl: programs that start one after the other may take a second each.
+            let made = self.server.kubectl().create(&list(&case.objects));
+            refused.extend(made.err().map(|error| format!("{error:#}")));
+            return refused;
+        }
         for (number, object) in case.objects.iter().enumerate() {
             if number > 0 && case.spread {
                 // Ages are what is tested here, and they have no other source than time.
@@ -173,9 +178,8 @@ impl System {
 
     /// Those of a kind are of the same second.
     fn are_of_one_age(&self, case: &Case) -> Result<()> {
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": case.objects});
-        let text =
-            self.server.kubectl().run_with_input(&["get", "-o", "json", "-f", "-"], &list.to_string())?;
+        let all = list(&case.objects);
+        let text = self.server.kubectl().run_with_input(&["get", "-o", "json", "-f", "-"], &all)?;
         let made: Value = serde_json::from_str(&text)?;
         let made = made["items"].as_array().into_iter().flatten();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -208,8 +212,7 @@ impl System {
 
     /// Deletes the objects of a case, and waits until no service is taken over.
     pub(crate) fn remove(&mut self, case: &Case) -> Result<()> {
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": case.objects});
-        self.server.kubectl().delete(&list.to_string())?;
+        self.server.kubectl().delete(&list(&case.objects))?;
         self.records.clear();
         wait_for("nothing is taken over any more", CEILING, || {
             let config = self.admin("/config")?;
@@ -256,6 +259,12 @@ impl System {
     }
 }
 
+/// A List of them, as text.
+fn list<'a>(objects: impl IntoIterator<Item = &'a Value>) -> String {
+    let items: Vec<&Value> = objects.into_iter().collect();
+    json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
+}
+
 /// Rules that take a service over: everything to all its endpoints.
 fn plain(namespace: &str, name: &str) -> Value {
     json!({
@@ -293,7 +302,6 @@ fn apply_base(server: &ApiServer, node: &Node, base: &str) -> Result<()> {
     for document in documents.iter_mut().filter(|document| document["kind"] == "Pod") {
         document["spec"]["nodeName"] = "n1".into();
     }
-    let list = |items: Vec<&Value>| json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
-    kubectl.apply(&list(documents.iter().collect()))?;
-    kubectl.apply_status(&list(documents.iter().filter(|document| document["kind"] == "Pod").collect()))
+    kubectl.apply(&list(&documents))?;
+    kubectl.apply_status(&list(documents.iter().filter(|document| document["kind"] == "Pod")))
 }

@@ -97,6 +97,7 @@ fn a_primary_without_endpoints_is_nobody_s_place() -> Result<()> {
         let v2 = &system.v2.pod;
         let slices = [("sa-logic-4", v2.ipv4.into()), ("sa-logic-6", v2.ipv6.into())]
             .map(|(name, ip)| objects::endpoint_slice("sa-logic", name, &[("sa-logic-2", ip)]));
+        wait_leads_to_v1(system, true)?;
         system.server.kubectl().apply(&objects::list(slices))?;
         wait_for("users get 503", CEILING, || {
             for ip in cluster_ips() {
@@ -106,19 +107,24 @@ fn a_primary_without_endpoints_is_nobody_s_place() -> Result<()> {
             Ok(())
         })?;
         // The kernel's way is changed after the proxy's own.
-        let v1 = &system.v1.pod;
-        wait_for("no slot leads to v1", CEILING, || {
-            for (map, ip) in [("eps4", v1.ipv4.to_string()), ("eps6", v1.ipv6.to_string())] {
-                let slots = system.node.netns().run(&format!("nft list map inet umbra-fallback {map}"))?;
-                ensure!(!slots.contains(&format!(": {ip} . ")), "{slots}");
-            }
-            Ok(())
-        })?;
+        wait_leads_to_v1(system, false)?;
         system.proxy.take().context("it runs")?.kill()?;
         for ip in cluster_ips() {
             let refused = system.connect((ip, 80).into())?;
             let kind = refused.as_ref().err().map(std::io::Error::kind);
             ensure!(kind == Some(ErrorKind::ConnectionRefused), "{ip}: {refused:?}");
+        }
+        Ok(())
+    })
+}
+
+/// Waits until the kernel's slots of both families lead to v1's pod, or none does.
+fn wait_leads_to_v1(system: &System, leads: bool) -> Result<()> {
+    let v1 = &system.v1.pod;
+    wait_for(&format!("slots lead to v1: {leads}"), CEILING, || {
+        for (map, ip) in [("eps4", v1.ipv4.to_string()), ("eps6", v1.ipv6.to_string())] {
+            let slots = system.node.netns().run(&format!("nft list map inet umbra-fallback {map}"))?;
+            ensure!(slots.contains(&format!(": {ip} . ")) == leads, "{slots}");
         }
         Ok(())
     })

@@ -311,7 +311,7 @@ async fn sniff(worker: &Worker, stream: &mut TcpStream, port: Protocol) -> Optio
     let spoken = match port {
         Protocol::Http => {
             // An idle HTTP client is little trouble; the time limit of its head begins with the first byte. Read, and not
-            // waited for: tokio takes a new socket to be readable until a read has said otherwise.
+            // waited for: tokio takes an accepted socket to be readable until a read has said otherwise.
             tokio::time::timeout(limits.client_idle_timeout, more(stream, &mut first)).await.ok()??;
             match tokio::time::timeout(limits.header_timeout, decide(stream, &mut first, port)).await {
                 Ok(spoken) => spoken?,

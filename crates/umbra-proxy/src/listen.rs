@@ -87,11 +87,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_accepted_sends_at_once_and_is_looked_after() {
-        let listener = bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
-        let _client =
-            std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
-        let (stream, _) = accept(&TcpListener::from_std(listener).expect("a runtime")).await;
-        assert!(stream.nodelay().expect("a socket"));
-        socket::tests::assert_looked_after(&stream);
+        // A dual-stack listener, as it is on a node, makes connections of both families.
+        for (listens, asked) in [("127.0.0.1:0", "127.0.0.1"), ("[::]:0", "127.0.0.1"), ("[::]:0", "::1")] {
+            let listener = bind(listens.parse().expect("an address")).expect("a free port");
+            let port = listener.local_addr().expect("bound").port();
+            let _client = std::net::TcpStream::connect((asked, port)).expect("it listens");
+            let (stream, _) = accept(&TcpListener::from_std(listener).expect("a runtime")).await;
+            assert!(stream.nodelay().expect("a socket"), "{asked} to {listens}");
+            socket::tests::assert_looked_after(&stream);
+        }
     }
 }

@@ -49,7 +49,8 @@ pub struct Options {
 pub struct Limits {
     /// On a port of unknown protocol a client silent for this long is passed through as bytes.
     pub sniff_timeout: Duration,
-    /// A request's head has to be whole this long after its first byte, else 408; HTTP/2's preface, too, without an answer.
+    /// A request's head has to be whole this long after its first byte, else 408; HTTP/2's preface, too, without an answer. The
+    /// first of a connection has it twice: until its protocol is known, and then.
     pub header_timeout: Duration,
     /// How long the pod behind a connection may be unknown, where that makes a difference.
     pub client_wait: Duration,

@@ -4,6 +4,7 @@ mod rig;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
@@ -262,24 +263,27 @@ async fn a_kept_connection_that_was_closed_fails_no_request() {
     }
 }
 
-/// Closes a connection that has been idle for `patience`, like many servers.
-async fn impatient(patience: Duration) -> SocketAddr {
+/// Closes a connection that has been idle for `patience`, like many servers, and counts in `closed`.
+async fn impatient(patience: Duration, closed: &'static AtomicUsize) -> SocketAddr {
     raw_backend(move |_, mut stream| async move {
         stream.set_nodelay(true).expect("a socket");
-        while tokio::time::timeout(patience, stream.readable()).await.is_ok() {
+        // Looked at: an accepted socket is taken to be readable until a read has said otherwise.
+        while tokio::time::timeout(patience, stream.peek(&mut [0])).await.is_ok() {
             if read_head(&mut stream).await.is_empty() {
                 return;
             }
             stream.read_u8().await.expect("the body");
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.expect("a reader");
         }
+        closed.fetch_add(1, Ordering::Relaxed);
     })
     .await
 }
 
 #[tokio::test]
 async fn a_backend_that_closes_idle_connections_fails_no_post_at_gaps_around_its_patience() {
-    let proxy = Proxy::start(&only(impatient(Duration::from_millis(20)).await));
+    static CLOSED: AtomicUsize = AtomicUsize::new(0);
+    let proxy = Proxy::start(&only(impatient(Duration::from_millis(20), &CLOSED).await));
     let posts = (0..8).map(|seed| {
         let address = proxy.address();
         tokio::spawn(async move {
@@ -299,6 +303,7 @@ async fn a_backend_that_closes_idle_connections_fails_no_post_at_gaps_around_its
     for post in posts.collect::<Vec<_>>() {
         post.await.expect("no failed request");
     }
+    assert!(CLOSED.load(Ordering::Relaxed) > 0, "none of its connections was idle for so long");
 }
 
 #[tokio::test]
@@ -459,9 +464,10 @@ async fn on_an_unnamed_port_a_silent_client_is_passed_through_and_http_is_not() 
     assert_eq!(&greeting, b"220 hello\r\n");
     assert_eq!(proxy.count("umbra_passthrough_connections_total", &[]), 1);
 
-    // With the time that clients have by default: this test's own may be late by more than that above.
+    // With all the time: this test may be late by itself.
+    let limits = Limits { sniff_timeout: Duration::from_secs(3600), ..Limits::default() };
     let v1 = Backend::named("v1").await;
-    let proxy = Proxy::with(&pushed(v1.address), Limits::default(), intercepted());
+    let proxy = Proxy::with(&pushed(v1.address), limits, intercepted());
     assert_eq!(proxy.client().await.get("/").await.body(), "v1");
     assert_eq!(proxy.count("umbra_passthrough_connections_total", &[]), 0);
 }

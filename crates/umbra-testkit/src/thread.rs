@@ -125,11 +125,12 @@ mod tests {
         let turns = Arc::new(AtomicU64::new(0));
         let count = |name: &'static str| {
             let turns = Arc::clone(&turns);
-            // Without the lock of `stderr`: who is stopped while it has it stops the other, too.
+            // Without a lock, of `stderr` or the allocator: who is stopped while it has it stops the other, too.
             let mut out = File::from(std::io::stderr().as_fd().try_clone_to_owned().unwrap());
+            let line = format!("{name}\n");
             let work = move || {
                 while turns.fetch_add(1, Ordering::Relaxed) < 100_000 {
-                    out.write_all(format!("{name}\n").as_bytes()).unwrap();
+                    out.write_all(line.as_bytes()).unwrap();
                     std::thread::sleep(Duration::from_millis(1));
                 }
             };
