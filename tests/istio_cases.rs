@@ -18,7 +18,7 @@ pub(crate) struct Case {
     pub(crate) objects: Vec<Value>,
     /// They were made more than a second apart.
     pub(crate) spread: bool,
-    /// They were made within a second: as a List.
+    /// They were made within a second, as a List: here all of the case are.
     pub(crate) together: bool,
     pub(crate) requests: Vec<Request>,
     pub(crate) expected: Vec<Expected>,

@@ -95,6 +95,7 @@ fn agree(system: &System) -> Result<()> {
     )
 }
 
+/// At this moment, and the controller knows.
 fn same(system: &System) -> Result<()> {
     let [one, two] = system.proxies.as_slice() else { anyhow::bail!("two proxies") };
     let (one, two) = (one.config()?, two.config()?);

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 pub struct TcpEnd {
     /// Both ends can send.
     pub established: bool,
-    /// What its timer waits for: `00` nothing, `01` that something is acknowledged, `02` keepalive (proc_net_tcp.txt).
+    /// What its timer waits for: 0 nothing, 1 that something is acknowledged, 2 keepalive (proc_net_tcp.txt).
     pub timer: u8,
 }
 
